@@ -1,0 +1,69 @@
+"""The protocol of a source: how frames get from a device into the journal.
+
+A receiver process (flows/receiver.py) builds one `Receiver` from its typed configuration and
+runs it until it is told to stop. The receiver hands frames to an `Appender`; what `append`
+returns resolves when the frames are in the journal on disk, and only then may the receiver
+acknowledge them to its peer.
+
+Writing a source? Copy the shape of `connectors/tcp`: `config.py` (typed keys), `source.py` (the
+receiver and, for a dataflow of one's own, the Bytewax source), `README.md`, `sample.yaml`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(slots=True)
+class Frame:
+    """One frame on its way into the journal."""
+
+    topic: str  # address at the source: MQTT topic, TCP peer, file name
+    payload: bytes
+    flags: int = 0  # operators.batch.FRAME_*
+    port: int = -1
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Appender(Protocol):
+    """Where a receiver puts frames."""
+
+    async def append(self, frames: Sequence[Frame]) -> int:
+        """Durable when it returns: the position of the first frame. Order of calls is order in
+        the journal. Waits while the journal is full (back-pressure); raises `JournalError` only
+        when the journal is gone for good."""
+
+    async def control(self, kind: str, data: Mapping[str, object]) -> None:
+        """A journal entry that is no frame, e.g. `connected` {"source": name}."""
+
+
+@dataclass(slots=True)
+class SourceStatus:
+    """What a receiver tells about itself; written for health and metrics once a second."""
+
+    state: str = "starting"  # starting | connected | silent | disconnected | stopped
+    detail: str = ""
+    frames: int = 0
+    bytes: int = 0
+    refused: int = 0  # by a cap, before they were frames (counted, told in the log)
+    reconnects: int = 0
+    peers: int = 0
+    last_frame_ms: int = 0
+    extra: dict[str, float] = field(default_factory=dict)
+
+
+class Receiver(Protocol):
+    """One source's connection to the world."""
+
+    status: SourceStatus
+
+    async def run(self, appender: Appender, stop: asyncio.Event) -> None:
+        """Receive until `stop` is set, then end within 5 s: everything appended is acknowledged,
+        nothing else is. Reconnects by itself with capped, jittered back-off; raises only what is
+        not retryable."""
+
+
+Acknowledge = Awaitable[None]

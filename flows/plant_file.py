@@ -1,0 +1,115 @@
+"""The typed plant folder: what `load_plant` gives when every file of a plant is right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+
+from connectors.files.config import FilesConfig
+from connectors.mqtt.config import MqttConfig
+from connectors.tcp.config import TcpConfig
+from operators.contract.spec import Contract, Metric
+from operators.decode.spec import DecodeSpec
+from operators.spec import DAY, MINUTE, Duration, Size
+from operators.state.spec import AasMapping
+from operators.windows.spec import Window
+from rules.spec import Rule
+
+SourceConfig = MqttConfig | TcpConfig | FilesConfig
+
+
+class Product(msgspec.Struct, kw_only=True):
+    """One products/*.yaml."""
+
+    productId: str
+    version: int
+    decode: DecodeSpec
+    metrics: dict[str, Metric]  # in file order
+    topics: list[str] = msgspec.field(default_factory=list)
+    expected_every: Duration | None = None
+    live_within: Duration = 15 * MINUTE
+    params: dict[str, float | str] = msgspec.field(default_factory=dict)
+    contract: Contract = msgspec.field(default_factory=Contract)
+    windows: list[Window] = msgspec.field(default_factory=list)
+    aas: AasMapping | None = None
+
+
+class DevicesConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    source: Literal["file"] = "file"
+    unknown: Literal["reject", "accept"] = "reject"
+
+
+class AlarmsSink(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    kind: Literal["kafka"] = "kafka"
+    bootstrap: str = ""
+    events: str = "alarm.events"
+    state: str = "alarm.state"
+    delivery: Literal["idempotent"] = "idempotent"
+    backlog: Size = 4_000_000_000
+
+
+class Sinks(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    alarms: AlarmsSink = msgspec.field(default_factory=AlarmsSink)
+
+
+class HistorianKeep(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    raw: Duration = 10 * DAY
+    windows: Duration = 400 * DAY
+
+
+class Historian(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    url: str = "embedded"
+    listen: str = "127.0.0.1:8123"
+    keep: HistorianKeep = msgspec.field(default_factory=HistorianKeep)
+    backlog: Size = 4_000_000_000
+
+
+class ServerConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    listen: str = "127.0.0.1:8080"
+
+
+class JournalConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    max: Size = 20_000_000_000
+
+
+class Limits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    devices: int = 100_000
+    frame: Size = 1_000_000
+    depth: int = 64
+
+
+@dataclass(slots=True, eq=False)
+class MasterData:
+    """Rows of devices.csv by device_id, in file order; every column is a text."""
+
+    devices: dict[str, dict[str, str]] = field(default_factory=dict)
+    sites: dict[str, dict[str, str]] = field(default_factory=dict)
+    customers: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Plant:
+    """A plant folder that has passed every check.
+
+    sha256: of the bundle, i.e. of every file's path and bytes. files: the bundle itself, as it
+    is journaled (no environment value and no secret is in it).
+    """
+
+    name: str
+    timezone: str
+    sha256: str
+    files: Mapping[str, bytes]
+    products: dict[str, Product]
+    rules: list[Rule]
+    master: MasterData
+    sources: dict[str, SourceConfig]
+    devices: DevicesConfig
+    sinks: Sinks
+    historian: Historian
+    server: ServerConfig
+    journal: JournalConfig
+    limits: Limits
+    tests: dict[str, Any] = field(default_factory=dict)  # tests/*.yaml: file -> node

@@ -1,0 +1,245 @@
+"""The types that travel through the dataflow.
+
+A `Slice` is what the journal source hands to the flow: one run of consecutive journal
+entries. Each stage reads what the stages before it found and adds its own findings, so the
+dataflow is a line and the order of everything in it is the order of the journal.
+
+Nothing here may depend on how the journal is cut: the same frames as one slice or as many
+must lead to the same output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from operators.rejects import Reject
+
+Bytes = npt.NDArray[np.uint8]
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+UInt64 = npt.NDArray[np.uint64]
+Float64 = npt.NDArray[np.float64]
+
+# quality of one value, after OPC UA status severity
+GOOD: Final = 0
+UNCERTAIN: Final = 1
+BAD: Final = 2
+ABSENT: Final = 3
+QUALITY_NAMES: Final = ("good", "uncertain", "bad", "absent")
+
+# flags of a frame
+FRAME_RETAINED: Final = 1  # an MQTT retained message: filtered
+FRAME_HISTORICAL: Final = 2  # its source says that it is a backlog
+
+# flags of a reading
+HISTORICAL: Final = 1  # older than live_within against ingest time, or flagged by its source
+TIME_UNCERTAIN: Final = 2  # the hub's time or ingest time stands in for the device's
+IN_ORDER: Final = 4  # newer than the device's newest so far (set by the contract stage)
+REBASED: Final = 8  # the device's clock was taken as stepped at this reading (implies IN_ORDER)
+LIVE_REFERENCE: Final = 16  # event time is the reference: live_within and max_age do not apply
+LATE: Final = 32  # every window that it belongs to refused it (set by the windows stage)
+
+SEQ_PER_FRAME: Final = 1 << 16  # seq = position * SEQ_PER_FRAME + index of the reading in its frame
+
+
+class Address(NamedTuple):
+    """Where a frame came from: a source's name and its address there (MQTT topic, TCP peer,
+    file name and line, OPC UA node); `port` is -1 where a source has no sub-address."""
+
+    source: str
+    topic: str
+    port: int = -1
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Ticks:
+    """Ticks of the journal's clock among the rows of a batch.
+
+    row: int64[K], rising, 0..N: tick k stands before row `row[k]` (N: after the last).
+    ns: int64[K], rising: the clock at tick k, nanoseconds since 1970.
+    """
+
+    row: Int64
+    ns: Int64
+
+    @classmethod
+    def none(cls) -> Ticks:
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+@dataclass(slots=True, eq=False)
+class FrameBatch:
+    """N frames as they were journaled, in journal order.
+
+    payload: uint8[B], all frames in one buffer; offset, length: int64[N] into it.
+    address: int32[N] into `addresses`. ingest_ns: int64[N], never falling.
+    position: int64[N], strictly rising by one: the frame's ordinal in the journal.
+    flags: uint8[N] of FRAME_*.
+    """
+
+    payload: Bytes
+    offset: Int64
+    length: Int64
+    address: Int32
+    addresses: tuple[Address, ...]
+    ingest_ns: Int64
+    position: Int64
+    flags: Bytes
+    ticks: Ticks
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def frame(self, row: int) -> bytes:
+        """The raw bytes of one frame (for rejects and people, not for the hot path)."""
+        start = int(self.offset[row])
+        return self.payload[start : start + int(self.length[row])].tobytes()
+
+
+@dataclass(slots=True, eq=False)
+class ReadingBatch:
+    """N readings of one product, in journal order; M = the product's metrics in file order.
+
+    device: int32[N] slot of the device (see `operators.devices`); ts_ns: int64[N] event time.
+    value: float64[M, N], NaN where absent, null or unknown; a boolean is 0.0 or 1.0; a text is
+    the 52-bit hash of its UTF-8 bytes (`operators.text.text_code`), an exact float64, and
+    `texts` maps the hashes of this batch to the texts.
+    quality: uint8[M, N]; null in the frame is NaN with BAD.
+    seq: uint64[N]; ingest_ns: int64[N]; flags: uint8[N]; source: int32[N] into `Slice.sources`.
+    ticks: the slice's ticks placed among these rows.
+    """
+
+    productId: str
+    device: Int32
+    ts_ns: Int64
+    value: Float64
+    quality: Bytes
+    seq: UInt64
+    ingest_ns: Int64
+    flags: Bytes
+    source: Int32
+    texts: dict[int, str]
+    ticks: Ticks
+
+    def __len__(self) -> int:
+        return len(self.device)
+
+    def take(self, keep: npt.NDArray[np.bool_]) -> ReadingBatch:
+        """The rows where `keep` is true, ticks moved to where they now stand."""
+        before = np.concatenate((np.zeros(1, np.int64), np.cumsum(keep, dtype=np.int64)))
+        return ReadingBatch(
+            self.productId,
+            self.device[keep],
+            self.ts_ns[keep],
+            np.ascontiguousarray(self.value[:, keep]),
+            np.ascontiguousarray(self.quality[:, keep]),
+            self.seq[keep],
+            self.ingest_ns[keep],
+            self.flags[keep],
+            self.source[keep],
+            self.texts,
+            Ticks(before[self.ticks.row], self.ticks.ns),
+        )
+
+
+@dataclass(slots=True, eq=False)
+class WindowBatch:
+    """Closed (or corrected) windows of one product: R lines of windows.jsonl as columns.
+
+    Each row is one window of one metric of one device. start_ns, end_ns: int64[R];
+    metric: int32[R] into the product's metrics; count, good, bad, revision: int64[R];
+    aggregates: name -> float64[R], NaN = null, only the aggregates asked for;
+    position: int64[R] of the last reading counted in that revision.
+    """
+
+    productId: str
+    window: str
+    device: Int32
+    metric: Int32
+    start_ns: Int64
+    end_ns: Int64
+    count: Int64
+    good: Int64
+    bad: Int64
+    revision: Int64
+    aggregates: dict[str, Float64]
+    position: Int64
+
+    def __len__(self) -> int:
+        return len(self.device)
+
+
+class AlarmEvent(NamedTuple):
+    """One transition of one alarm: a CloudEvent, ready to be written.
+
+    event: the JSON object of alarms.jsonl (FORMATS section 5); position, device, rule and
+    sequence are its sorting key.
+    """
+
+    position: int
+    device: str
+    ruleId: str
+    sequence: str
+    event: Mapping[str, Any]
+
+
+class Control(NamedTuple):
+    """A journal entry that is neither frames nor a tick; it travels in a slice of its own.
+
+    kind: plant | connected | disconnected | started | stopped | clock_step | action.
+    data: plant: {"sha256", "files": {path: bytes}}; connected and disconnected: {"source"};
+    clock_step: {"step_ms"}. at_ns: the journal's clock.
+    """
+
+    kind: str
+    at_ns: int
+    data: Mapping[str, Any]
+
+
+Ledger = dict[tuple[str, str], dict[str, int]]
+"""(source, productId) -> term -> count; terms: LEDGER_TERMS. productId "" = not known."""
+
+LEDGER_TERMS: Final = (
+    "frames_in",
+    "frames_decoded",
+    "frames_rejected",
+    "frames_filtered",
+    "frames_held",
+    "readings_decoded",
+    "readings_accepted",
+    "readings_late",
+    "readings_rejected",
+    "readings_filtered",
+)
+
+
+@dataclass(slots=True, eq=False)
+class Slice:
+    """A run of journal entries and what the stages so far found in it.
+
+    last_entry: key of the last journal entry in it; `position`: ordinal of the next frame
+    after it. A slice with a `control` has no frames.
+    """
+
+    last_entry: int
+    position: int
+    frames: FrameBatch
+    control: Control | None = None
+    sources: tuple[str, ...] = ()
+    readings: list[ReadingBatch] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    windows: list[WindowBatch] = field(default_factory=list)
+    alarms: list[AlarmEvent] = field(default_factory=list)
+    ledger: Ledger = field(default_factory=dict)
+
+    def count(self, source: str, productId: str, term: str, n: int = 1) -> None:
+        """Add to one term of the ledger."""
+        if n:
+            terms = self.ledger.setdefault((source, productId), {})
+            terms[term] = terms.get(term, 0) + n

@@ -1,0 +1,64 @@
+"""The only importer of Numba's decorators: one cache policy, one warm-up.
+
+Kernels release the GIL, are cached on disk beside their file, and never use fast-math (it
+changes NaN handling and bit-exactness). Helpers of a kernel live in the kernel's own file,
+because Numba's on-disk cache does not notice an edited helper in another file; what a kernel
+must call from elsewhere is small, stable and lives in this module's neighbours `text.py`.
+
+`python -m operators.jit` compiles every kernel of the warm-up list, with progress.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Modules with a `warm_up()` that calls each of their kernels once with the types of the hot path.
+WARMED: tuple[str, ...] = (
+    "operators.text",
+    "operators.decode.kernels",
+    "operators.contract.kernels",
+    "operators.windows.kernels",
+    "operators.state.kernels",
+    "operators.expression.machine",
+    "rules.kernels",
+)
+
+
+def kernel(function: F) -> F:
+    """Compile `function` in nopython mode, GIL released, cached on disk."""
+    return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+
+
+def inline(function: F) -> F:
+    """A small helper of the kernels in the same file; compiled and cached with them."""
+    return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy", inline="never")(function))
+
+
+def warm_up(report: Callable[[str, float], None] | None = None) -> float:
+    """Compile (or load from disk) every kernel; returns the seconds that it took."""
+    start = time.perf_counter()
+    for name in WARMED:
+        began = time.perf_counter()
+        importlib.import_module(name).warm_up()
+        if report is not None:
+            report(name, time.perf_counter() - began)
+    return time.perf_counter() - start
+
+
+def main() -> int:
+    """Compile every kernel once, telling which."""
+    total = warm_up(lambda name, seconds: print(f"  {name:32s} {seconds:6.1f} s", flush=True))
+    print(f"  kernels ready after {total:.1f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""What a product's `aas:` section says: which values stand in which submodel elements."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Element(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """One submodel element: `path` is an idShortPath, `value` a reference: a metric's name,
+    `window.`1m`.mean(tempC)`, `alarm.`ruleId`.active`, `formula.`id``, `desired.x`."""
+
+    path: str
+    value: str
+    writable: bool = False
+
+
+class Submodel(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """One submodel a device; `{device_id}` in `id` is the device's name."""
+
+    id: str
+    idShort: str
+    semanticId: str | None = None
+    elements: list[Element] = msgspec.field(default_factory=list)
+
+
+class AasMapping(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The `aas:` section of a product."""
+
+    asset: str
+    submodels: list[Submodel] = msgspec.field(default_factory=list)
