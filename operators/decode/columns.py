@@ -1,0 +1,53 @@
+"""What a decoder gives back, and the protocol of a decoder: bytes of one product -> columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from operators.batch import Bytes, Float64, FrameBatch, Int32, Int64
+
+IGNORED: Final = -1  # status of a frame that a case ignores: filtered, no reading
+
+
+@dataclass(slots=True, eq=False)
+class Decoded:
+    """Readings out of R frames, in the order of the frames, N readings in all.
+
+    frame: int32[N] which of the R frames; index: int32[N] from 0 within its frame.
+    ts_ns: int64[N] event time; time_source: uint8[N]: 0 = the device's, 1 = the hub's,
+    2 = none in the frame (ts_ns is then the frame's ingest time).
+    value: float64[M, N]; quality: uint8[M, N]; columns as in `ReadingBatch`.
+    texts: code -> text. status: int32[R]: 0 = good, a `Reason` = the frame is a reject, IGNORED.
+    place: int64[R] byte offset of what is wrong (-1: none). detail: frame -> further words for
+    the message (a JSON path, what was expected). unknown: name -> how many readings carried a
+    metric that the product does not declare; `unknown_frame`: uint8[R], frames that had one.
+    """
+
+    frame: Int32
+    index: Int32
+    ts_ns: Int64
+    time_source: Bytes
+    value: Float64
+    quality: Bytes
+    status: Int32
+    place: Int64
+    texts: dict[int, str] = field(default_factory=dict)
+    detail: dict[int, str] = field(default_factory=dict)
+    unknown: dict[str, int] = field(default_factory=dict)
+    unknown_frame: Bytes | None = None
+    device: dict[int, str] = field(default_factory=dict)  # frame -> name of the device in the payload
+
+
+class Decoder(Protocol):
+    """One product's way from bytes to readings; holds no state between calls."""
+
+    def decode(self, frames: FrameBatch, rows: Int64, params: Float64) -> Decoded:
+        """Decode the frames at `rows` (int64[R], rising).
+
+        params: float64[P, R], the product's parameters for each frame's device, in the order of
+        `param_names`, NaN = none. Never raises for any payload: what is wrong with a frame is in
+        `status`. Nothing of a rejected frame comes out.
+        """
+
+    param_names: tuple[str, ...]
