@@ -1,0 +1,155 @@
+"""One shard: its plant, its device slots, and the logic of each stage built from them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from flows import specs
+from flows.plant_file import Plant
+from operators.batch import Slice
+from operators.contract.step import ContractLogic
+from operators.decode.step import DecodeLogic
+from operators.devices import Devices
+from operators.stage import StageLogic
+from operators.state.step import StateLogic
+from operators.windows.step import WindowsLogic
+from rules.step import RulesLogic
+
+
+class AppliedLogic(StageLogic, Protocol):
+    """A stage's logic that takes a changed plant in."""
+
+    def apply(self, specs: Any, /) -> None:
+        """New specs from the next slice on; state of what did not change is kept."""
+
+
+class StageClock:
+    """What one stage has cost so far (for metrics alone; it reaches no output)."""
+
+    __slots__ = ("rows", "seconds", "slices")
+
+    def __init__(self) -> None:
+        self.slices = 0
+        self.rows = 0
+        self.seconds = 0.0
+
+
+class _Snapshot(msgspec.Struct, array_like=True):
+    plant: str
+    state: bytes
+
+
+class PlannedStage:
+    """A stage's logic under the plant that is applied at its place in the journal.
+
+    A control of kind `plant` changes the specs exactly there. A snapshot names the bundle under
+    which it was taken, so a restart rebuilds the logic from that bundle and not from a newer one.
+    """
+
+    def __init__(
+        self,
+        shard: Shard,
+        name: str,
+        build: Callable[[Plant], AppliedLogic],
+        specs_of: Callable[[Plant], Any],
+    ) -> None:
+        self.shard = shard
+        self.name = name
+        self.build = build
+        self.specs_of = specs_of
+        self.plant = shard.first_plant
+        self.logic = build(self.plant)
+        self.clock = shard.clocks.setdefault(name, StageClock())
+        shard.stages[name] = self
+
+    def process(self, item: Slice) -> None:
+        began = time.perf_counter()
+        control = item.control
+        if control is not None and control.kind == "plant" and control.data["sha256"] != self.plant.sha256:
+            self.plant = self.shard.plant(control.data["sha256"], control.data["files"])
+            self.logic.apply(self.specs_of(self.plant))
+        self.logic.process(item)
+        clock = self.clock
+        clock.slices += 1
+        clock.rows += len(item.frames)
+        clock.seconds += time.perf_counter() - began
+
+    def snapshot(self) -> bytes:
+        return msgspec.msgpack.encode(_Snapshot(self.plant.sha256, self.logic.snapshot()))
+
+    def restore(self, data: bytes) -> None:
+        kept = msgspec.msgpack.decode(data, type=_Snapshot)
+        if kept.plant != self.plant.sha256:
+            self.plant = self.shard.plant(kept.plant, None)
+            self.logic = self.build(self.plant)
+        self.logic.restore(kept.state)
+
+
+class Shard:
+    """What the stages of one shard have in common.
+
+    first_plant: the plant that is applied where reading starts, unless a snapshot names another.
+    bundle: gives the files of a journaled plant bundle by its SHA-256; None where every plant
+    entry carries its files.
+    """
+
+    def __init__(
+        self,
+        first_plant: Plant,
+        *,
+        load: Callable[[Mapping[str, bytes]], Plant],
+        bundle: Callable[[str], Mapping[str, bytes]] | None = None,
+    ) -> None:
+        self.first_plant = first_plant
+        self.devices = Devices()
+        self.clocks: dict[str, StageClock] = {}
+        self.stages: dict[str, PlannedStage] = {}
+        self._load = load
+        self._bundle = bundle
+        self._plants = {first_plant.sha256: first_plant}
+
+    def plant(self, sha256: str, files: Mapping[str, bytes] | None) -> Plant:
+        """The plant of a bundle, read once."""
+        known = self._plants.get(sha256)
+        if known is None:
+            if files is None:
+                if self._bundle is None:
+                    raise LookupError(f"no plant bundle {sha256}")
+                files = self._bundle(sha256)
+            known = self._plants[sha256] = self._load(files)
+        return known
+
+    @property
+    def current(self) -> Plant:
+        """The plant under which the newest slice was decoded."""
+        return self.stages["decode"].plant if "decode" in self.stages else self.first_plant
+
+    def decode(self) -> StageLogic:
+        """Bytes to readings."""
+        return PlannedStage(
+            self, "decode", lambda p: DecodeLogic(specs.decode(p), self.devices), specs.decode
+        )
+
+    def contract(self) -> StageLogic:
+        """Readings to accepted readings."""
+        return PlannedStage(
+            self, "contract", lambda p: ContractLogic(specs.contract(p), self.devices), specs.contract
+        )
+
+    def rules(self) -> StageLogic:
+        """Accepted readings to alarm events."""
+        return PlannedStage(self, "rules", lambda p: RulesLogic(specs.rules(p), self.devices), specs.rules)
+
+    def windows(self) -> StageLogic:
+        """Accepted readings to event-time aggregates."""
+        return PlannedStage(
+            self, "windows", lambda p: WindowsLogic(specs.windows(p), self.devices), specs.windows
+        )
+
+    def state(self) -> StageLogic:
+        """Everything accepted to the newest values."""
+        return PlannedStage(self, "state", lambda p: StateLogic(specs.state(p), self.devices), specs.state)

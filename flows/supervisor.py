@@ -1,0 +1,237 @@
+"""The supervisor: one process that starts, watches, restarts and stops the others.
+
+Order of starting: journal; then the plant is applied (a journal entry); flow and historian;
+drainers; server; receivers last, so that nothing is taken in before it can be kept. Stopping
+goes the other way. The supervisor does no work of its own and has one thread, so that nothing it
+watches can take it down; when it is killed, its children end with it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from connectors.errors import ConfigError, JournalError, PenstockError
+from connectors.journal.client import BlockingJournalClient
+from connectors.journal.reader import JournalReader
+from flows.plant_file import Plant
+from flows.processes import Child
+from flows.status import write_atomically
+
+STOP_SECONDS = 10.0
+WATCH_SECONDS = 0.05
+
+
+class Supervisor:
+    """The processes of one running plant over one data directory."""
+
+    def __init__(self, plant: Plant, data: Path, *, say: Callable[[str], None]) -> None:
+        self.plant = plant
+        self.data = data
+        self.say = say
+        self.children: list[Child] = []
+        self.stop_signals = 0
+        self.started_ms = int(time.time() * 1000)
+        self._lock: IO[str] | None = None
+        self._environment = dict(os.environ, PENSTOCK_DATA=str(data))
+        self._environment.pop("BYTEWAX_DATAFLOW_API_ENABLED", None)  # would open an unauthenticated port
+
+    def run(self, *, apply: bool, until: Callable[[], bool] = lambda: False) -> None:
+        """Start everything, watch until a signal or `until()`, stop everything.
+
+        Raises `ConfigError` when the folder differs from the applied plant and `apply` is false,
+        and `PenstockError` when another supervisor holds the data directory.
+        """
+        self.start(apply=apply)
+        try:
+            while not self.stop_signals and not until():
+                self.watch()
+                time.sleep(WATCH_SECONDS)
+        finally:
+            self.stop()
+
+    def start(self, *, apply: bool) -> None:
+        """Everything up to the receivers; signals are taken over."""
+        self._take_lock()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        (self.data / "run").mkdir(parents=True, exist_ok=True)
+        os.chmod(self.data / "run", 0o700)
+        self._write_configs()
+        self._add("journal", "connectors.journal.process", ["--max-bytes", str(self.plant.journal.max)], 0)
+        self._start_rank(0)
+        try:
+            self._apply_plant(apply)
+        except PenstockError:
+            self.stop()
+            raise
+        self._add("flow", "flows.flow", [], 1)
+        if self.plant.historian.url == "embedded":
+            self._add("historian", "flows.historian", ["--listen", self.plant.historian.listen], 1)
+        for target in self._targets():
+            self._add(
+                f"drainer-{target}",
+                "flows.drainer",
+                [target, "--config", str(self._target_file(target))],
+                2,
+            )
+        self._add("server", "flows.server", ["--listen", self.plant.server.listen], 3)
+        for source in self.plant.sources:
+            self._add(
+                f"receiver-{source}",
+                "flows.receiver",
+                [source, "--config", str(self._source_file(source))],
+                4,
+            )
+        for rank in (1, 2, 3, 4):
+            self._start_rank(rank)
+        self._report()
+
+    def watch(self) -> None:
+        """Look at every child once; restart what has ended."""
+        for child in self.children:
+            happened = child.watch(self._environment)
+            if happened:
+                self.say(happened)
+        self._report()
+
+    def stop(self) -> None:
+        """Receivers first, journal last; each has ten seconds, and a second signal kills all."""
+        for rank in sorted({child.order for child in self.children}, reverse=True):
+            group = [child for child in self.children if child.order == rank]
+            for child in group:
+                child.terminate()
+            until = time.monotonic() + STOP_SECONDS
+            for child in group:
+                while child.pid is not None and time.monotonic() < until and self.stop_signals < 2:
+                    time.sleep(0.02)
+                if not child.wait(0.01):
+                    self.say(f"{child.name} did not stop within {STOP_SECONDS:.0f} s and was killed")
+        self._report()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def child(self, name: str) -> Child:
+        """The component of that name."""
+        return next(child for child in self.children if child.name == name)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        self.stop_signals += 1
+
+    def _take_lock(self) -> None:
+        self.data.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.data / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise PenstockError(
+                f"{self.data} is in use by another running plant; stop that one, or choose --data DIR"
+            ) from error
+
+    def _add(self, name: str, module: str, arguments: list[str], order: int) -> None:
+        log = self.data / "logs" / f"{name}.jsonl"
+        self.children.append(Child(name, module, [str(self.data), *arguments], order, log))
+
+    def _start_rank(self, rank: int) -> None:
+        for child in self.children:
+            if child.order == rank:
+                child.start(self._environment)
+
+    def _targets(self) -> list[str]:
+        targets = ["alarms-file", "historian"]
+        return [*targets, "kafka"] if self.plant.sinks.alarms.bootstrap else targets
+
+    def _source_file(self, name: str) -> Path:
+        return self.data / "run" / f"source-{name}.json"
+
+    def _target_file(self, name: str) -> Path:
+        return self.data / "run" / f"target-{name}.json"
+
+    def _write_configs(self) -> None:
+        """Resolved configuration for the children; readable by the owner alone."""
+        for name, config in self.plant.sources.items():
+            body = msgspec.to_builtins({"plant": self.plant.name, "source": name, "config": config})
+            write_atomically(self._source_file(name), json.dumps(body).encode(), mode=0o600)
+        for name in self._targets():
+            body = msgspec.to_builtins(
+                {
+                    "plant": self.plant.name,
+                    "historian": self.plant.historian,
+                    "alarms": self.plant.sinks.alarms,
+                    "products": {
+                        product.productId: [[m.name, m.type] for m in product.metrics.values()]
+                        for product in self.plant.products.values()
+                    },
+                }
+            )
+            write_atomically(self._target_file(name), json.dumps(body).encode(), mode=0o600)
+
+    def _apply_plant(self, apply: bool) -> None:
+        """Bring the folder into the journal as the applied plant, if it is not that already."""
+        until = time.monotonic() + 30.0
+        journal = self.child("journal")
+        while True:
+            if journal.pid is None:
+                raise PenstockError(f"the journal process did not start; see {journal.log}")
+            try:
+                client = BlockingJournalClient(self.data)
+                break
+            except (JournalError, OSError):
+                if time.monotonic() > until:
+                    raise PenstockError(f"the journal does not answer; see {journal.log}") from None
+                time.sleep(0.02)
+        try:
+            with JournalReader(self.data / "journal") as reader:
+                applied = reader.last_plant()
+            if applied is not None and applied[0] == self.plant.sha256:
+                return
+            if applied is not None and not apply:
+                raise ConfigError(plan(applied[1], self.plant.files))
+            client.control("plant", {"sha256": self.plant.sha256, "files": dict(self.plant.files)})
+        finally:
+            client.close()
+
+    def _report(self) -> None:
+        body = {
+            "component": "supervisor",
+            "pid": os.getpid(),
+            "plant": self.plant.name,
+            "sha256": self.plant.sha256,
+            "started_ms": self.started_ms,
+            "components": {
+                child.name: {
+                    "state": child.state,
+                    "pid": child.pid,
+                    "restarts": child.restarts,
+                    "last_exit": child.last_exit,
+                }
+                for child in self.children
+            },
+        }
+        with suppress(OSError):  # a full disk must not take the supervisor down
+            write_atomically(self.data / "run" / "supervisor.json", json.dumps(body).encode())
+
+
+def plan(applied: dict[str, bytes], folder: Any) -> str:
+    """What `run` says when the folder is not what is applied."""
+    lines = ["the folder differs from the applied plant:"]
+    for path in sorted({*applied, *folder}):
+        if path not in folder:
+            lines.append(f"  removed  {path}")
+        elif path not in applied:
+            lines.append(f"  added    {path}")
+        elif applied[path] != folder[path]:
+            lines.append(f"  changed  {path}")
+    lines.append("rules and products whose text is the same keep their state; the others start anew.")
+    lines.append("take the change in with: penstock run --apply")
+    return "\n".join(lines)
