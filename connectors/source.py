@@ -31,10 +31,14 @@ class Frame:
 class Appender(Protocol):
     """Where a receiver puts frames."""
 
-    async def append(self, frames: Sequence[Frame]) -> int:
+    async def append(self, frames: Sequence[Frame], key: str | None = None) -> int:
         """Durable when it returns: the position of the first frame. Order of calls is order in
         the journal. Waits while the journal is full (back-pressure); raises `JournalError` only
-        when the journal is gone for good."""
+        when the journal is gone for good.
+
+        key: names this append for ever, across restarts of both processes: if the last append
+        whose key has the same part before the first `|` had this very key, nothing is appended
+        again (the position returned is then that of the first time)."""
 
     async def control(self, kind: str, data: Mapping[str, object]) -> None:
         """A journal entry that is no frame, e.g. `connected` {"source": name}."""

@@ -1,0 +1,82 @@
+"""Rows of files: line ends, quotes, caps, and going on from any row's end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from connectors.files.config import FilesConfig
+from connectors.files.rows import HEAD, csv_frames, file_format, file_rows
+
+
+def config(**keys: object) -> FilesConfig:
+    return FilesConfig(watch="in", **keys)  # type: ignore[arg-type]  # keys of the struct
+
+
+def write(tmp_path: Path, data: bytes, name: str = "drop.csv") -> Path:
+    path = tmp_path / name
+    path.write_bytes(data)
+    return path
+
+
+def test_header_travels_with_every_row(tmp_path: Path) -> None:
+    path = write(tmp_path, b"\xef\xbb\xbftimestamp,value\r\n1,2\r\n\r\n3,4")
+    frames = list(csv_frames(path, config()))
+    assert [frame.payload for frame in frames] == [b"1,2", b"3,4"]
+    assert {frame.headers for frame in frames} == {(("csv", "timestamp,value"),)}
+    assert {frame.topic for frame in frames} == {"drop.csv"}
+
+
+def test_without_header_the_first_line_is_a_row(tmp_path: Path) -> None:
+    frames = list(csv_frames(write(tmp_path, b"1,2\n3,4\n"), config(header=False)))
+    assert [(frame.payload, frame.headers) for frame in frames] == [(b"1,2", ()), (b"3,4", ())]
+
+
+def test_line_ends_within_quotes_belong_to_the_row(tmp_path: Path) -> None:
+    path = write(tmp_path, b'a,b\n1,"x\r\ny ""q"" z"\r\n2,w\n')
+    assert [frame.payload for frame in csv_frames(path, config())] == [b'1,"x\r\ny ""q"" z"', b"2,w"]
+
+
+def test_a_quote_never_closed_costs_one_line(tmp_path: Path) -> None:
+    path = write(tmp_path, b'a,b\n1,"x\n2,y\n3,z\n')
+    frames = list(csv_frames(path, config()))
+    assert [frame.payload for frame in frames] == [b'1,"x', b"2,y", b"3,z"]
+    assert dict(frames[0].headers)["resync"] == "a quote that is not closed within 1000000 bytes"
+    assert "resync" not in dict(frames[1].headers)
+
+
+def test_a_line_beyond_the_cap_is_told_and_passed(tmp_path: Path) -> None:
+    path = write(tmp_path, b"a\n" + b"x" * 20_000 + b"\n2\n")
+    frames = list(csv_frames(path, config(max_frame=10_000)))
+    assert [len(frame.payload) for frame in frames] == [HEAD, 1]
+    assert dict(frames[0].headers)["resync"] == "a line of more than 10000 bytes"
+
+
+def test_a_line_of_exactly_the_cap_is_whole(tmp_path: Path) -> None:
+    for end in (b"\n", b"\r\n", b""):
+        path = write(tmp_path, b"x" * 100 + end, "drop.jsonl")
+        assert [frame.payload for frame in csv_frames(path, config(max_frame=100))] == [b"x" * 100]
+
+
+def test_the_format_is_known_by_name_or_configuration() -> None:
+    assert file_format("a.NDJSON", config()) == "jsonl"
+    assert file_format("a.txt", config()) == "csv"
+    assert file_format("a.csv", config(format="jsonl")) == "jsonl"
+
+
+def test_quotes_mean_nothing_in_json_lines(tmp_path: Path) -> None:
+    path = write(tmp_path, b'{"a": 1}\n"\n{}\n', "drop.jsonl")
+    assert [frame.payload for frame in csv_frames(path, config())] == [b'{"a": 1}', b'"', b"{}"]
+
+
+@settings(deadline=None, max_examples=100, derandomize=True)
+@given(data=st.lists(st.sampled_from([b"a", b",", b'"', b"\n", b"\r\n", b"xyz"]), max_size=40).map(b"".join))
+def test_reading_on_from_any_end_gives_the_same_rows(tmp_path_factory: object, data: bytes) -> None:
+    directory = tmp_path_factory.mktemp("rows")  # type: ignore[attr-defined]  # pytest's fixture
+    path = write(directory, data)
+    limits = config(max_frame=12)
+    rows = list(file_rows(path, limits))
+    for index, row in enumerate(rows):
+        assert list(file_rows(path, limits, row.end)) == rows[index + 1 :]
