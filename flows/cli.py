@@ -69,9 +69,7 @@ class _Commands(click.Group):
         if args and args[0] not in COMMANDS and args[0] not in LATER:
             from operators.document import nearest
 
-            raise click.UsageError(
-                f"no command '{args[0]}'{nearest(args[0], [*COMMANDS, *LATER])}", ctx=ctx
-            )
+            raise click.UsageError(f"no command '{args[0]}'{nearest(args[0], [*COMMANDS, *LATER])}", ctx=ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

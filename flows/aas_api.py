@@ -1,0 +1,131 @@
+"""Submodel values over the IDTA HTTP API v3.1 (IDTA-01002-3-1), read only in this version.
+
+    GET /api/v3.1/submodels                                        paged; `level`, `limit`, `cursor`
+    GET /api/v3.1/submodels/{base64url id}                         and /$value
+    GET /api/v3.1/submodels/{base64url id}/submodel-elements       and /$value
+    GET /api/v3.1/submodels/{id}/submodel-elements/{idShortPath}   and /$value
+
+Ids are base64url without padding; an idShortPath is `a.b[0].c`; a page is
+`{"paging_metadata": {"cursor"?}, "result": [...]}`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Any
+
+from litestar import get
+from litestar.exceptions import ClientException, NotFoundException
+from litestar.params import Parameter
+
+from flows.views import Views
+
+BASE = "/api/v3.1"
+Limit = Annotated[int, Parameter(ge=1, le=10_000)]
+
+
+def decode_id(text: str) -> str:
+    """The identifier behind a base64url path segment; 400 where it is none."""
+    try:
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("utf-8")
+    except (binascii.Error, ValueError) as error:
+        raise ClientException(f"'{text}' is not a base64url-encoded identifier") from error
+
+
+def submodel_of(views: Views, encoded: str) -> dict[str, Any]:
+    """The submodel of an encoded id; 404 where there is none."""
+    identifier = decode_id(encoded)
+    found = views.submodel(identifier)
+    if found is None:
+        raise NotFoundException(f"no submodel '{identifier}'")
+    return found
+
+
+@get(f"{BASE}/submodels", sync_to_thread=True)
+def submodels(
+    views: Views,
+    limit: Limit = 100,
+    cursor: str | None = None,
+    id_short: Annotated[str | None, Parameter(query="idShort")] = None,
+) -> dict[str, Any]:
+    """One page of submodels, in the order of products, devices and the mapping."""
+    try:
+        start = int(decode_id(cursor)) if cursor else 0
+    except ValueError as error:
+        raise ClientException("the cursor is not one that this server gave") from error
+    found = views.submodels(start, limit + 1, id_short)
+    paging: dict[str, str] = {}
+    if len(found) > limit:
+        paging["cursor"] = base64.urlsafe_b64encode(str(start + limit).encode()).decode().rstrip("=")
+    return {"paging_metadata": paging, "result": found[:limit]}
+
+
+@get(f"{BASE}/submodels/{{submodel_id:str}}", sync_to_thread=True)
+def submodel(views: Views, submodel_id: str) -> dict[str, Any]:
+    """One submodel with its elements."""
+    return submodel_of(views, submodel_id)
+
+
+@get(f"{BASE}/submodels/{{submodel_id:str}}/$value", sync_to_thread=True)
+def submodel_value(views: Views, submodel_id: str) -> dict[str, Any]:
+    """The ValueOnly form of a submodel."""
+    return value_only(submodel_of(views, submodel_id)["submodelElements"])
+
+
+@get(f"{BASE}/submodels/{{submodel_id:str}}/submodel-elements", sync_to_thread=True)
+def elements(views: Views, submodel_id: str, limit: Limit = 100) -> dict[str, Any]:
+    """The elements of a submodel."""
+    return {"paging_metadata": {}, "result": submodel_of(views, submodel_id)["submodelElements"][:limit]}
+
+
+@get(f"{BASE}/submodels/{{submodel_id:str}}/submodel-elements/{{path:str}}", sync_to_thread=True)
+def element(views: Views, submodel_id: str, path: str) -> dict[str, Any]:
+    """One element by its idShortPath."""
+    return find_element(submodel_of(views, submodel_id), path)
+
+
+@get(f"{BASE}/submodels/{{submodel_id:str}}/submodel-elements/{{path:str}}/$value", sync_to_thread=True)
+def element_value(views: Views, submodel_id: str, path: str) -> Any:
+    """The ValueOnly form of one element."""
+    found = find_element(submodel_of(views, submodel_id), path)
+    return value_only([found])[found["idShort"]]
+
+
+def find_element(submodel: dict[str, Any], path: str) -> dict[str, Any]:
+    """The element at an idShortPath; 404 where there is none."""
+    below: list[dict[str, Any]] = submodel["submodelElements"]
+    found: dict[str, Any] | None = None
+    for part in path.split("."):
+        found = next((e for e in below if e["idShort"] == part), None)
+        if found is None:
+            raise NotFoundException(f"no element '{path}' in submodel '{submodel['id']}'")
+        below = found["value"] if found["modelType"] == "SubmodelElementCollection" else []
+    assert found is not None
+    return found
+
+
+def value_only(elements: list[dict[str, Any]]) -> dict[str, Any]:
+    """ValueOnly serialisation: a collection as an object, numbers and booleans as JSON, all else
+    as text (IDTA-01001-3-1, "ValueOnly-Serialization in JSON")."""
+    values: dict[str, Any] = {}
+    for item in elements:
+        if item["modelType"] == "SubmodelElementCollection":
+            values[item["idShort"]] = value_only(item["value"])
+        else:
+            values[item["idShort"]] = typed(item.get("value"), item["valueType"])
+    return values
+
+
+def typed(value: str | None, value_type: str) -> Any:
+    """The JSON value of a Property's lexical value."""
+    if value is None:
+        return None
+    if value_type == "xs:boolean":
+        return value == "true"
+    if value_type == "xs:double":
+        return float(value)
+    return value
+
+
+AAS_HANDLERS = [submodels, submodel, submodel_value, elements, element, element_value]

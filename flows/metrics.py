@@ -1,0 +1,129 @@
+"""Prometheus metrics of all processes, gathered when `/metrics` is asked for.
+
+Every process writes a status file once a second (flows/status.py); the ledger stands in the
+output store, written in the transaction of the results it counts, so its sums hold over crashes.
+Names follow the Prometheus conventions: base units, `_total` for what only rises.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from operators.batch import LEDGER_TERMS
+
+HELP = {
+    "frames": "frames by outcome: in = decoded + rejected + filtered + held",
+    "readings": "readings by outcome: decoded = accepted + late + rejected + filtered",
+}
+
+
+class PlantCollector(Collector):
+    """What the status files and the ledger say, as metric families."""
+
+    def __init__(
+        self,
+        status: Mapping[str, Mapping[str, Any]],
+        ledger: Mapping[tuple[str, str], Mapping[str, int]],
+        rejects: Mapping[tuple[str, str, str], int],
+    ) -> None:
+        self.status = status
+        self.ledger = ledger
+        self.rejects = rejects
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._ledger()
+        yield from self._components()
+        yield from self._stages()
+        yield from self._numbers()
+
+    def _ledger(self) -> Iterator[Metric]:
+        for unit in ("frames", "readings"):
+            family = CounterMetricFamily(
+                f"penstock_{unit}", HELP[unit], labels=["source", "product", "outcome"]
+            )
+            for (source, product), terms in sorted(self.ledger.items()):
+                for term in LEDGER_TERMS:
+                    if term.startswith(unit):
+                        family.add_metric(
+                            [source, product, term.removeprefix(f"{unit}_")], terms.get(term, 0)
+                        )
+            yield family
+        reasons = CounterMetricFamily(
+            "penstock_rejects", "rejected frames and readings", labels=["source", "product", "reason"]
+        )
+        for labels, count in sorted(self.rejects.items()):
+            reasons.add_metric(list(labels), count)
+        yield reasons
+
+    def _components(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily("penstock_component_up", "1 while the process runs", labels=["component"])
+        restarts = CounterMetricFamily(
+            "penstock_component_restarts", "starts after the first", labels=["component"]
+        )
+        for name, child in self.status.get("supervisor", {}).get("components", {}).items():
+            up.add_metric([name], float(child["state"] == "running"))
+            restarts.add_metric([name], child["restarts"])
+        yield up
+        yield restarts
+        age = GaugeMetricFamily(
+            "penstock_status_age_seconds", "since a process last wrote its status", labels=["component"]
+        )
+        now = time.time()
+        for name, body in self.status.items():
+            if "updated_ms" in body:
+                age.add_metric([name], max(0.0, now - body["updated_ms"] / 1000))
+        yield age
+
+    def _stages(self) -> Iterator[Metric]:
+        stages = self.status.get("flow", {}).get("stages", {})
+        told = {
+            "seconds": "time in a stage since the flow's start",
+            "slices": "batches that a stage has seen since the flow's start",
+            "rows": "frames in these batches",
+        }
+        for key, words in told.items():
+            family = CounterMetricFamily(f"penstock_stage_{key}", words, labels=["stage"])
+            for name, clock in stages.items():
+                family.add_metric([name], clock[key])
+            yield family
+
+    def _numbers(self) -> Iterator[Metric]:
+        """Every further number of a status file, as penstock_KIND_KEY{component}."""
+        families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
+        for component, body in sorted(self.status.items()):
+            kind, _, instance = component.partition("-")
+            for key, value in _flat(body):
+                name = f"penstock_{kind}_{key.removeprefix(kind + '_')}"
+                if name not in families:
+                    make = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+                    families[name] = make(name, f"{key} of a {kind}", labels=["component"])
+                families[name].add_metric([instance or kind], value)
+        yield from families.values()
+
+
+_OWN = {"pid", "updated_ms", "stages", "components", "started_ms"}
+
+
+def _flat(body: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for key, value in body.items():
+        if key in _OWN:
+            continue
+        if isinstance(value, Mapping):
+            prefix = "" if key in ("metrics", "status", "extra") else f"{key}_"
+            for below, number in _flat(value):
+                yield f"{prefix}{below}", number
+        elif isinstance(value, (int, float)) and key.isidentifier():
+            yield key, float(value)
+
+
+def render(collector: PlantCollector) -> bytes:
+    """The exposition text."""
+    registry = CollectorRegistry()
+    registry.register(collector)
+    return generate_latest(registry)
