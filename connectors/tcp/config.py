@@ -9,7 +9,9 @@ import msgspec
 from operators.spec import MINUTE, SECOND, Duration, Size
 
 
-class LengthPrefix(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="length_prefix"):
+class LengthPrefix(
+    msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="length_prefix"
+):
     """Each frame begins with its length."""
 
     size: Literal[1, 2, 4] = 2
@@ -42,3 +44,12 @@ class TcpConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_fi
     frame_timeout: Duration = 30 * SECOND  # a begun frame must end within
     silent_after: Duration = 60 * SECOND
     max_frame: Size = 1_000_000
+
+
+def listen_address(text: str) -> tuple[str, int]:
+    """Host and port of `127.0.0.1:7001`, `[::1]:7001` or `:7001` (every interface).
+    Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise ValueError(f"{text!r} is no host:port")
+    return host.removeprefix("[").removesuffix("]"), int(port)

@@ -1,0 +1,189 @@
+"""MQTT receiver: messages of a broker into the journal, acknowledged once they are durable."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import paho.mqtt.client as mqtt
+
+from connectors.backoff import Backoff
+from connectors.gather import Gather
+from connectors.mqtt.config import MqttConfig
+from connectors.mqtt.session import MqttSession
+from connectors.source import Appender, Frame, SourceStatus
+from operators.batch import FRAME_RETAINED
+
+HARD_CAP: Final = 16_000_000  # of a payload: beyond it only the head is kept, and the size told
+HEAD: Final = 4096
+WAITING_BYTES: Final = 32_000_000  # in hand and not yet durable, before reading pauses
+STEADY_S: Final = 10.0  # a connection that held so long begins with the first back-off again
+FINISH_S: Final = 3.0  # of the 5 s in which a receiver ends
+
+log = logging.getLogger(__name__)
+
+_Token = tuple[MqttSession, int]  # the session a message came by, and its packet id; 0: QoS 0
+
+
+class MqttReceiver:
+    """One broker's subscriptions as a source.
+
+    A message is acknowledged (PUBACK) only after the journal has it on disk, in the order of
+    arrival, and only to the connection that brought it: after a lost connection the broker sends
+    what was not acknowledged again. While the journal is behind, the socket is not read.
+    """
+
+    def __init__(self, name: str, config: MqttConfig, *, plant: str) -> None:
+        self.name = name
+        self.config = config
+        self.client_id = config.client_id or f"penstock-{plant}-{name}"
+        self.status = SourceStatus()
+        self._peer = f"{config.host}:{config.port}"
+        self._session: MqttSession | None = None
+        self._last_frame = time.monotonic()
+        header = config.device.partition(":")
+        # further properties would only multiply the addresses of a batch
+        self._header = header[2] if header[0] == "header" else None
+
+    async def run(self, appender: Appender, stop: asyncio.Event) -> None:
+        """See `connectors.source.Receiver`. Raises `ConfigError` for unusable TLS files and
+        `JournalError` when the journal is gone for good."""
+        gather: Gather[_Token] = Gather(
+            appender,
+            self._acknowledge,
+            self._press,
+            max_frames=max(self.config.max_inflight * 2, 20_000),
+            max_bytes=WAITING_BYTES,
+        )
+        self._gather = gather
+        sender = asyncio.create_task(gather.run(), name=f"{self.name}-append")
+        stopping = asyncio.create_task(stop.wait())
+        backoff = Backoff()
+        try:
+            while not stop.is_set() and not sender.done():
+                if gather.under_pressure:  # what a new connection brings would only wait as well
+                    await asyncio.wait({stopping, sender}, timeout=0.1, return_when=asyncio.FIRST_COMPLETED)
+                    continue
+                began = time.monotonic()
+                await self._connection(sender, stopping)
+                if time.monotonic() - began > STEADY_S:
+                    backoff.reset()
+                if not stop.is_set() and not sender.done():
+                    self.status.reconnects += 1
+                    await backoff.wait(stop)
+        finally:
+            stopping.cancel()
+            if self._session is not None:
+                gather.control("disconnected", {"source": self.name})
+            whole = await gather.finish(sender, FINISH_S)
+            if self._session is not None:
+                await self._session.close()
+                self._session = None
+            self.status.state = "stopped"
+            if not whole:
+                log.warning("stopped with %d frames not durable; none of them is acknowledged", gather.frames)
+        if not sender.cancelled():
+            sender.result()
+
+    async def _connection(self, sender: asyncio.Task[None], stopping: asyncio.Task[bool]) -> None:
+        """One connection, from trying it to its end. When it is to be ended by us, it is left
+        open in `self._session`, so that what is in hand can still be acknowledged."""
+        status = self.status
+        session = MqttSession(self.config, self.client_id, self._accepted, self._receive)
+        connecting = asyncio.create_task(session.connect())
+        first: list[asyncio.Future[Any]] = [connecting, stopping, sender]
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        if not connecting.done():
+            connecting.cancel()
+            if self._session is None:
+                session.abort()
+            return
+        try:
+            connecting.result()
+        except OSError as error:
+            session.abort()
+            self._session = None
+            status.state, status.detail = "disconnected", f"{self._peer}: {error.strerror or error}"
+            log.warning("cannot connect to %s: %s", self._peer, error.strerror or error)
+            return
+        while not session.lost.done():
+            waited: list[asyncio.Future[Any]] = [session.lost, stopping, sender]
+            await asyncio.wait(waited, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done() or sender.done():
+                session.pause(True)
+                return
+            session.tick()
+            self._look(session)
+        status.state, status.detail, status.peers = (
+            "disconnected",
+            f"{self._peer}: {session.lost.result()}",
+            0,
+        )
+        log.warning("%s: %s", self._peer, session.lost.result())
+        self._session = None
+        self._gather.control("disconnected", {"source": self.name})
+
+    def _accepted(self, session: MqttSession, kept: bool) -> None:
+        self._session = session
+        self._gather.control("connected", {"source": self.name})
+        session.pause(self._gather.under_pressure)
+        said = "kept" if kept else "new"
+        self.status.state, self.status.peers = "connected", 1
+        self.status.detail = f"{self._peer}, session {said}"
+        self._last_frame = time.monotonic()
+        log.info("connected to %s as %s (session %s)", self._peer, self.client_id, said)
+
+    def _look(self, session: MqttSession) -> None:
+        """Once a second: silence, and subscriptions that the broker refuses."""
+        status = self.status
+        if session.refused:
+            status.detail = f"{self._peer} refuses the subscription {'; '.join(session.refused)}"
+        if time.monotonic() - self._last_frame > self.config.silent_after / 1e9:
+            if status.state == "connected":
+                log.warning(
+                    "%s: connected, but no message for %d s", self._peer, self.config.silent_after // 10**9
+                )
+            status.state = "silent"
+        status.extra["waiting_frames"] = float(self._gather.frames)
+        status.extra["paused"] = float(self._gather.under_pressure)
+
+    def _receive(self, session: MqttSession, message: mqtt.MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:  # the protocol forbids it; told as it came
+            topic = message._topic.decode("utf-8", "backslashreplace")
+        payload = bytes(message.payload)
+        headers: tuple[tuple[str, str], ...] = ()
+        if self._header is not None and message.properties is not None:
+            pairs = getattr(message.properties, "UserProperty", [])
+            headers = tuple((key, value) for key, value in pairs if key == self._header)
+        if len(payload) > HARD_CAP:
+            headers = (*headers, ("too_large", f"{len(payload)} bytes, of which the first {HEAD} are kept"))
+            payload = payload[:HEAD]
+        flags = FRAME_RETAINED if message.retain else 0
+        status = self.status
+        status.frames += 1
+        status.bytes += len(payload)
+        status.last_frame_ms = int(time.time() * 1000)
+        status.state = "connected"
+        self._last_frame = time.monotonic()
+        self._gather.put(
+            Frame(topic, payload, flags, headers=headers), (session, message.mid if message.qos else 0)
+        )
+
+    def _acknowledge(self, tokens: Sequence[_Token]) -> None:
+        # a packet id means nothing to another connection than its own
+        current = self._session
+        if current is not None:
+            current.acknowledge([mid for session, mid in tokens if mid and session is current])
+
+    def _press(self, pressed: bool) -> None:
+        if pressed:
+            log.warning("the journal is behind: reading from %s pauses", self._peer)
+        else:
+            log.info("the journal has caught up: reading from %s again", self._peer)
+        if self._session is not None:
+            self._session.pause(pressed)
