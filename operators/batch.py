@@ -31,6 +31,7 @@ UNCERTAIN: Final = 1
 BAD: Final = 2
 ABSENT: Final = 3
 QUALITY_NAMES: Final = ("good", "uncertain", "bad", "absent")
+TYPE_BREACH: Final = 4  # between decode and contract only: a value of another type than the metric's
 
 # flags of a frame
 FRAME_RETAINED: Final = 1  # an MQTT retained message: filtered

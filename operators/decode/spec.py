@@ -1,14 +1,150 @@
-"""What a product's `decode:` section says."""
+"""What a plant says about decoding: products' `decode:` sections, sources and their addresses,
+and the master data that routes a frame to its device and product.
+
+`parse_decode` turns a `decode:` section into a `DecodeSpec` and tells every problem with its
+place; `DecodePlan` is all that the decode stage is built from.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
+from operators.contract.spec import Metric
+from operators.document import Node, Problems, nearest
+
+FORMATS: Final = ("json", "csv", "binary")
+LATER_FORMATS: Final = ("typed", "msgpack", "cbor", "udf")
+
 
 class DecodeSpec(msgspec.Struct, kw_only=True):
-    """A decode section that has passed its checks; `plain` is the section as written."""
+    """A decode section that has passed its checks; `plain` is the section as written, `layout`
+    what its format made of it (JsonSpec, CsvSpec, or the binary layout)."""
 
     format: str
     plain: dict[str, Any]
+    layout: Any = None
+
+
+def parse_decode(
+    node: Node, metrics: Mapping[str, Metric], params: Mapping[str, float | str], problems: Problems
+) -> DecodeSpec | None:
+    """A product's `decode:` section; None if it has errors, all of which are in `problems`.
+
+    metrics: the product's declared metrics in file order; params: its `params:`.
+    """
+    if not node.is_map:
+        problems.add(node, "a mapping is expected; write decode: {format: json}")
+        return None
+    if node.get("udf") is not None:
+        problems.add(node, "a Python decoder (udf) is not yet in this version", key="udf")
+        return None
+    kind = node.get("format")
+    if kind is None:
+        problems.add(node, f"'format' is missing; one of {', '.join(FORMATS)}")
+        return None
+    if kind.value in LATER_FORMATS:
+        problems.add(kind, f"format '{kind.value}' is not yet in this version")
+        return None
+    if kind.value not in FORMATS:
+        known = f"; one of {', '.join(FORMATS)}"
+        problems.add(kind, f"unknown format '{kind.raw}'{nearest(kind.raw, FORMATS) or known}")
+        return None
+    before = len(problems.errors)
+    layout = _parse_layout(kind.value, node, metrics, params, problems)
+    if len(problems.errors) > before:
+        return None
+    return DecodeSpec(format=kind.value, plain=node.plain(), layout=layout)
+
+
+def _parse_layout(
+    kind: str,
+    node: Node,
+    metrics: Mapping[str, Metric],
+    params: Mapping[str, float | str],
+    problems: Problems,
+) -> Any:
+    if kind == "json":
+        from operators.decode.json_spec import parse_json_spec
+
+        return parse_json_spec(node, metrics, params, problems)
+    if kind == "csv":
+        from operators.decode.csv_spec import parse_csv_spec
+
+        return parse_csv_spec(node, metrics, params, problems)
+    from operators.decode.binary_spec import parse_binary_spec
+
+    return parse_binary_spec(node, metrics, params, problems)
+
+
+@dataclass(frozen=True, slots=True)
+class ProductDecode:
+    """One product as the decode stage sees it.
+
+    metrics: (name, type) in file order, types as in `Metric.type`. params: the numeric ones of
+    `params:` with their defaults; device_params: device_id -> what devices.csv puts over them.
+    """
+
+    productId: str
+    decode: DecodeSpec
+    metrics: tuple[tuple[str, str], ...]
+    topics: tuple[str, ...] = ()
+    params: Mapping[str, float] = field(default_factory=dict)
+    device_params: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSpec:
+    """One source: how its addresses are read and what its frames are.
+
+    device: `topic`, `peer`, `const:NAME`, `payload:PATH` or `header:NAME`. topic: the template of
+    its addresses (None: the default of its kind). product: wins over topics and master data.
+    live: event time is the reference; historical: all of its readings are.
+    """
+
+    name: str
+    kind: str = "mqtt"
+    device: str = "topic"
+    topic: str | None = None
+    product: str | None = None
+    live: bool = False
+    historical: bool = False
+
+
+class MasterDevice(NamedTuple):
+    """What devices.csv says of a device."""
+
+    productId: str
+    hub_id: str = ""
+    status: str = "in_service"
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingSpec:
+    """From an address to a device and its product."""
+
+    sources: tuple[SourceSpec, ...] = ()
+    devices: Mapping[str, MasterDevice] = field(default_factory=dict)
+    unknown: Literal["reject", "accept"] = "reject"
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeLimits:
+    """devices: slots of a shard; frame: bytes of a frame; depth: nesting of JSON."""
+
+    devices: int = 100_000
+    frame: int = 1_000_000
+    depth: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class DecodePlan:
+    """All that the decode stage is built from: `DecodeLogic(plan, devices)`. products: by
+    productId, in the plant's order (the order of a slice's `readings`)."""
+
+    products: Mapping[str, ProductDecode]
+    routing: RoutingSpec = field(default_factory=RoutingSpec)
+    limits: DecodeLimits = field(default_factory=DecodeLimits)
