@@ -1,0 +1,157 @@
+"""The receiver process: one source of a plant, from its peers into the journal.
+
+`python -m flows.receiver DATA SOURCE [--config FILE]`. FILE (default `DATA/run/source-SOURCE.json`,
+written by the supervisor, readable by the owner alone) holds the source's configuration with
+environment references and secrets resolved: `{"plant", "source", "config", "folder"}`.
+
+Exit codes: 0 stopped, 1 the configuration is wrong, 3 the journal is gone or the receiver broke.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from connectors.errors import ConfigError, PenstockError
+from connectors.files.config import FilesConfig
+from connectors.files.source import FilesReceiver
+from connectors.journal.client import JournalClient
+from connectors.mqtt.config import MqttConfig
+from connectors.mqtt.source import MqttReceiver
+from connectors.source import Appender, Receiver
+from connectors.tcp.source import TcpReceiver
+from flows.json_logs import log_as_json
+from flows.plant_file import SourceConfig
+from flows.status import StatusThread
+
+STOP_S = 4.5  # from SIGTERM to the end, whatever hangs
+
+log = logging.getLogger("receiver")
+
+
+class SourceFile(msgspec.Struct, kw_only=True):
+    """What the supervisor writes for a receiver. folder: the plant's, for relative paths."""
+
+    plant: str
+    source: str
+    config: SourceConfig
+    folder: str | None = None
+
+
+def read_source_file(path: Path) -> SourceFile:
+    """Raises `ConfigError`, whose text holds nothing of the file's content."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=SourceFile)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def build_receiver(source: SourceFile, data: Path) -> Receiver:
+    """The receiver of a source's kind. Raises `ConfigError`."""
+    config = source.config
+    if isinstance(config, MqttConfig):
+        return MqttReceiver(source.source, config, plant=source.plant)
+    if isinstance(config, FilesConfig):
+        folder = Path(source.folder) if source.folder is not None else data.parent
+        progress = data / "files" / f"{source.source}.json"
+        return FilesReceiver(source.source, config, folder=folder, progress=progress)
+    return TcpReceiver(source.source, config, plant=source.plant)
+
+
+def secrets_of(config: SourceConfig) -> list[str]:
+    """Values of a configuration that no log may show."""
+    password = getattr(config, "password", None)
+    return [password] if password else []
+
+
+def describe(receiver: Receiver) -> dict[str, Any]:
+    """The receiver's part of its status file."""
+    status = receiver.status
+    return {
+        "state": status.state,
+        "detail": status.detail,
+        "last_frame_ms": status.last_frame_ms,
+        "metrics": {
+            "receiver_frames_total": status.frames,
+            "receiver_bytes_total": status.bytes,
+            "receiver_refused_total": status.refused,
+            "receiver_reconnects_total": status.reconnects,
+            "receiver_peers": status.peers,
+            **{f"receiver_{name}": value for name, value in status.extra.items()},
+        },
+    }
+
+
+async def receive(receiver: Receiver, appender: Appender) -> None:
+    """Run until SIGTERM or SIGINT; raises what the receiver raises."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+
+    def end() -> None:
+        stop.set()
+        # a journal that takes nothing, a peer that hangs: nothing may hold the process longer
+        loop.call_later(STOP_S, os._exit, 0)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    await receiver.run(appender, stop)
+
+
+async def _run(receiver: Receiver, data: Path, name: str) -> None:
+    client = JournalClient(data, source=name)
+    try:
+        await receive(receiver, client)
+    finally:
+        with suppress(PenstockError, OSError):
+            await client.close()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m flows.receiver DATA SOURCE [--config FILE]`"""
+    parser = argparse.ArgumentParser(prog="python -m flows.receiver")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("source")
+    parser.add_argument("--config", type=Path)
+    chosen = parser.parse_args(arguments)
+    component = f"receiver-{chosen.source}"
+    log_as_json(component)
+    status: StatusThread | None = None
+    try:
+        source = read_source_file(chosen.config or chosen.data / "run" / f"source-{chosen.source}.json")
+        log_as_json(component, secrets_of(source.config))
+        receiver = build_receiver(source, chosen.data)
+        status = StatusThread(chosen.data, component, lambda: describe(receiver))
+        status.start()
+        log.info("starting, process %d", os.getpid())
+        asyncio.run(_run(receiver, chosen.data, source.source))
+    except ConfigError as error:
+        return _failed(status, error, 1)
+    except PenstockError as error:
+        return _failed(status, error, 3)
+    status.close()
+    log.info("stopped")
+    return 0
+
+
+def _failed(status: StatusThread | None, error: PenstockError, code: int) -> int:
+    log.error("%s", error)
+    if status is not None:
+        told = status.describe
+        status.describe = lambda: {**told(), "state": "failed", "detail": str(error)}
+        status.close()
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
