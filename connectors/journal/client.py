@@ -1,0 +1,244 @@
+"""The asynchronous client of the journal process: where a receiver puts its frames.
+
+Appends are pipelined and keep their order. While the journal process is away, restarts or is full
+they wait; nothing is appended twice, because every append has a number in this client's session,
+and the journal remembers, in the same transaction as the frames, which numbers it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import msgspec
+
+from connectors.errors import JournalError
+from connectors.journal import wire
+from connectors.journal.entries import pack_frames, split
+from connectors.source import Frame
+
+RECONNECT_MIN: Final = 0.02  # seconds
+RECONNECT_MAX: Final = 1.0
+FULL_RETRY_MIN: Final = 0.05
+FULL_RETRY_MAX: Final = 1.0
+UNSENT_BYTES: Final = 8 << 20  # handed to the socket and not taken by it; then appends wait
+
+log = logging.getLogger("journal.client")
+
+
+class JournalClient:
+    """One source's way into the journal; an `Appender` (connectors.source).
+
+    `async with JournalClient(socket_path(data), "line1") as journal:`. Of one event loop.
+    """
+
+    def __init__(self, path: Path, source: str, *, session: bytes | None = None) -> None:
+        """path: the journal's socket; source: the name that its frames' addresses carry."""
+        self.path = path
+        self.source = source
+        self.session = session or os.urandom(16)
+        self.full = False  # the journal refuses appends until it has been trimmed
+        self.connected = False
+        self._next = 1
+        self._sent = 0  # the last sequence that this connection was given
+        self._order = asyncio.Lock()  # appends go out in the order of their calls
+        self._window = asyncio.Semaphore(wire.WINDOW)
+        self._waiting: dict[int, tuple[bytes, asyncio.Future[int]]] = {}  # by sequence, in order
+        self._writer: asyncio.StreamWriter | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stalled = False  # an append was refused; only the oldest asks again
+        self._retry: asyncio.TimerHandle | None = None
+        self._full_delay = FULL_RETRY_MIN
+        self._states: dict[str, str] = {}  # source -> connected | disconnected, as last told
+        self._restarted = False
+        self._jitter = random.Random(self.session)  # noqa: S311
+        self._closed = False
+
+    async def __aenter__(self) -> JournalClient:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def start(self) -> None:
+        """Begin to connect, in the background."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def close(self, within: float = 5.0) -> None:
+        """Wait for what is in flight, at most `within` seconds; appends that still wait then raise
+        JournalError (they may be in the journal all the same)."""
+        if self._waiting and not self._closed:
+            futures = [future for _, future in self._waiting.values()]
+            await asyncio.wait(futures, timeout=within)
+        self._closed = True
+        if self._retry is not None:
+            self._retry.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for _, future in self._waiting.values():
+            if not future.done():
+                future.set_exception(JournalError("the journal client was closed"))
+        self._waiting.clear()
+
+    async def append(self, frames: Sequence[Frame], key: str | None = None) -> int:
+        """Durable when it returns: the position of the first frame. Order of calls is order in
+        the journal; more frames than fit an entry become several, each atomic.
+
+        key: names these frames for ever; frames with a key that the journal has (it remembers the
+        last million) are not appended again, and the answer is where they are.
+        Waits while the journal is away or full. Raises ValueError for no frames or one beyond
+        16 MiB, JournalError when the client is closed.
+        """
+        if not frames:
+            raise ValueError("no frames to append")
+        runs = split(frames)
+        futures = []
+        async with self._order:
+            for number, run in enumerate(runs):
+                name = f"{key}#{number}".encode() if key is not None else b""
+                body = pack_frames(self.source, run)
+                futures.append(await self._send(wire.APPEND, wire.KEY_SIZE.pack(len(name)), name, body))
+        positions = [await future for future in futures]
+        return positions[0]
+
+    async def control(self, kind: str, data: Mapping[str, object]) -> None:
+        """A journal entry that is no frame, e.g. `connected` {"source": name}; durable when it
+        returns. A client that loses the journal says again afterwards what is connected."""
+        if kind in ("connected", "disconnected"):
+            self._states[str(data.get("source", self.source))] = kind
+        async with self._order:
+            future = await self._send(wire.CONTROL, msgspec.msgpack.encode([kind, dict(data)]))
+        await future
+
+    async def _send(self, kind: int, *body: bytes | bytearray) -> asyncio.Future[int]:
+        """Number a message, send it if there is a connection; the future resolves when durable."""
+        if self._closed:
+            raise JournalError("the journal client was closed")
+        self.start()
+        await self._window.acquire()
+        if self._closed:
+            raise JournalError("the journal client was closed")
+        sequence, self._next = self._next, self._next + 1
+        packed = wire.message(kind, sequence, *body)
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting[sequence] = (packed, future)
+        self._pump()
+        writer = self._writer
+        if writer is not None and writer.transport.get_write_buffer_size() > UNSENT_BYTES:
+            with contextlib.suppress(OSError):
+                await writer.drain()
+        return future
+
+    def _pump(self) -> None:
+        """Give the connection what it has not been given, unless the journal refused."""
+        if self._writer is None or self._stalled:
+            return
+        for sequence, (packed, _) in self._waiting.items():
+            if sequence > self._sent:
+                self._writer.write(packed)
+                self._sent = sequence
+
+    async def _run(self) -> None:
+        delay = RECONNECT_MIN
+        while True:
+            try:
+                await self._connection()
+                delay = RECONNECT_MIN
+            except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
+                if self.connected:
+                    log.warning("lost the journal: %s", error)
+                    delay = RECONNECT_MIN
+            self.connected = False
+            self._drop_connection()
+            await asyncio.sleep(delay * (0.5 + self._jitter.random()))
+            delay = min(delay * 2, RECONNECT_MAX)
+
+    def _drop_connection(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry, self._stalled, self._sent = None, False, 0
+
+    async def _connection(self) -> None:
+        """One connection: greet, send again what waits, then take answers until it ends."""
+        sock = wire.connect(self.path, timeout=1.0)
+        sock.setblocking(False)
+        reader, writer = await asyncio.open_unix_connection(sock=sock, limit=1 << 20)
+        try:
+            hello = {"session": self.session, "name": self.source, "watch": False}
+            writer.write(wire.message(wire.HELLO, 0, msgspec.msgpack.encode(hello)))
+            kind, _, body = await asyncio.wait_for(_answer(reader), 10)
+            if kind != wire.WELCOME:
+                raise ConnectionError(f"the journal refused: {body.decode(errors='replace')}")
+            self._writer, self.connected = writer, True
+            again = self._restarted
+            self._restarted = True
+            self._pump()
+            says = asyncio.create_task(self._say_states()) if again else None
+            try:
+                await self._answers(reader)
+            finally:
+                if says is not None:
+                    says.cancel()
+        finally:
+            writer.close()
+
+    async def _answers(self, reader: asyncio.StreamReader) -> None:
+        while True:
+            kind, number, body = await _answer(reader)
+            if kind == wire.ACK:
+                waiting = self._waiting.pop(number, None)
+                if waiting is not None:
+                    self._window.release()
+                    if not waiting[1].done():
+                        waiting[1].set_result(wire.ACK_BODY.unpack(body)[0])
+                    if self._stalled:
+                        self.full, self._full_delay = False, FULL_RETRY_MIN
+                        self._stalled, self._sent = False, number
+                        self._pump()
+            elif kind == wire.FULL:
+                self._refused(number)
+            elif kind == wire.REFUSED:
+                raise ConnectionError(f"the journal refused: {body.decode(errors='replace')}")
+
+    def _refused(self, number: int) -> None:
+        if number not in self._waiting or self._retry is not None:
+            return
+        if not self.full:
+            log.warning("the journal is full; waiting")
+        self.full = self._stalled = True
+        self._retry = asyncio.get_running_loop().call_later(self._full_delay, self._ask_again)
+        self._full_delay = min(self._full_delay * 2, FULL_RETRY_MAX)
+
+    def _ask_again(self) -> None:
+        self._retry = None
+        if self._writer is not None and self._waiting:
+            self._writer.write(next(iter(self._waiting.values()))[0])
+
+    async def _say_states(self) -> None:
+        """After a reconnect: the journal took the loss of the connection for the sources' loss."""
+        for source, state in list(self._states.items()):
+            if state == "connected":
+                with contextlib.suppress(JournalError):
+                    await self.control("connected", {"source": source})
+
+
+async def _answer(reader: asyncio.StreamReader) -> tuple[int, int, bytes]:
+    size, kind, number = wire.HEAD.unpack(await reader.readexactly(wire.HEAD.size))
+    if size > wire.MAX_MESSAGE:
+        raise ConnectionError(f"an answer of {size} bytes")
+    return kind, number, await reader.readexactly(size) if size else b""

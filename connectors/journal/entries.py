@@ -1,0 +1,325 @@
+"""The journal's entries: their form on disk and on the socket, and how runs of them become batches.
+
+An entry is self-contained: it carries the addresses of its own frames. All integers are little
+endian. An entry begins with a header of 24 bytes
+
+    version u8 | kind u8 | 0 u16 | count u32 | ms i64 | position i64
+
+`ms` is the journal's clock (milliseconds since 1970) and `position` the ordinal of the first frame
+in it, or, for other kinds, of the next frame after it. Then follows by kind
+
+    frames    payload bytes u64 | table bytes u32 | address count u32 | length u32[count] |
+              address u32[count] | flags u8[count] | table | payload
+              table = size u32[address count], then each address as MessagePack
+              [source, topic, port, [[header, value]...]]
+    tick      nothing
+    control   MessagePack [kind, data]
+
+A client packs frames with zeros for clock and position (`pack_frames`), the journal stamps them
+(`stamp`), so that no process touches a frame by itself. Reading makes no object per frame either.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from connectors.errors import JournalError
+from connectors.source import Frame
+from operators.batch import Address, Bytes, Control, FrameBatch, Int32, Int64, Slice, Ticks
+
+VERSION: Final = 1
+FRAMES: Final = 1
+TICK: Final = 2
+CONTROL: Final = 3
+CONTROL_KINDS: Final = (
+    "plant",
+    "connected",
+    "disconnected",
+    "started",
+    "stopped",
+    "clock_step",
+    "action",
+)
+
+ENTRY_ROWS: Final = 8192  # frames of one entry at most
+ENTRY_BYTES: Final = 1 << 20  # payload of one entry, unless a single frame is larger
+FRAME_BYTES: Final = 16 << 20  # one frame at most
+TABLE_BYTES: Final = 8 << 20  # the addresses of one entry at most
+MILLISECOND: Final = 1_000_000
+
+_HEADER: Final = struct.Struct("<BBHIqq")
+_FRAMES: Final = struct.Struct("<QII")
+_STAMP: Final = struct.Struct("<qq")
+_STAMP_AT: Final = 8
+HEADER_BYTES: Final = _HEADER.size
+_ARRAYS_AT: Final = HEADER_BYTES + _FRAMES.size
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One entry as it was read: `data` is the whole of it, `number` its key in the journal."""
+
+    number: int
+    kind: int
+    count: int
+    ms: int
+    position: int
+    data: bytes
+
+    def control(self) -> Control:
+        """The control of an entry of kind CONTROL; a plant's files are not in it (see the reader)."""
+        kind, data = msgspec.msgpack.decode(memoryview(self.data)[HEADER_BYTES:])
+        return Control(kind, self.ms * MILLISECOND, data)
+
+    @property
+    def next_position(self) -> int:
+        """Ordinal of the next frame after this entry."""
+        return self.position + self.count if self.kind == FRAMES else self.position
+
+
+def decode_entry(number: int, data: bytes) -> Entry:
+    """The entry in `data`; raises JournalError where that is not one of this version."""
+    if len(data) < HEADER_BYTES:
+        raise JournalError(f"journal entry {number} is cut short ({len(data)} bytes)")
+    version, kind, _, count, ms, position = _HEADER.unpack_from(data)
+    if version != VERSION or kind not in (FRAMES, TICK, CONTROL):
+        raise JournalError(
+            f"journal entry {number} has format {version}.{kind}; this version reads {VERSION}.1-{VERSION}.3"
+        )
+    return Entry(number, kind, count, ms, position, data)
+
+
+def stamp(body: bytearray, ms: int, position: int) -> None:
+    """Write the journal's clock and position into a packed entry, in place."""
+    _STAMP.pack_into(body, _STAMP_AT, ms, position)
+
+
+def pack_tick(ms: int, position: int) -> bytes:
+    """A tick at `ms`, before the frame at `position`."""
+    return _HEADER.pack(VERSION, TICK, 0, 0, ms, position)
+
+
+def pack_control(kind: str, data: Mapping[str, Any], ms: int = 0, position: int = 0) -> bytearray:
+    """A control entry; `data` must be plain (texts, numbers, lists, maps, bytes)."""
+    if kind not in CONTROL_KINDS:
+        raise ValueError(f"no control of kind {kind!r}; known: {', '.join(CONTROL_KINDS)}")
+    head = _HEADER.pack(VERSION, CONTROL, 0, 0, ms, position)
+    return bytearray(head + msgspec.msgpack.encode([kind, dict(data)]))
+
+
+def pack_frames(source: str, frames: Sequence[Frame], ms: int = 0, position: int = 0) -> bytearray:
+    """The frames of one source as one entry. Raises ValueError beyond a cap (see `split`)."""
+    index: dict[tuple[str, int, tuple[tuple[str, str], ...]], int] = {}
+    give = index.setdefault
+    where = [give((frame.topic, frame.port, frame.headers), len(index)) for frame in frames]
+    addresses = [Address(source, topic, port, headers) for topic, port, headers in index]
+    return pack_rows(
+        [frame.payload for frame in frames], where, [f.flags for f in frames], addresses, ms, position
+    )
+
+
+def pack_rows(
+    payloads: Sequence[bytes],
+    where: Sequence[int],
+    flags: Sequence[int],
+    addresses: Iterable[Address],
+    ms: int = 0,
+    position: int = 0,
+) -> bytearray:
+    """Frames as columns, `where` pointing into `addresses`, as one entry."""
+    count = len(payloads)
+    if not 0 < count <= ENTRY_ROWS:
+        raise ValueError(f"an entry holds 1 to {ENTRY_ROWS} frames, not {count}")
+    payload = b"".join(payloads)
+    if len(payload) > max(ENTRY_BYTES, FRAME_BYTES):
+        raise ValueError(f"an entry holds {FRAME_BYTES} bytes at most, not {len(payload)}")
+    blobs = [msgspec.msgpack.encode(tuple(address)) for address in addresses]
+    table = np.fromiter(map(len, blobs), "<u4", len(blobs)).tobytes() + b"".join(blobs)
+    if len(table) > TABLE_BYTES:
+        raise ValueError(f"the addresses of an entry hold {TABLE_BYTES} bytes at most, not {len(table)}")
+    body = bytearray(_HEADER.pack(VERSION, FRAMES, 0, count, ms, position))
+    body += _FRAMES.pack(len(payload), len(table), len(blobs))
+    body += np.fromiter(map(len, payloads), "<u4", count).tobytes()
+    body += np.array(where, "<u4").tobytes()
+    body += bytes(flags)
+    body += table
+    body += payload
+    return body
+
+
+def split(frames: Sequence[Frame]) -> list[Sequence[Frame]]:
+    """Frames in runs that each fit an entry. Deterministic. Raises ValueError for a frame that
+    is larger than FRAME_BYTES."""
+    sizes = np.fromiter((len(frame.payload) for frame in frames), np.int64, len(frames))
+    if len(sizes) and int(sizes.max()) > FRAME_BYTES:
+        raise ValueError(f"a frame holds {FRAME_BYTES} bytes at most, not {int(sizes.max())}")
+    ends = np.cumsum(sizes)
+    runs: list[Sequence[Frame]] = []
+    start = 0
+    while start < len(frames):
+        base = int(ends[start - 1]) if start else 0
+        stop = int(np.searchsorted(ends, base + ENTRY_BYTES, "right"))
+        stop = min(max(stop, start + 1), start + ENTRY_ROWS, len(frames))
+        runs.append(frames[start:stop])
+        start = stop
+    return runs
+
+
+def check_frames(body: bytes | bytearray) -> int:
+    """The number of frames of a packed entry that came over a socket; raises ValueError where any
+    size or index in it does not hold."""
+    if len(body) < _ARRAYS_AT:
+        raise ValueError("cut short")
+    version, kind, _, count, _, _ = _HEADER.unpack_from(body)
+    payload, table, addresses = _FRAMES.unpack_from(body, HEADER_BYTES)
+    if version != VERSION or kind != FRAMES or not 0 < count <= ENTRY_ROWS:
+        raise ValueError("not a frames entry of this version")
+    if _ARRAYS_AT + 9 * count + table + payload != len(body) or 4 * addresses > table > TABLE_BYTES:
+        raise ValueError("sizes do not add up")
+    lengths = np.frombuffer(body, "<u4", count, _ARRAYS_AT)
+    where = np.frombuffer(body, "<u4", count, _ARRAYS_AT + 4 * count)
+    sizes = np.frombuffer(body, "<u4", addresses, _ARRAYS_AT + 9 * count)
+    if (
+        int(lengths.sum(dtype=np.uint64)) != payload
+        or int(sizes.sum(dtype=np.uint64)) + 4 * addresses != table
+    ):
+        raise ValueError("lengths do not add up")
+    if int(where.max()) >= addresses:
+        raise ValueError("an address is missing")
+    return int(count)
+
+
+class Addresses:
+    """Addresses by their packed form, shared by all entries that one reader decodes.
+
+    Bounded: forgotten altogether beyond `cap`.
+    """
+
+    def __init__(self, cap: int = 200_000) -> None:
+        self._known: dict[bytes, Address] = {}
+        self._tables: dict[bytes, tuple[bytes, ...]] = {}
+        self._cap = cap
+
+    def table(self, packed: bytes, count: int) -> tuple[bytes, ...]:
+        """The packed addresses of one entry's table."""
+        blobs = self._tables.get(packed)
+        if blobs is None:
+            ends = (np.cumsum(np.frombuffer(packed, "<u4", count), dtype=np.int64) + 4 * count).tolist()
+            starts = [4 * count, *ends[:-1]]
+            blobs = tuple(packed[start:end] for start, end in zip(starts, ends, strict=True))
+            if len(self._tables) >= 256:
+                self._tables.clear()
+            if len(packed) <= 65_536:
+                self._tables[packed] = blobs
+        return blobs
+
+    def address(self, packed: bytes) -> Address:
+        """One address; the same object every time."""
+        known = self._known.get(packed)
+        if known is None:
+            source, topic, port, headers = msgspec.msgpack.decode(packed)
+            known = Address(source, topic, port, tuple((name, value) for name, value in headers))
+            if len(self._known) >= self._cap:
+                self._known.clear()
+            self._known[packed] = known
+        return known
+
+
+def empty_batch(ticks: Ticks | None = None) -> FrameBatch:
+    """A batch without frames."""
+    none = np.empty(0, np.int64)
+    return FrameBatch(
+        np.empty(0, np.uint8),
+        none,
+        none,
+        np.empty(0, np.int32),
+        (),
+        none,
+        none,
+        np.empty(0, np.uint8),
+        ticks or Ticks.none(),
+    )
+
+
+def merge(entries: Sequence[Entry], addresses: Addresses | None = None) -> FrameBatch:
+    """Consecutive entries (frames and ticks, no control) as one batch.
+
+    Of ticks with no frame between them only the last is kept: it stands for those before it.
+    Raises JournalError where the positions do not follow each other.
+    """
+    known = addresses or Addresses()
+    payloads: list[Bytes] = []
+    lengths: list[Int64] = []
+    where: list[Int32] = []
+    flags: list[Bytes] = []
+    counts: list[int] = []
+    clocks: list[int] = []
+    ticks: list[tuple[int, int]] = []
+    index: dict[bytes, int] = {}
+    give = index.setdefault
+    rows = 0
+    first = -1
+    for entry in entries:
+        if entry.kind == TICK:
+            if ticks and ticks[-1][0] == rows:
+                ticks.pop()
+            ticks.append((rows, entry.ms * MILLISECOND))
+            continue
+        if entry.kind != FRAMES:
+            raise JournalError(f"journal entry {entry.number} holds no frames")
+        if first < 0:
+            first = entry.position
+        elif entry.position != first + rows:
+            raise JournalError(
+                f"journal entry {entry.number} begins at position {entry.position}, not {first + rows}"
+            )
+        data, count = entry.data, entry.count
+        size, table_size, table_count = _FRAMES.unpack_from(data, HEADER_BYTES)
+        at = _ARRAYS_AT + 9 * count
+        end = at + table_size
+        if end + size != len(data):
+            raise JournalError(f"journal entry {entry.number} is cut short ({len(data)} bytes)")
+        blobs = known.table(data[at:end], table_count)
+        here = np.array([give(blob, len(index)) for blob in blobs], np.int32)
+        lengths.append(np.frombuffer(data, "<u4", count, _ARRAYS_AT).astype(np.int64))
+        where.append(here[np.frombuffer(data, "<u4", count, _ARRAYS_AT + 4 * count)])
+        flags.append(np.frombuffer(data, np.uint8, count, at - count))
+        payloads.append(np.frombuffer(data, np.uint8, size, end))
+        counts.append(count)
+        clocks.append(entry.ms)
+        rows += count
+    marks = Ticks(
+        np.fromiter((row for row, _ in ticks), np.int64, len(ticks)),
+        np.fromiter((ns for _, ns in ticks), np.int64, len(ticks)),
+    )
+    if not rows:
+        return empty_batch(marks)
+    length = np.concatenate(lengths)
+    return FrameBatch(
+        payload=np.concatenate(payloads),
+        offset=np.cumsum(length) - length,
+        length=length,
+        address=np.concatenate(where),
+        addresses=tuple(known.address(blob) for blob in index),
+        ingest_ns=np.repeat(np.array(clocks, np.int64) * MILLISECOND, np.array(counts)),
+        position=np.arange(first, first + rows, dtype=np.int64),
+        flags=np.concatenate(flags),
+        ticks=marks,
+    )
+
+
+def control_slice(entry: Entry, control: Control) -> Slice:
+    """A control as the slice of its own that it travels in."""
+    return Slice(entry.number, entry.position, empty_batch(), control)
+
+
+def frames_slice(entries: Sequence[Entry], addresses: Addresses | None = None) -> Slice:
+    """Consecutive frames and ticks as one slice."""
+    last = entries[-1]
+    return Slice(last.number, last.next_position, merge(entries, addresses))

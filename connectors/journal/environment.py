@@ -1,0 +1,71 @@
+"""LMDB environments of the journal: one per path and process, shared by whoever opens it here.
+
+LMDB refuses a second environment on one path in one process; a test or a tool that writes and
+reads in the same process gets the same one.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+import lmdb
+
+from connectors.errors import JournalError
+
+DATABASES: Final = (b"entries", b"meta", b"plants", b"bundles", b"sessions", b"keys", b"key_order")
+MAX_READERS: Final = 512
+
+_lock = threading.Lock()
+_opened: dict[Path, tuple[Any, int, bool]] = {}
+
+
+class Environment:
+    """A counted reference to an LMDB environment and its sub-databases."""
+
+    def __init__(self, path: Path, *, map_bytes: int | None = None) -> None:
+        """`map_bytes` given: open for writing, made if it is not there. Raises JournalError."""
+        self.path = path.resolve()
+        self.closed = False
+        writing = map_bytes is not None
+        with _lock:
+            env, users, may_write = _opened.get(self.path, (None, 0, False))
+            if env is not None and writing and not may_write:
+                raise JournalError(f"{path} is open for reading in this process; close it first")
+            if env is None:
+                env, may_write = _open(self.path, map_bytes), writing
+            _opened[self.path] = (env, users + 1, may_write)
+        self.env = env
+        try:
+            self.databases = {name: env.open_db(name, create=writing) for name in DATABASES}
+        except lmdb.Error as error:
+            self.close()
+            raise JournalError(f"{path} is no journal: {error}") from error
+
+    def close(self) -> None:
+        """Let go; the environment is closed with its last user."""
+        if self.closed:
+            return
+        self.closed = True
+        with _lock:
+            env, users, writing = _opened[self.path]
+            if users == 1:
+                del _opened[self.path]
+                env.close()
+            else:
+                _opened[self.path] = (env, users - 1, writing)
+
+
+def _open(path: Path, map_bytes: int | None) -> Any:
+    try:
+        if map_bytes is None:
+            return lmdb.open(
+                str(path), readonly=True, create=False, max_dbs=len(DATABASES), max_readers=MAX_READERS
+            )
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return lmdb.open(
+            str(path), map_size=map_bytes, max_dbs=len(DATABASES), max_readers=MAX_READERS, mode=0o600
+        )
+    except (lmdb.Error, OSError) as error:
+        raise JournalError(f"cannot open the journal {path}: {error}") from error

@@ -1,0 +1,444 @@
+"""The journal process: the one writer of a shard's journal, behind a Unix socket.
+
+Everything that waits when a commit begins, whoever sent it, goes into one durable transaction;
+then each sender is told. While the disk works, the next group gathers. No peer can stop another:
+each has a bounded part of memory, is read only while it has room, and is dropped when it does not
+take its answers.
+
+`python -m connectors.journal.process DATA` serves DATA/journal at DATA/run/journal.sock until
+SIGTERM or SIGINT, then writes `stopped` and ends with 0; 3 where the environment fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from connectors.errors import JournalError
+from connectors.journal import entries, wire
+from connectors.journal.store import Append, JournalStore, Place
+
+GROUP_BYTES: Final = 16 << 20  # of one commit
+PEER_BYTES: Final = 16 << 20  # that wait for a commit, of one peer; then it is not read
+PEER_ANSWERS: Final = 1 << 20  # bytes of answers that a peer has not taken; then it is dropped
+MAX_PEERS: Final = 256
+HELLO_WITHIN: Final = 10.0  # seconds
+TRIM_PAUSE: Final = 0.002  # seconds between trimming transactions, for the commits
+
+log = logging.getLogger("journal")
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class JournalOptions:
+    """data: the data directory; max_bytes: of the LMDB map; name: the component's name in logs."""
+
+    data: Path
+    max_bytes: int = 20_000_000_000
+    name: str = "journal"
+
+
+class _Peer:
+    """One connection."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        self.session = b""
+        self.name = "?"
+        self.watch = False
+        self.expected = 1  # the next sequence to queue
+        self.waiting = 0  # bytes queued and not committed
+        self.room = asyncio.Event()
+        self.replaced = False  # its session has another connection now
+        self.connected: set[str] = set()  # sources that it said are connected
+
+    def tell(self, kind: int, number: int, body: bytes = b"") -> None:
+        """Queue an answer, never waiting; a peer that takes none is dropped."""
+        transport = self.writer.transport
+        if transport.is_closing():
+            return
+        if transport.get_write_buffer_size() > PEER_ANSWERS:
+            log.warning("dropped %s: it does not take its answers", self.name)
+            transport.abort()
+            return
+        self.writer.write(wire.message(kind, number, body))
+
+
+class _Refused(Exception):
+    """The peer broke the protocol."""
+
+
+class JournalServer:
+    """Serves one store to its clients."""
+
+    def __init__(self, options: JournalOptions) -> None:
+        self.options = options
+        self.store = JournalStore(options.data / "journal", options.max_bytes)
+        self.started_ms = time.time_ns() // 1_000_000
+        self._thread = ThreadPoolExecutor(1, "journal-writer")
+        self._queue: list[tuple[_Peer | None, Append]] = []
+        self._work = asyncio.Event()
+        self._peers: set[_Peer] = set()
+        self._durable = 0
+        self._stopping = False
+        self._state = "starting"
+        self.failed: BaseException | None = None
+
+    async def serve(self, stop: asyncio.Event, ready: asyncio.Event | None = None) -> None:
+        """Serve until `stop` is set; raises JournalError where the store fails."""
+        path = wire.socket_path(self.options.data)
+        own = await self._in_thread(self.store.control, "started", {"clean": self.store.stopped_cleanly})
+        log.info("started at entry %s, position %d", own and own.entry, self.store.next_position)
+        server = await asyncio.start_unix_server(self._serve_peer, sock=wire.listen(path), limit=1 << 20)
+        tasks = [asyncio.create_task(work) for work in (self._commits(), self._seconds(), self._trims())]
+        for task in tasks:
+            task.add_done_callback(lambda done: self._task_ended(done, stop))
+        self._state = "running"
+        if ready is not None:
+            ready.set()
+        try:
+            await stop.wait()
+        finally:
+            server.close()
+            await self._end(tasks)
+            path.unlink(missing_ok=True)
+        if self.failed is not None:
+            raise self.failed
+
+    async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
+        """Commit and answer what waits, write `stopped`, let go."""
+        self._stopping = True
+        self._work.set()
+        await asyncio.wait([tasks[0]], timeout=30)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for peer in list(self._peers):
+            with contextlib.suppress(OSError, TimeoutError):
+                await asyncio.wait_for(peer.writer.drain(), 1)
+            peer.writer.close()
+        if self.failed is None:
+            await self._in_thread(self.store.control, "stopped", {})
+        self._state = "stopped"
+        self._write_status()
+        self._thread.shutdown(wait=True)
+        self.store.close()
+
+    def _task_ended(self, task: asyncio.Task[None], stop: asyncio.Event) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self.failed = task.exception()
+            stop.set()
+
+    async def _in_thread(self, call: Any, *arguments: Any) -> Any:
+        """Run in the one thread that touches the store's write side, in order."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+
+    # -- commits
+
+    async def _commits(self) -> None:
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            while self._queue:
+                await self._commit(self._take())
+            if self._stopping:
+                return
+
+    def _take(self) -> list[tuple[_Peer | None, Append]]:
+        size = count = 0
+        for _, append in self._queue:
+            size += len(append.body)
+            count += 1
+            if size >= GROUP_BYTES:
+                break
+        group, self._queue = self._queue[:count], self._queue[count:]
+        return group
+
+    async def _commit(self, group: list[tuple[_Peer | None, Append]]) -> None:
+        last = self.store.next_entry
+        places: list[Place | None] = await self._in_thread(self.store.commit, [append for _, append in group])
+        for (peer, append), place in zip(group, places, strict=True):
+            if peer is None:
+                continue
+            peer.waiting -= len(append.body)
+            if peer.waiting < PEER_BYTES:
+                peer.room.set()
+            if place is None:
+                peer.expected = min(peer.expected, append.sequence)
+                peer.tell(wire.FULL, append.sequence)
+            else:
+                peer.tell(wire.ACK, append.sequence, wire.ACK_BODY.pack(*place))
+        if self.store.next_entry != last:
+            self._wake()
+
+    def _wake(self) -> None:
+        for peer in self._peers:
+            if peer.watch and not peer.writer.transport.get_write_buffer_size():
+                peer.tell(wire.WAKE, self.store.next_entry - 1)
+
+    def _queue_own(self, kind: str, data: dict[str, Any]) -> None:
+        self._queue.append((None, Append(b"", 0, entries.pack_control(kind, data))))
+        self._work.set()
+
+    # -- once a second
+
+    async def _seconds(self) -> None:
+        forget_at = 0.0
+        while True:
+            clock = self.store.clock
+            await asyncio.sleep((1000 - clock.now_ms() % 1000) / 1000)
+            step = await self._in_thread(clock.sample)
+            if step:
+                log.warning("the wall clock was set by %d ms", step)
+                self._queue_own("clock_step", {"step_ms": step})
+            last = self.store.next_entry
+            await self._in_thread(self.store.commit, [])
+            if self.store.next_entry != last:
+                self._wake()
+            if freed := self.store.sweep():
+                log.warning("freed the slots of %d dead readers", freed)
+            if time.monotonic() >= forget_at:
+                forget_at = time.monotonic() + 3600
+                await self._in_thread(self.store.forget_sessions)
+            self._write_status()
+
+    async def _trims(self) -> None:
+        done = 0
+        while True:
+            await asyncio.sleep(0.1)
+            while self._durable > done:
+                target = self._durable
+                while await self._in_thread(self.store.trim, target):
+                    await asyncio.sleep(TRIM_PAUSE)
+                done = target
+
+    def _write_status(self) -> None:
+        path = self.options.data / "run" / "journal.json"
+        temporary = path.with_suffix(".json.new")
+        try:
+            temporary.write_text(json.dumps(self.status()))
+            temporary.replace(path)
+        except OSError as error:
+            log.warning("cannot write %s: %s", path, error)
+
+    def status(self) -> dict[str, Any]:
+        """What the status file holds."""
+        metrics = self.store.metrics()
+        metrics["journal_peers"] = len(self._peers)
+        metrics["journal_durable_entry"] = self._durable
+        full = self._state == "running" and bool(metrics["journal_full"])
+        return {
+            "component": self.options.name,
+            "pid": os.getpid(),
+            "started_ms": self.started_ms,
+            "state": "full" if full else self._state,
+            "metrics": metrics,
+        }
+
+    # -- peers
+
+    async def _serve_peer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = _Peer(writer)
+        if len(self._peers) >= MAX_PEERS:
+            peer.tell(wire.REFUSED, 0, b"too many connections")
+            writer.close()
+            return
+        self._peers.add(peer)
+        try:
+            await self._hello(peer, reader)
+            while True:
+                await self._message(peer, *await _read(reader))
+                while peer.waiting >= PEER_BYTES:
+                    peer.room.clear()
+                    await peer.room.wait()
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        except (_Refused, TimeoutError) as error:
+            log.warning("dropped %s: %s", peer.name, error or "no greeting")
+            peer.tell(wire.REFUSED, 0, str(error).encode())
+        finally:
+            self._peers.discard(peer)
+            writer.close()
+            if not self._stopping and not peer.replaced:
+                for source in sorted(peer.connected):
+                    self._queue_own("disconnected", {"source": source})
+
+    async def _hello(self, peer: _Peer, reader: asyncio.StreamReader) -> None:
+        kind, _, body = await asyncio.wait_for(_read(reader), HELLO_WITHIN)
+        try:
+            hello = msgspec.msgpack.decode(body, type=_Hello)
+        except msgspec.DecodeError as error:
+            raise _Refused(f"greeting: {error}") from error
+        if kind != wire.HELLO or len(hello.session) != 16:
+            raise _Refused("no greeting")
+        for other in self._peers:
+            if other.session == hello.session:  # the client gave that connection up
+                other.replaced = True
+                other.writer.transport.abort()
+        # what the earlier connection left in the queue is committed first
+        while any(append.session == hello.session for _, append in self._queue):
+            await asyncio.sleep(0.001)
+        last = await self._in_thread(self.store.last_sequence, hello.session)
+        peer.session, peer.name, peer.watch, peer.expected = (
+            hello.session,
+            hello.name[:100],
+            hello.watch,
+            last + 1,
+        )
+        peer.tell(wire.WELCOME, last)
+
+    async def _message(self, peer: _Peer, kind: int, number: int, body: bytes) -> None:
+        if peer.replaced:
+            raise _Refused("its session has another connection")
+        if kind in (wire.APPEND, wire.CONTROL):
+            try:
+                append = _append(peer.session, kind, number, body)
+            except (ValueError, msgspec.DecodeError) as error:
+                raise _Refused(f"append {number}: {error}") from error
+            if number > peer.expected:  # one before it was refused
+                peer.tell(wire.FULL, number)
+                return
+            peer.expected = max(peer.expected, number + 1)
+            if kind == wire.CONTROL:
+                _note_connection(peer, append)
+            peer.waiting += len(append.body)
+            self._queue.append((peer, append))
+            self._work.set()
+        elif kind == wire.DURABLE:
+            self._durable = max(self._durable, number)
+        elif kind == wire.STATUS:
+            peer.tell(wire.ANSWER, number, json.dumps(self.status()).encode())
+        else:
+            raise _Refused(f"message of kind {kind}")
+
+
+class _Hello(msgspec.Struct):
+    session: bytes
+    name: str
+    watch: bool = False
+
+
+async def _read(reader: asyncio.StreamReader) -> tuple[int, int, bytes]:
+    head = await reader.readexactly(wire.HEAD.size)
+    size, kind, number = wire.HEAD.unpack(head)
+    if size > wire.MAX_MESSAGE:
+        raise _Refused(f"a message of {size} bytes")
+    return kind, number, await reader.readexactly(size) if size else b""
+
+
+def _append(session: bytes, kind: int, number: int, body: bytes) -> Append:
+    """A client's append, checked."""
+    if number < 1:
+        raise ValueError("sequence below 1")
+    if kind == wire.APPEND:
+        (size,) = wire.KEY_SIZE.unpack_from(body) if len(body) >= wire.KEY_SIZE.size else (0xFFFF,)
+        start = wire.KEY_SIZE.size + size
+        packed = bytearray(memoryview(body)[start:])
+        entries.check_frames(packed)
+        return Append(session, number, packed, body[wire.KEY_SIZE.size : start])
+    name, data = msgspec.msgpack.decode(body, type=tuple[str, dict[str, Any]])
+    bundle = None
+    if name == "plant":
+        sha, files = data["sha256"], data["files"]
+        if not isinstance(sha, str) or not isinstance(files, dict):
+            raise ValueError("a plant needs sha256 and files")
+        bundle = (sha.encode(), msgspec.msgpack.encode(files))
+        data = {"sha256": sha}
+    return Append(session, number, entries.pack_control(name, data), b"", bundle)
+
+
+def _note_connection(peer: _Peer, append: Append) -> None:
+    control = entries.decode_entry(0, bytes(append.body)).control()
+    source = str(control.data.get("source", ""))
+    if control.kind == "connected":
+        peer.connected.add(source)
+    elif control.kind == "disconnected":
+        peer.connected.discard(source)
+
+
+@contextlib.contextmanager
+def _only_one(data: Path) -> Any:
+    """Holds the data directory's journal lock; raises JournalError where another process does."""
+    (data / "run").mkdir(parents=True, exist_ok=True)
+    with (data / "run" / "journal.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise JournalError(f"another journal process serves {data}") from error
+        yield
+
+
+async def serve_journal(
+    options: JournalOptions, stop: asyncio.Event, ready: asyncio.Event | None = None
+) -> None:
+    """Serve a data directory's journal until `stop` is set; raises JournalError."""
+    with _only_one(options.data):
+        await JournalServer(options).serve(stop, ready)
+
+
+def run_journal(options: JournalOptions) -> int:
+    """The process: until SIGTERM or SIGINT; returns the exit code."""
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await serve_journal(options, stop)
+
+    try:
+        asyncio.run(main())
+    except (JournalError, OSError) as error:
+        log.error("%s", error)
+        return 3
+    return 0
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time, component, level, message."""
+
+    def __init__(self, component: str) -> None:
+        super().__init__()
+        self.component = component
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03d}Z",
+            "component": self.component,
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m connectors.journal.process")
+    parser.add_argument("data", type=Path, help="the data directory")
+    parser.add_argument("--max-bytes", type=int, default=20_000_000_000, help="of the journal on disk")
+    parser.add_argument("--name", default="journal", help="the component's name in logs")
+    chosen = parser.parse_args(arguments)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines(chosen.name))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    return run_journal(JournalOptions(chosen.data, chosen.max_bytes, chosen.name))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""Reads a journal from any process, while it is written, without a transaction across calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import msgspec
+
+from connectors.errors import JournalError, JournalGap
+from connectors.journal.entries import FRAMES, Entry, decode_entry
+from connectors.journal.environment import Environment
+from connectors.journal.store import KEY, STATE
+from operators.batch import Control
+
+
+class JournalReader:
+    """A read-only view of the journal of a data directory; sees what was committed before each call."""
+
+    def __init__(self, path: Path) -> None:
+        """path: the journal's folder (DATA/journal). Raises JournalError where there is none."""
+        self.path = path
+        self._environment = Environment(path)
+        self._db = self._environment.databases
+
+    def read(
+        self, from_entry: int, max_rows: int, max_bytes: int, stop_at_entry: int | None = None
+    ) -> list[Entry]:
+        """The entries from `from_entry` on, at least one if there is one, then as many as stay
+        within `max_rows` frames and `max_bytes`, none beyond `stop_at_entry`.
+
+        Raises JournalGap where `from_entry` has been trimmed, or lies beyond a journal that was
+        made anew.
+        """
+        found: list[Entry] = []
+        rows = size = 0
+        with self._begin() as txn:
+            cursor = txn.cursor(self._db[b"entries"])
+            if not cursor.set_range(KEY.pack(from_entry)):
+                self._check_gap(txn, from_entry, None)
+                return []
+            first = KEY.unpack(cursor.key())[0]
+            if first != from_entry:
+                self._check_gap(txn, from_entry, first)
+            for key, data in cursor.iternext():
+                number = KEY.unpack(key)[0]
+                if stop_at_entry is not None and number > stop_at_entry:
+                    break
+                entry = decode_entry(number, data)
+                if entry.kind == FRAMES:
+                    rows += entry.count
+                size += len(data)
+                if found and (rows > max_rows or size > max_bytes):
+                    break
+                found.append(entry)
+            cursor.close()
+        return found
+
+    def control(self, entry: Entry) -> Control:
+        """The control of an entry, a plant's with its `files`."""
+        control = entry.control()
+        if control.kind != "plant":
+            return control
+        files = self.bundle(control.data["sha256"])
+        return control._replace(data={**control.data, "files": files})
+
+    def bundle(self, sha256: str) -> dict[str, bytes]:
+        """The files of an applied plant; raises JournalError for one that never was."""
+        with self._begin() as txn:
+            packed = txn.get(sha256.encode(), db=self._db[b"bundles"])
+        if packed is None:
+            raise JournalError(f"the journal holds no plant {sha256}")
+        return dict(msgspec.msgpack.decode(packed, type=dict[str, bytes]))
+
+    def last_plant(self, before_entry: int | None = None) -> tuple[int, str] | None:
+        """Entry and sha256 of the newest plant applied before `before_entry` (None: of all);
+        known for ever, trimmed or not."""
+        with self._begin() as txn:
+            cursor = txn.cursor(self._db[b"plants"])
+            if before_entry is None or not cursor.set_range(KEY.pack(before_entry)):
+                found = cursor.last()
+            else:
+                found = cursor.prev()
+            answer = (KEY.unpack(cursor.key())[0], cursor.value().decode()) if found else None
+            cursor.close()
+        return answer
+
+    def oldest(self) -> int:
+        """The oldest entry; one beyond the last where there is none."""
+        with self._begin() as txn:
+            cursor = txn.cursor(self._db[b"entries"])
+            number = KEY.unpack(cursor.key())[0] if cursor.first() else self._next(txn)[0]
+            cursor.close()
+        return int(number)
+
+    def last(self) -> int:
+        """The last entry that was ever written, trimmed or not; 0 before the first."""
+        with self._begin() as txn:
+            return self._next(txn)[0] - 1
+
+    def next_position(self) -> int:
+        """Ordinal of the next frame."""
+        with self._begin() as txn:
+            return self._next(txn)[1]
+
+    def close(self) -> None:
+        """Let go of the journal."""
+        self._environment.close()
+
+    def _begin(self) -> Any:
+        try:
+            return self._environment.env.begin()
+        except lmdb.MapResizedError:  # the journal was restarted with a larger cap
+            self._environment.env.set_mapsize(0)
+            return self._environment.env.begin()
+
+    def _next(self, txn: Any) -> tuple[int, int]:
+        state = txn.get(b"state", db=self._db[b"meta"])
+        return STATE.unpack(state)[:2] if state else (1, 0)
+
+    def _check_gap(self, txn: Any, wanted: int, first: int | None) -> None:
+        following = self._next(txn)[0]
+        if first is not None or wanted < following:
+            raise JournalGap(
+                f"journal entry {wanted} has been trimmed; the oldest is {first if first else following}"
+            )
+        if wanted > following:
+            raise JournalGap(
+                f"journal entry {wanted} was asked for, but the journal ends at {following - 1}: "
+                f"it is not the journal that this state was made from"
+            )

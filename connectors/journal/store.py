@@ -1,0 +1,348 @@
+"""The journal's store: what one writer keeps in LMDB, and its rules. No sockets, no processes.
+
+Sub-databases, keys big endian so that they sort:
+
+    entries    entry number u64 -> entry (connectors.journal.entries)
+    meta       "state" -> next entry, next position, clock ms, last tick ms
+    plants     entry number u64 -> sha256 of the plant applied there; outlives trimming
+    bundles    sha256 -> MessagePack {path: bytes}; outlives trimming
+    sessions   session -> last sequence, clock ms, and where its last appends went
+    keys       digest of an append's own key -> position, entry;   key_order: the oldest are forgotten
+
+Everything that one `commit` puts, is one transaction, on disk (fdatasync) when it returns; a crash
+at any moment leaves all or nothing of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import struct
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import lmdb
+import msgspec
+
+from connectors.errors import JournalError
+from connectors.journal import entries
+from connectors.journal.clock import JournalClock
+from connectors.journal.environment import Environment
+from connectors.journal.wire import WINDOW
+
+KEY: Final = struct.Struct(">Q")
+STATE: Final = struct.Struct("<qqqq")
+PLACE: Final = struct.Struct("<qq")
+REFUSE_AT: Final = 0.80  # of the map: clients' appends
+TICKS_UNTIL: Final = 0.90  # of the map: the journal's own entries; the rest is for trimming
+KEYS_KEPT: Final = 1_000_000
+SESSION_KEPT_MS: Final = 86_400_000
+TRIM_ENTRIES: Final = 4096  # deleted in one transaction
+TRIM_BYTES: Final = 64 << 20
+
+log = logging.getLogger("journal")
+
+
+@dataclass(slots=True, eq=False)
+class Append:
+    """One append of a client: a packed entry, to be stamped in place.
+
+    session: b"" for the journal's own, else the client's; sequence rises by one in a session.
+    key: an append with a key that is in the journal already is answered with its place there.
+    bundle: of a plant entry, (sha256, packed files).
+    """
+
+    session: bytes
+    sequence: int
+    body: bytearray
+    key: bytes = b""
+    bundle: tuple[bytes, bytes] | None = None
+
+
+class Place(NamedTuple):
+    """Where an append went: ordinal of its first frame (or of the next, for a control), entry."""
+
+    position: int
+    entry: int
+
+
+@dataclass(slots=True)
+class _Session:
+    last: int
+    at_ms: int
+    recent: list[tuple[int, int, int]]
+
+
+class JournalStore:
+    """The one writer. Not thread-safe: one thread commits and trims."""
+
+    def __init__(self, path: Path, max_bytes: int, clock: JournalClock | None = None) -> None:
+        """Opens, or makes, the journal at `path`; goes on after its last entry, its clock not below
+        that entry's. Raises JournalError."""
+        self._environment = Environment(path, map_bytes=max_bytes)
+        self._env = self._environment.env
+        self._db = self._environment.databases
+        self.map_bytes = max_bytes
+        self._sessions: dict[bytes, _Session] = {}
+        with self._env.begin() as txn:
+            state = txn.get(b"state", db=self._db[b"meta"])
+            self.next_entry, self.next_position, last_ms, self.last_tick_ms = (
+                STATE.unpack(state) if state else (1, 0, 0, 0)
+            )
+            self.used_bytes = self._used(txn)
+            last = txn.get(KEY.pack(self.next_entry - 1), db=self._db[b"entries"])
+        self.stopped_cleanly = state is None or (last is not None and _is_stopped(last))
+        self.clock = clock or JournalClock(last_ms)
+        self.trimmed_to = 0
+        self.totals = {"appends": 0, "frames": 0, "commits": 0, "refused": 0, "ticks": 0}
+        self.commit_seconds: deque[float] = deque(maxlen=1024)
+
+    def commit(self, appends: Sequence[Append]) -> list[Place | None]:
+        """Put appends, and the tick that is due before them, in one durable transaction.
+
+        Returns for each its place, or None where it is refused because the journal is at its cap
+        or because an earlier append of its session was. All stamped with one clock.
+        """
+        began = time.perf_counter()
+        now = self.clock.now_ms()
+        try:
+            with self._env.begin(write=True) as txn:
+                batch = _Transaction(self, txn, now)
+                if now // 1000 * 1000 > self.last_tick_ms:
+                    batch.tick(now // 1000 * 1000)
+                places = [batch.append(append) for append in appends]
+                batch.finish()
+        except (lmdb.MapFullError, lmdb.DiskError) as error:
+            log.warning("the journal is full: %s", error)
+            self.totals["refused"] += len(appends)
+            return [None] * len(appends)
+        except lmdb.Error as error:
+            raise JournalError(f"cannot write the journal: {error}") from error
+        batch.publish()
+        if batch.wrote:
+            self.totals["commits"] += 1
+            self.commit_seconds.append(time.perf_counter() - began)
+        return places
+
+    def control(self, kind: str, data: Mapping[str, Any]) -> Place | None:
+        """A control entry of the journal's own."""
+        return self.commit([Append(b"", 0, entries.pack_control(kind, data))])[0]
+
+    def last_sequence(self, session: bytes) -> int:
+        """Of a session: its last append that is in the journal; 0 for an unknown one."""
+        with self._env.begin() as txn:
+            return self._session(txn, session, keep=False).last
+
+    def trim(self, durable: int) -> bool:
+        """Delete entries up to and including `durable`, a bounded number at a time; returns whether
+        there are more. Works on a full journal: what it needs was kept free."""
+        durable = min(durable, self.next_entry - 1)
+        count = size = 0
+        more = False
+        try:
+            with self._env.begin(write=True) as txn:
+                cursor = txn.cursor(self._db[b"entries"])
+                found = cursor.first()
+                while found and (number := KEY.unpack(cursor.key())[0]) <= durable:
+                    if count >= TRIM_ENTRIES or size >= TRIM_BYTES:
+                        more = True
+                        break
+                    size += len(cursor.value())
+                    found = cursor.delete()
+                    count += 1
+                    self.trimmed_to = number
+                cursor.close()
+                self.used_bytes = self._used(txn)
+        except lmdb.Error as error:
+            raise JournalError(f"cannot trim the journal: {error}") from error
+        return more
+
+    def sweep(self) -> int:
+        """Free the slots of readers that died; returns how many."""
+        return int(self._env.reader_check())
+
+    def forget_sessions(self) -> None:
+        """Drop what is remembered of sessions that have not appended for a day."""
+        before = self.clock.now_ms() - SESSION_KEPT_MS
+        with self._env.begin(write=True) as txn:
+            cursor = txn.cursor(self._db[b"sessions"])
+            found = cursor.first()
+            while found:
+                old = msgspec.msgpack.decode(cursor.value())[1] < before
+                if old:
+                    self._sessions.pop(cursor.key(), None)
+                found = cursor.delete() if old else cursor.next()
+            cursor.close()
+
+    def metrics(self) -> dict[str, float]:
+        """Numbers for the status file."""
+        with self._env.begin() as txn:
+            cursor = txn.cursor(self._db[b"entries"])
+            oldest = KEY.unpack(cursor.key())[0] if cursor.first() else self.next_entry
+            cursor.close()
+        spent = sorted(self.commit_seconds) or [0.0]
+        return {
+            "journal_bytes": self.used_bytes,
+            "journal_map_bytes": self.map_bytes,
+            "journal_full": float(self.used_bytes >= self.map_bytes * REFUSE_AT),
+            "journal_oldest_entry": oldest,
+            "journal_last_entry": self.next_entry - 1,
+            "journal_next_position": self.next_position,
+            "journal_clock_ms": self.clock.now_ms(),
+            "journal_reader_lag_transactions": self._reader_lag(),
+            **{f"journal_{name}_total": count for name, count in self.totals.items()},
+            "commit_seconds_p50": spent[len(spent) // 2],
+            "commit_seconds_p99": spent[len(spent) * 99 // 100],
+        }
+
+    def close(self) -> None:
+        """Let go of the store; nothing is pending, everything committed is on disk."""
+        self._environment.close()
+
+    def _used(self, txn: Any) -> int:
+        """Bytes of pages in use; pages that were freed and will be used again do not count."""
+        pages = 0
+        for database in self._db.values():
+            stat = txn.stat(database)
+            pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return int(pages * stat["psize"])
+
+    def _reader_lag(self) -> int:
+        """Transactions since the snapshot that the oldest reader holds; it keeps pages from use."""
+        last = int(self._env.info()["last_txnid"])
+        held = [line.split()[2] for line in self._env.readers().splitlines()[1:] if len(line.split()) == 3]
+        return max((last - int(number) for number in held if number.isdigit()), default=0)
+
+    def _session(self, txn: Any, session: bytes, keep: bool = True) -> _Session:
+        known = self._sessions.get(session)
+        if known is None:
+            packed = txn.get(session, db=self._db[b"sessions"])
+            last, at_ms, recent = msgspec.msgpack.decode(packed) if packed else (0, 0, [])
+            known = _Session(last, at_ms, [tuple(place) for place in recent])
+            if keep:
+                self._sessions[session] = known
+        return known
+
+
+class _Transaction:
+    """What one commit does; the store itself changes only after it (`publish`)."""
+
+    def __init__(self, store: JournalStore, txn: Any, now: int) -> None:
+        self.store = store
+        self.txn = txn
+        self.now = now
+        self.db = store._db
+        self.entry = store.next_entry
+        self.position = store.next_position
+        self.tick_ms = store.last_tick_ms
+        self.used = store.used_bytes
+        self.sessions: dict[bytes, _Session] = {}
+        self.counted = {"appends": 0, "frames": 0, "refused": 0, "ticks": 0}
+        self.refusing = False
+        self.wrote = False
+
+    def tick(self, ms: int) -> None:
+        """The clock passed a whole second (if several, the last stands for all)."""
+        self.tick_ms = ms
+        if self.used < self.store.map_bytes * TICKS_UNTIL:
+            self._put(entries.pack_tick(ms, self.position))
+            self.counted["ticks"] += 1
+
+    def append(self, append: Append) -> Place | None:
+        own = not append.session
+        session = None if own else self._session(append.session)
+        if session is not None and append.sequence <= session.last:
+            return next((Place(p, e) for s, p, e in session.recent if s == append.sequence), Place(-1, -1))
+        if session is not None and append.sequence != session.last + 1:
+            self.counted["refused"] += 1
+            return None
+        digest = hashlib.blake2b(append.key, digest_size=16).digest() if append.key else b""
+        known = self.txn.get(digest, db=self.db[b"keys"]) if digest else None
+        if known is not None:
+            place = Place(*PLACE.unpack(known))
+        else:
+            if self._is_full(append, own):
+                self.refusing = True
+                self.counted["refused"] += 1
+                return None
+            place = self._write(append)
+            if digest:
+                self._remember_key(digest, place)
+        if session is not None:
+            session.last, session.at_ms = append.sequence, self.now
+            session.recent = [*session.recent[1 - WINDOW :], (append.sequence, *place)]
+        return place
+
+    def finish(self) -> None:
+        """The last puts of the transaction."""
+        for name, session in self.sessions.items():
+            if session.last == self.store._sessions[name].last:
+                continue
+            packed = msgspec.msgpack.encode([session.last, session.at_ms, session.recent])
+            self.wrote |= self.txn.put(name, packed, db=self.db[b"sessions"])
+        if self.wrote:
+            state = STATE.pack(self.entry, self.position, self.now, self.tick_ms)
+            self.txn.put(b"state", state, db=self.db[b"meta"])
+            self.used = self.store._used(self.txn)
+
+    def publish(self) -> None:
+        store = self.store
+        store.next_entry, store.next_position = self.entry, self.position
+        store.last_tick_ms, store.used_bytes = self.tick_ms, self.used
+        store._sessions.update(self.sessions)
+        for name, count in self.counted.items():
+            store.totals[name] += count
+
+    def _session(self, name: bytes) -> _Session:
+        session = self.sessions.get(name)
+        if session is None:
+            known = self.store._session(self.txn, name)
+            session = self.sessions[name] = _Session(known.last, known.at_ms, known.recent)
+        return session
+
+    def _is_full(self, append: Append, own: bool) -> bool:
+        if own:
+            return self.used >= self.store.map_bytes * TICKS_UNTIL
+        return self.refusing or self.used + len(append.body) > self.store.map_bytes * REFUSE_AT
+
+    def _write(self, append: Append) -> Place:
+        body = append.body
+        entries.stamp(body, self.now, self.position)
+        if append.bundle is not None:
+            sha, files = append.bundle
+            self.txn.put(sha, files, db=self.db[b"bundles"], overwrite=False)
+            self.txn.put(KEY.pack(self.entry), sha, db=self.db[b"plants"])
+            self.used += len(files)
+        place = Place(self.position, self.entry)
+        count = entries.decode_entry(self.entry, bytes(body[: entries.HEADER_BYTES])).count
+        self._put(body)
+        self.position += count
+        self.counted["appends"] += 1
+        self.counted["frames"] += count
+        return place
+
+    def _put(self, body: bytes | bytearray) -> None:
+        self.txn.put(KEY.pack(self.entry), body, db=self.db[b"entries"], append=True)
+        self.entry += 1
+        self.used += len(body)
+        self.wrote = True
+
+    def _remember_key(self, digest: bytes, place: Place) -> None:
+        self.txn.put(digest, PLACE.pack(*place), db=self.db[b"keys"])
+        order = self.db[b"key_order"]
+        cursor = self.txn.cursor(order)
+        number = KEY.unpack(cursor.key())[0] + 1 if cursor.last() else 0
+        self.txn.put(KEY.pack(number), digest, db=order, append=True)
+        if self.txn.stat(order)["entries"] > KEYS_KEPT and cursor.first():
+            self.txn.delete(cursor.value(), db=self.db[b"keys"])
+            cursor.delete()
+        cursor.close()
+
+
+def _is_stopped(data: bytes) -> bool:
+    entry = entries.decode_entry(0, data)
+    return entry.kind == entries.CONTROL and entry.control().kind == "stopped"
