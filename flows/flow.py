@@ -7,18 +7,21 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from bytewax.dataflow import Dataflow
-from bytewax.errors import AbortExecution
+
 from bytewax.testing import cluster_main
 
 from connectors.errors import PenstockError
 from connectors.journal.output import OutputLog
 from connectors.journal.reader import JournalReader
 from connectors.journal.source import JournalSource
+from connectors.journal.wire import socket_path
 from flows import specs
 from flows.plant import plant_flow
 from flows.plant_reader import load_bundle
@@ -32,16 +35,16 @@ EPOCH = timedelta(seconds=5)
 
 def live_shard(data: Path) -> Shard:
     """The shard over a data directory, under the oldest plant bundle that may still be needed."""
-    with JournalReader(data / "journal") as reader:
+
+    def bundle(sha256: str) -> Mapping[str, bytes]:
+        with closing(JournalReader(data / "journal")) as reader:
+            return reader.bundle(sha256)
+
+    with closing(JournalReader(data / "journal")) as reader:
         first = reader.first_plant()
     if first is None:
         raise PenstockError("no plant has been applied; start it with: penstock run PLANT")
-
-    def bundle(sha256: str) -> Any:
-        with JournalReader(data / "journal") as reader:
-            return reader.bundle(sha256)
-
-    return Shard(load_bundle(first[1]), load=load_bundle, bundle=bundle)
+    return Shard(load_bundle(bundle(first[1])), load=load_bundle, bundle=bundle)
 
 
 def live_flow(data: Path, stop: threading.Event | None = None) -> Dataflow:
@@ -52,7 +55,16 @@ def live_flow(data: Path, stop: threading.Event | None = None) -> Dataflow:
 
 def _live_flow(data: Path, shard: Shard, stop: threading.Event) -> tuple[Dataflow, Any, Any]:
     sink = OutputLog(data / "output", shard.devices, telemetry=lambda: specs.telemetry(shard.current))
-    source = JournalSource(data, boundaries=sink.boundaries, stop=stop, hold=sink.backlog_full)
+    with closing(JournalReader(data / "journal")) as reader:
+        oldest = reader.oldest()
+    source = JournalSource(
+        data / "journal",
+        socket=socket_path(data),
+        boundaries=sink.boundaries,
+        stop=stop,
+        hold=sink.backlog_full,
+        start=oldest,
+    )
     return plant_flow(shard, source, sink), source, sink
 
 
@@ -71,10 +83,7 @@ def main() -> int:
     status = StatusThread(data, "flow", lambda: describe(shard, source, sink))
     status.start()
     log("ready", seconds=round(time.perf_counter() - began, 2), scrubbed_snapshots=scrubbed)
-    try:
-        cluster_main(flow, [], 0, epoch_interval=EPOCH, recovery_config=recovery)
-    except AbortExecution:
-        pass  # the clean stop
+    cluster_main(flow, [], 0, epoch_interval=EPOCH, recovery_config=recovery)  # returns after a clean stop
     status.close()
     log("stopped")
     return 0

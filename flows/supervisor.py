@@ -14,21 +14,23 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 
 from connectors.errors import ConfigError, JournalError, PenstockError
-from connectors.journal.client import BlockingJournalClient
+from connectors.journal.blocking import BlockingJournal
 from connectors.journal.reader import JournalReader
+from connectors.journal.wire import socket_path
 from flows.plant_file import Plant
 from flows.processes import Child
 from flows.status import write_atomically
 
 STOP_SECONDS = 10.0
 WATCH_SECONDS = 0.05
+JOURNAL_START_SECONDS = 30.0
 
 
 class Supervisor:
@@ -178,28 +180,27 @@ class Supervisor:
 
     def _apply_plant(self, apply: bool) -> None:
         """Bring the folder into the journal as the applied plant, if it is not that already."""
-        until = time.monotonic() + 30.0
-        journal = self.child("journal")
-        while True:
-            if journal.pid is None:
-                raise PenstockError(f"the journal process did not start; see {journal.log}")
-            try:
-                client = BlockingJournalClient(self.data)
-                break
-            except (JournalError, OSError):
-                if time.monotonic() > until:
-                    raise PenstockError(f"the journal does not answer; see {journal.log}") from None
-                time.sleep(0.02)
-        try:
-            with JournalReader(self.data / "journal") as reader:
-                applied = reader.last_plant()
-            if applied is not None and applied[0] == self.plant.sha256:
+        with self._journal() as journal, closing(JournalReader(self.data / "journal")) as reader:
+            applied = reader.last_plant()
+            if applied is not None and applied[1] == self.plant.sha256:
                 return
             if applied is not None and not apply:
-                raise ConfigError(plan(applied[1], self.plant.files))
-            client.control("plant", {"sha256": self.plant.sha256, "files": dict(self.plant.files)})
-        finally:
-            client.close()
+                raise ConfigError(plan(reader.bundle(applied[1]), self.plant.files))
+            journal.control("plant", {"sha256": self.plant.sha256, "files": dict(self.plant.files)})
+
+    def _journal(self) -> BlockingJournal:
+        """A connection to the journal process, once it answers."""
+        until = time.monotonic() + JOURNAL_START_SECONDS
+        child = self.child("journal")
+        while True:
+            if child.pid is None:
+                raise PenstockError(f"the journal process did not start; see {child.log}")
+            try:
+                return BlockingJournal(socket_path(self.data), "supervisor")
+            except JournalError:
+                if time.monotonic() > until:
+                    raise PenstockError(f"the journal does not answer; see {child.log}") from None
+                time.sleep(0.02)
 
     def _report(self) -> None:
         body = {

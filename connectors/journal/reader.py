@@ -86,6 +86,18 @@ class JournalReader:
             cursor.close()
         return answer
 
+    def first_plant(self) -> tuple[int, str] | None:
+        """Entry and sha256 of the oldest plant that an entry still here may have been under: the
+        last one applied before the oldest entry, else the first of all; None before any."""
+        before = self.last_plant(self.oldest() + 1)
+        if before is not None:
+            return before
+        with self._begin() as txn:
+            cursor = txn.cursor(self._db[b"plants"])
+            found = (KEY.unpack(cursor.key())[0], cursor.value().decode()) if cursor.first() else None
+            cursor.close()
+        return found
+
     def oldest(self) -> int:
         """The oldest entry; one beyond the last where there is none."""
         with self._begin() as txn:

@@ -1,0 +1,76 @@
+"""`penstock capture`: live frames in the input format of `replay`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from connectors.errors import PenstockError
+from connectors.files.recording import RecordingWriter
+from connectors.journal.reader import JournalReader
+from flows.folder import data_directory
+
+ROWS = 16_384
+BYTES = 8 << 20
+IDLE_S = 0.05
+
+
+@click.command()
+@click.argument("plant", type=click.Path(path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="the recording (JSON lines)")
+@click.option("--data", type=click.Path(path_type=Path), help="data directory (default: PLANT/.penstock)")
+@click.option("--from-start", is_flag=True, help="begin with the oldest entry that the journal still holds")
+@click.option("--seconds", type=float, help="stop by itself after so long")
+@click.option("--until-now", is_flag=True, help="stop at the journal's end instead of waiting for more")
+def capture(
+    plant: Path, output: Path, data: Path | None, from_start: bool, seconds: float | None, until_now: bool
+) -> None:
+    """Write what PLANT's journal takes in, until Ctrl-C.
+
+    A recording holds every journal entry, so `replay` gives what the live path gave; one that does
+    not begin at the journal's first entry knows nothing of what was before it.
+    """
+    folder = data_directory(plant, data) / "journal"
+    if not folder.is_dir():
+        raise PenstockError(f"{folder} does not exist; has the plant been run?")
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    frames = record(folder, output, stop, from_start=from_start, seconds=seconds, until_now=until_now)
+    click.echo(f"{frames} frames in {output}", err=True)
+
+
+def record(
+    journal: Path,
+    output: Path,
+    stop: threading.Event,
+    *,
+    from_start: bool,
+    seconds: float | None = None,
+    until_now: bool = False,
+) -> int:
+    """Follow a journal into a recording; returns how many frames were written."""
+    began = time.monotonic()
+    frames = 0
+    with closing(JournalReader(journal)) as reader, output.open("wb") as file:
+        following = reader.oldest() if from_start else reader.last() + 1
+        end = reader.last() if until_now else sys.maxsize
+        writer = RecordingWriter(file, reader)
+        while not stop.is_set() and following <= end:
+            if seconds is not None and time.monotonic() - began > seconds:
+                break
+            entries = reader.read(following, ROWS, BYTES, None if end == sys.maxsize else end)
+            if not entries:
+                file.flush()
+                stop.wait(IDLE_S)
+                continue
+            frames += writer.write(entries)
+            following = entries[-1].number + 1
+        writer.close()
+    return frames

@@ -1,0 +1,58 @@
+"""`penstock query`: SQL over the historian of a running plant."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import clickhouse_connect
+import click
+from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
+
+from connectors.errors import ConfigError, PenstockError
+from flows.address import split_address
+from flows.folder import open_plant
+
+FORMATS = {
+    "table": "PrettyCompactMonoBlock",
+    "csv": "CSVWithNames",
+    "json": "JSONEachRow",
+    "parquet": "Parquet",
+}
+
+
+@click.command()
+@click.argument("plant", type=click.Path(path_type=Path))
+@click.argument("sql")
+@click.option("--format", "form", type=click.Choice(list(FORMATS)), default="table", help="how to print")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object a row (--format json)")
+@click.option("--output", type=click.Path(path_type=Path), help="a file instead of the terminal")
+def query(plant: Path, sql: str, form: str, as_json: bool, output: Path | None) -> None:
+    """Run SQL over PLANT's historian, e.g. "SELECT count() FROM telemetry"."""
+    loaded = open_plant(plant)
+    form = "json" if as_json else form
+    if form == "parquet" and output is None and sys.stdout.isatty():
+        raise click.UsageError("Parquet is binary; name a file with --output")
+    url = loaded.historian.url
+    try:
+        if url == "embedded":
+            host, port = split_address(loaded.historian.listen)
+            client = clickhouse_connect.get_client(host=host, port=port)
+        else:
+            client = clickhouse_connect.get_client(dsn=url)
+    except (ClickHouseError, OSError) as error:
+        raise PenstockError(
+            f"the historian at {loaded.historian.listen if url == 'embedded' else 'the configured url'}"
+            f" does not answer; is the plant running? ({type(error).__name__})"
+        ) from error
+    try:
+        body = client.raw_query(sql, fmt=FORMATS[form])
+    except DatabaseError as error:
+        raise ConfigError(f"the historian refuses the query: {error}") from error
+    finally:
+        client.close()
+    if output is not None:
+        output.write_bytes(body)
+    else:
+        sys.stdout.buffer.write(body)
+        sys.stdout.flush()

@@ -1,0 +1,75 @@
+"""`penstock replay`: the live engine over recorded input, as fast as it goes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn
+
+from flows.engine import run_recording
+from flows.folder import open_plant
+from flows.recorded import recorded_slices
+from flows.replay_files import write_outcome
+from operators.batch import Slice
+
+
+@click.command()
+@click.argument("plant", type=click.Path(path_type=Path))
+@click.option(
+    "--input",
+    "inputs",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    required=True,
+    help="recorded input: JSON lines, or CSV for a files source; may be given several times",
+)
+@click.option(
+    "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="folder of the results"
+)
+@click.option("--close", is_flag=True, help="at the end, move time past open windows and running delays")
+@click.option(
+    "--entry-frames",
+    type=click.IntRange(1, 65_536),
+    default=10_000,
+    show_default=True,
+    help="how many frames an entry holds; the results do not depend on it",
+)
+@click.option("--json", "as_json", is_flag=True, help="print summary.json on stdout")
+def replay(
+    plant: Path, inputs: tuple[Path, ...], output: Path, close: bool, entry_frames: int, as_json: bool
+) -> None:
+    """Run PLANT over recorded input; the same bytes at every run."""
+    loaded = open_plant(plant)
+    began = time.perf_counter()
+    slices = recorded_slices(loaded, inputs, entry_frames)
+    outcome = run_recording(loaded, with_progress(slices), close=close)
+    write_outcome(output, outcome)
+    seconds = time.perf_counter() - began
+    frames = outcome.summary["frames"]["in"]
+    click.echo(f"{frames} frames in {seconds:.2f} s ({frames / max(seconds, 1e-9):,.0f}/s)", err=True)
+    if as_json:
+        click.echo(json.dumps(outcome.summary))
+
+
+def with_progress(slices: Iterable[Slice]) -> Iterator[Slice]:
+    """The same slices; on a terminal, work longer than two seconds shows how far it is."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield from slices
+        return
+    began = time.monotonic()
+    frames = 0
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), console=console, transient=True
+    ) as progress:
+        task = progress.add_task("", visible=False)
+        for item in slices:
+            yield item
+            frames += len(item.frames)
+            late = time.monotonic() - began > 2.0
+            progress.update(task, description=f"{frames:,} frames", visible=late)
