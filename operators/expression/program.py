@@ -1,0 +1,497 @@
+"""Trees -> one column program: the table that `operators.expression.machine` interprets.
+
+All conditions of a product become one program. Equal sub-expressions are computed once, constants
+are folded, and registers are given back after their last use. Nothing is compiled: a program is
+a few small arrays.
+
+Types are checked here: a number, a boolean and a text are never mixed, except that `true` is 1
+and `false` is 0 in arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+
+from operators.batch import Float64, Int32
+from operators.document import nearest
+from operators.expression import machine as m
+from operators.expression.tree import (
+    Binary,
+    Bool,
+    Call,
+    Compare,
+    Duration,
+    Expr,
+    ExpressionError,
+    Logic,
+    Name,
+    Not,
+    Null,
+    Number,
+    Text,
+    Unary,
+    is_temporal,
+    walk,
+)
+from operators.text import text_code
+
+Kind = Literal["number", "bool", "text", "null"]
+MetricType = Literal["number", "integer", "boolean", "string"]
+_KIND_WORDS: Final = {"number": "a number", "bool": "a condition", "text": "a text", "null": "null"}
+
+
+@dataclass(slots=True, eq=False)
+class Scope:
+    """What the names of an expression may be.
+
+    owner: the product's name, for messages. metrics: name -> type. params: name -> its value
+    where all devices have the same, else None (then its column differs by device);
+    text_params: those whose value is a text. attributes: columns of devices.csv.
+    """
+
+    owner: str
+    metrics: Mapping[str, MetricType]
+    params: Mapping[str, float | str | None] = field(default_factory=dict)
+    text_params: Collection[str] = ()
+    attributes: Collection[str] = ()
+
+
+class Column(NamedTuple):
+    """An input column of a program: root is metrics, param or device."""
+
+    root: str
+    name: str
+
+
+@dataclass(slots=True, eq=False)
+class Program:
+    """A column program.
+
+    code: int32[L, 5]: operation, destination, operands a, b, c (see `machine`).
+    columns: the inputs, in the order of their rows. constants: float64[K], constants of the
+    comparisons; filled: float64[F], the constants that stand as whole columns in the first F
+    temporary rows. temps, trits: how many temporary rows of numbers and of trits it needs.
+    outputs: for each expression the row of its result; rows: how many result rows.
+    """
+
+    code: Int32
+    columns: tuple[Column, ...]
+    constants: Float64
+    filled: Float64
+    temps: int
+    trits: int
+    outputs: tuple[int, ...]
+    rows: int
+
+
+def metrics_of(expressions: Iterable[Expr]) -> tuple[str, ...]:
+    """The metrics that the expressions name, each once, in the order of the text."""
+    found = {
+        node.parts[0]: None
+        for expression in expressions
+        for node in walk(expression)
+        if isinstance(node, Name) and node.root in ("", "metrics")
+    }
+    return tuple(found)
+
+
+def compile_conditions(expressions: Sequence[Expr], scope: Scope) -> Program:
+    """One program whose results are the expressions' truth; raises ExpressionError.
+
+    Every expression must be a condition (a comparison, logic of such, or a boolean).
+    """
+    builder = _Builder(scope)
+    results = [builder.condition(expression) for expression in expressions]
+    return builder.program(results)
+
+
+def check_condition(expression: Expr, scope: Scope) -> list[ExpressionError]:
+    """Every unknown name of a condition; if there is none, the first clash of types."""
+    problems = []
+    for node in walk(expression):
+        if isinstance(node, Name):
+            try:
+                _Builder(scope).name(node)
+            except ExpressionError as error:
+                problems.append(error)
+    if not problems:
+        try:
+            compile_conditions([expression], scope)
+        except ExpressionError as error:
+            problems.append(error)
+    return problems
+
+
+class _Value(NamedTuple):
+    kind: Kind
+    id: int  # of the instruction that gives it
+    constant: float | None = None  # of a number or text that is the same everywhere; NaN = unknown
+
+
+class _Instruction(NamedTuple):
+    op: int  # an operation of the machine, or _COLUMN, _CONSTANT
+    operands: tuple[int, ...]
+    trit: bool
+    constant: float = 0.0
+    column: int = -1
+
+
+_COLUMN: Final = -1
+_CONSTANT: Final = -2
+
+_ARITHMETIC: Final = {"+": m.ADD, "-": m.SUB, "*": m.MUL, "/": m.DIV, "%": m.MOD, "**": m.POW}
+_UNARY: Final = {
+    "abs": m.ABS,
+    "floor": m.FLOOR,
+    "ceil": m.CEIL,
+    "sqrt": m.SQRT,
+    "exp": m.EXP,
+    "log": m.LOG,
+    "log10": m.LOG10,
+    "popcount": m.POPCOUNT,
+}
+_BINARY: Final = {
+    "pow": m.POW,
+    "bitand": m.BITAND,
+    "bitor": m.BITOR,
+    "bitxor": m.BITXOR,
+    "shl": m.SHL,
+    "shr": m.SHR,
+}
+_COMPARE_COLUMNS: Final = {"<": (m.LT, False), "<=": (m.LE, False), ">": (m.LT, True), ">=": (m.LE, True)}
+_COMPARE_CONSTANT: Final = {"<": m.LTC, "<=": m.LEC, ">": m.GTC, ">=": m.GEC, "==": m.EQC, "!=": m.NEC}
+_MIRRORED: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
+
+
+class _Builder:
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.instructions: list[_Instruction] = []
+        self.known: dict[tuple[int, tuple[int, ...], str, int], int] = {}
+        self.columns: dict[Column, int] = {}
+
+    # -- instructions
+
+    def emit(
+        self,
+        op: int,
+        operands: tuple[int, ...],
+        *,
+        trit: bool = False,
+        constant: float = 0.0,
+        column: int = -1,
+    ) -> int:
+        key = (op, operands, float(constant).hex(), column)
+        found = self.known.get(key)
+        if found is None:
+            found = self.known[key] = len(self.instructions)
+            self.instructions.append(_Instruction(op, operands, trit, constant, column))
+        return found
+
+    def number(self, constant: float, kind: Kind = "number") -> _Value:
+        if not math.isfinite(constant):
+            constant = math.nan
+        return _Value(kind, self.emit(_CONSTANT, (), constant=constant), constant)
+
+    def trit(self, op: int, *operands: int, constant: float = 0.0) -> _Value:
+        return _Value("bool", self.emit(op, operands, trit=True, constant=constant))
+
+    def unknown(self, kind: Kind) -> _Value:
+        return self.trit(m.FILL, constant=0.0) if kind == "bool" else self.number(math.nan, kind)
+
+    def column(self, root: str, name: str, kind: Kind) -> _Value:
+        row = self.columns.setdefault(Column(root, name), len(self.columns))
+        return _Value(kind, self.emit(_COLUMN, (), column=row))
+
+    # -- types
+
+    def condition(self, node: Expr) -> _Value:
+        value = self.build(node)
+        if value.kind == "null":
+            return self.unknown("bool")
+        if value.kind != "bool":
+            raise ExpressionError(
+                f"this is {_KIND_WORDS[value.kind]} where a condition is expected; compare it with something",
+                node.start,
+                node.stop,
+            )
+        return value
+
+    def numeric(self, node: Expr) -> _Value:
+        """A number; a condition counts as 1 or 0."""
+        value = self.build(node)
+        if value.kind == "text":
+            raise ExpressionError("this is a text where a number is expected", node.start, node.stop)
+        return self.as_number(value)
+
+    def as_number(self, value: _Value) -> _Value:
+        if value.kind == "null":
+            return self.number(math.nan)
+        if value.kind == "bool":
+            return _Value("number", self.emit(m.FROM_TRIT, (value.id,)))
+        return value
+
+    def alike(self, left: Expr, right: Expr) -> tuple[_Value, _Value]:
+        """Two values of one kind: of texts, of conditions, else of numbers."""
+        first, second = self.build(left), self.build(right)
+        kinds = {first.kind, second.kind} - {"null"}
+        if "text" in kinds and len(kinds) > 1:
+            wrong = right if first.kind == "text" else left
+            other = second if first.kind == "text" else first
+            raise ExpressionError(
+                f"this is {_KIND_WORDS[other.kind]} where a text is expected", wrong.start, wrong.stop
+            )
+        if kinds == {"text"} or kinds == {"bool"}:
+            kind: Kind = "text" if kinds == {"text"} else "bool"
+            return (
+                self.unknown(kind) if first.kind == "null" else first,
+                self.unknown(kind) if second.kind == "null" else second,
+            )
+        return self.as_number(first), self.as_number(second)
+
+    # -- nodes
+
+    def build(self, node: Expr) -> _Value:
+        if isinstance(node, Number):
+            return self.number(node.value)
+        if isinstance(node, Text):
+            return self.number(float(text_code(node.value)), "text")
+        if isinstance(node, Bool):
+            return self.trit(m.FILL, constant=1.0 if node.value else 2.0)
+        if isinstance(node, Null):
+            return _Value("null", -1)
+        if isinstance(node, Name):
+            return self.name(node)
+        if isinstance(node, Unary):
+            operand = self.numeric(node.operand)
+            if operand.constant is not None:
+                return self.number(-operand.constant)
+            return _Value("number", self.emit(m.NEG, (operand.id,)))
+        if isinstance(node, Binary):
+            return self.arithmetic(_ARITHMETIC[node.op], self.numeric(node.left), self.numeric(node.right))
+        if isinstance(node, Compare):
+            return self.compare(node)
+        if isinstance(node, Not):
+            return self.trit(m.NOT, self.condition(node.operand).id)
+        if isinstance(node, Logic):
+            op = m.AND if node.op == "and" else m.OR
+            result = self.condition(node.operands[0])
+            for further in node.operands[1:]:
+                result = self.trit(op, result.id, self.condition(further).id)
+            return result
+        if isinstance(node, Call):
+            return self.call(node)
+        raise ExpressionError(f"the duration '{node.text}' is no value", node.start, node.stop)
+
+    def arithmetic(self, op: int, left: _Value, right: _Value) -> _Value:
+        if left.constant is not None and right.constant is not None:
+            return self.number(m.constant(op, left.constant, right.constant))
+        return _Value("number", self.emit(op, (left.id, right.id)))
+
+    def name(self, node: Name) -> _Value:
+        name, scope = node.parts[0], self.scope
+        if node.root in ("", "metrics"):
+            kind = scope.metrics.get(name)
+            if kind is None:
+                raise ExpressionError(
+                    f"no metric '{name}' in {scope.owner}{nearest(name, scope.metrics)}",
+                    node.start,
+                    node.stop,
+                )
+            if kind == "boolean":
+                return self.trit(m.NEC, self.column("metrics", name, "number").id, constant=0.0)
+            return self.column("metrics", name, "text" if kind == "string" else "number")
+        if node.root == "param":
+            return self.param(name, node)
+        if node.root == "device":
+            if name not in scope.attributes:
+                raise ExpressionError(
+                    f"no column '{name}' in devices.csv{nearest(name, scope.attributes)}",
+                    node.start,
+                    node.stop,
+                )
+            return self.column("device", name, "text")
+        if node.root == "frame":
+            raise ExpressionError(
+                f"'{node.text}' is known only while a frame is decoded", node.start, node.stop
+            )
+        raise ExpressionError(
+            f"'{node.root}.' in a condition is not yet in this version", node.start, node.stop
+        )
+
+    def param(self, name: str, node: Name) -> _Value:
+        scope = self.scope
+        if name not in scope.params:
+            raise ExpressionError(
+                f"no parameter '{name}' in {scope.owner}{nearest(name, scope.params)}", node.start, node.stop
+            )
+        kind: Kind = "text" if name in scope.text_params else "number"
+        value = scope.params[name]
+        if value is None:
+            return self.column("param", name, kind)
+        if kind == "text":
+            return self.number(float(text_code(str(value))), "text")
+        return self.number(float(value))
+
+    def compare(self, node: Compare) -> _Value:
+        left, right = node.left, node.right
+        if node.op in ("==", "!=") and (isinstance(left, Null) or isinstance(right, Null)):
+            value = self.build(right if isinstance(left, Null) else left)
+            test = self.trit(m.IS_NULL, self.as_number(value).id)
+            return test if node.op == "==" else self.trit(m.NOT, test.id)
+        first, second = self.alike(left, right)
+        if node.op not in ("==", "!=") and "text" in (first.kind, second.kind):
+            raise ExpressionError(f"texts have no order; '{node.op}' takes numbers", node.start, node.stop)
+        first, second = (
+            (first, second) if first.kind == "text" else (self.as_number(first), self.as_number(second))
+        )
+        op: str = node.op
+        if first.constant is not None and second.constant is None:
+            first, second, op = second, first, _MIRRORED[op]
+        if second.constant is not None:
+            return self.trit(_COMPARE_CONSTANT[op], first.id, constant=second.constant)
+        if op in ("==", "!="):
+            return self.trit(m.EQ if op == "==" else m.NE, first.id, second.id)
+        code, swapped = _COMPARE_COLUMNS[op]
+        return self.trit(code, second.id, first.id) if swapped else self.trit(code, first.id, second.id)
+
+    def call(self, node: Call) -> _Value:
+        if is_temporal(node) or node.target is not None:
+            raise ExpressionError(f"{node.function}() is not yet in this version", node.start, node.stop)
+        function, arguments = node.function, node.arguments
+        if function == "if":
+            return self.choice(node)
+        if function == "default":
+            first, second = self.alike(*arguments)
+            if first.kind == "bool":
+                return self.trit(m.DEFAULT_TRIT, first.id, second.id)
+            return _Value(first.kind, self.emit(m.DEFAULT, (first.id, second.id)))
+        if function == "round":
+            return self.rounding(node)
+        values = [self.numeric(argument) for argument in arguments]
+        if function in _UNARY:
+            return self.arithmetic(_UNARY[function], values[0], values[0])
+        if function in _BINARY:
+            return self.arithmetic(_BINARY[function], values[0], values[1])
+        if function == "clamp":
+            raised = self.arithmetic(m.MAX, values[0], values[1])
+            return self.arithmetic(m.MIN, raised, values[2])
+        result = values[0]
+        for value in values[1:]:
+            result = self.arithmetic(m.MIN if function == "min" else m.MAX, result, value)
+        return result
+
+    def choice(self, node: Call) -> _Value:
+        test = self.condition(node.arguments[0])
+        first, second = self.alike(node.arguments[1], node.arguments[2])
+        if first.kind == "bool":
+            return self.trit(m.IF_TRIT, test.id, first.id, second.id)
+        return _Value(first.kind, self.emit(m.IF, (test.id, first.id, second.id)))
+
+    def rounding(self, node: Call) -> _Value:
+        value = self.numeric(node.arguments[0])
+        if len(node.arguments) == 1:
+            return self.arithmetic(m.ROUND, value, self.number(0.0))
+        digits = node.arguments[1]
+        if not isinstance(digits, Number) or digits.value not in range(16):
+            raise ExpressionError(
+                "round() takes a whole number from 0 to 15 as its number of digits", digits.start, digits.stop
+            )
+        return self.arithmetic(m.ROUND, value, self.number(digits.value))
+
+    # -- the table
+
+    def program(self, results: list[_Value]) -> Program:
+        """Registers for everything that the results need."""
+        needed = self.needed({value.id for value in results})
+        rows = {identity: row for row, identity in enumerate(dict.fromkeys(v.id for v in results))}
+        last_use: dict[int, int] = {}
+        for at in needed:
+            for operand in self.instructions[at].operands:
+                last_use[operand] = at
+        filled = [
+            at
+            for at in needed
+            if self.instructions[at].op == _CONSTANT and any(self.reads_column(at, user) for user in needed)
+        ]
+        place: dict[int, int] = {}
+        base = max(1, len(self.columns))
+        for at in needed:
+            if self.instructions[at].op == _COLUMN:
+                place[at] = self.instructions[at].column
+        for row, at in enumerate(filled):
+            place[at] = base + row
+        numbers = _Rows(base + len(filled))
+        trits = _Rows(0)
+        code: list[tuple[int, int, int, int, int]] = []
+        constants: list[float] = []
+        for at in needed:
+            instruction = self.instructions[at]
+            if instruction.op < 0:
+                continue
+            operands = [place[operand] for operand in instruction.operands]
+            for operand in set(instruction.operands):
+                if last_use[operand] == at and self.instructions[operand].op >= 0 and operand not in rows:
+                    (trits if self.instructions[operand].trit else numbers).give(place[operand])
+            if at in rows:
+                place[at] = -1 - rows[at]  # a result row: numbered behind the temporary trits below
+            else:
+                place[at] = (trits if instruction.trit else numbers).take()
+            while len(operands) < 3:
+                operands.append(0)
+            if instruction.op in m.WITH_CONSTANT:
+                operands[1] = len(constants)
+                constants.append(instruction.constant)
+            code.append((instruction.op, place[at], operands[0], operands[1], operands[2]))
+        table = np.array(code, np.int32).reshape(-1, 5)
+        # destinations and trit operands below zero are result rows: they follow the temporary trits
+        behind = trits.most
+        table[:, 1:] = np.where(table[:, 1:] < 0, behind - 1 - table[:, 1:], table[:, 1:])
+        return Program(
+            table,
+            tuple(self.columns),
+            np.array(constants, np.float64),
+            np.array([self.instructions[at].constant for at in filled], np.float64),
+            numbers.most - base,
+            behind,
+            tuple(rows[value.id] for value in results),
+            len(rows),
+        )
+
+    def needed(self, roots: set[int]) -> list[int]:
+        """The instructions that the roots need, in order."""
+        wanted = set(roots)
+        for at in range(len(self.instructions) - 1, -1, -1):
+            if at in wanted:
+                wanted.update(self.instructions[at].operands)
+        return sorted(wanted)
+
+    def reads_column(self, constant: int, user: int) -> bool:
+        return constant in self.instructions[user].operands
+
+
+class _Rows:
+    """Rows that are taken and given back; `most` = one more than the highest ever taken."""
+
+    def __init__(self, first: int) -> None:
+        self.free: list[int] = []
+        self.most = first
+
+    def take(self) -> int:
+        if self.free:
+            return self.free.pop()
+        self.most += 1
+        return self.most - 1
+
+    def give(self, row: int) -> None:
+        self.free.append(row)
+
+
+def durations_of(expression: Expr) -> tuple[Duration, ...]:
+    """The durations in an expression."""
+    return tuple(node for node in walk(expression) if isinstance(node, Duration))
