@@ -22,16 +22,17 @@ from connectors.source import Frame
 WATCH_RETRY: Final = 0.1  # seconds between attempts to subscribe again
 
 
-class BlockingJournal:
+class BlockingJournalClient:
     """One connection to the journal process; every call waits for its answer.
 
     Raises JournalError where the journal cannot be reached or ends the connection: whether what
     was asked has been done is then unknown, and a new client is needed.
     """
 
-    def __init__(self, path: Path, name: str = "cli", *, timeout: float = 30.0) -> None:
-        """path: the journal's socket; name: its source's name, where it appends frames."""
-        self.name = name
+    def __init__(self, data: Path, source: str = "cli", *, timeout: float = 30.0) -> None:
+        """data: the data directory; source: the name that frames appended here come from."""
+        path = wire.socket_path(data)
+        self.source = source
         self.timeout = timeout
         self._sequence = 0
         self._asked = 0
@@ -39,11 +40,11 @@ class BlockingJournal:
             self._socket = wire.connect(path, timeout)
         except OSError as error:
             raise JournalError(f"no journal process answers at {path}: {error}") from error
-        hello = {"session": os.urandom(16), "name": name, "watch": False}
+        hello = {"session": os.urandom(16), "name": source, "watch": False}
         self._say(wire.HELLO, 0, msgspec.msgpack.encode(hello))
         self._expect(wire.WELCOME, 0)
 
-    def __enter__(self) -> BlockingJournal:
+    def __enter__(self) -> BlockingJournalClient:
         return self
 
     def __exit__(
@@ -59,7 +60,7 @@ class BlockingJournal:
         first = None
         for number, run in enumerate(split(frames)):
             name = f"{key}#{number}".encode() if key is not None else b""
-            body = pack_frames(source or self.name, run)
+            body = pack_frames(source or self.source, run)
             position, _ = self._numbered(wire.APPEND, wire.KEY_SIZE.pack(len(name)), name, body)
             first = position if first is None else first
         assert first is not None
@@ -132,8 +133,9 @@ class JournalWatch:
     it is back; the last durable entry is then reported again.
     """
 
-    def __init__(self, path: Path, name: str = "flow") -> None:
-        self._path = path
+    def __init__(self, data: Path, name: str = "flow") -> None:
+        """data: the data directory."""
+        self._path = wire.socket_path(data)
         self._name = name
         self._socket: socket.socket | None = None
         self._retry_at = 0.0

@@ -21,8 +21,11 @@ import msgspec
 
 from connectors.errors import JournalError
 from connectors.journal import wire
+from connectors.journal.blocking import BlockingJournalClient
 from connectors.journal.entries import pack_frames, split
 from connectors.source import Frame
+
+__all__ = ["BlockingJournalClient", "JournalClient"]
 
 RECONNECT_MIN: Final = 0.02  # seconds
 RECONNECT_MAX: Final = 1.0
@@ -36,12 +39,13 @@ log = logging.getLogger("journal.client")
 class JournalClient:
     """One source's way into the journal; an `Appender` (connectors.source).
 
-    `async with JournalClient(socket_path(data), "line1") as journal:`. Of one event loop.
+    `async with JournalClient(data, "line1") as journal:`, or begin and `close()`. It connects with the
+    first append, in the background. Of one event loop.
     """
 
-    def __init__(self, path: Path, source: str, *, session: bytes | None = None) -> None:
-        """path: the journal's socket; source: the name that its frames' addresses carry."""
-        self.path = path
+    def __init__(self, data: Path, source: str, *, session: bytes | None = None) -> None:
+        """data: the data directory; source: the name that its frames' addresses carry."""
+        self.path = wire.socket_path(data)
         self.source = source
         self.session = session or os.urandom(16)
         self.full = False  # the journal refuses appends until it has been trimmed

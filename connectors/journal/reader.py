@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, NamedTuple
 
 import lmdb
 import msgspec
@@ -15,6 +16,14 @@ from connectors.journal.store import KEY, STATE
 from operators.batch import Control
 
 
+class AppliedPlant(NamedTuple):
+    """A plant that was applied, at journal entry `entry`."""
+
+    sha256: str
+    files: dict[str, bytes]
+    entry: int
+
+
 class JournalReader:
     """A read-only view of the journal of a data directory; sees what was committed before each call."""
 
@@ -23,6 +32,14 @@ class JournalReader:
         self.path = path
         self._environment = Environment(path)
         self._db = self._environment.databases
+
+    def __enter__(self) -> JournalReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def read(
         self, from_entry: int, max_rows: int, max_bytes: int, stop_at_entry: int | None = None
@@ -73,30 +90,33 @@ class JournalReader:
             raise JournalError(f"the journal holds no plant {sha256}")
         return dict(msgspec.msgpack.decode(packed, type=dict[str, bytes]))
 
-    def last_plant(self, before_entry: int | None = None) -> tuple[int, str] | None:
-        """Entry and sha256 of the newest plant applied before `before_entry` (None: of all);
-        known for ever, trimmed or not."""
+    def last_plant(self, before_entry: int | None = None) -> AppliedPlant | None:
+        """The newest plant applied before `before_entry` (None: of all), trimmed or not."""
         with self._begin() as txn:
             cursor = txn.cursor(self._db[b"plants"])
             if before_entry is None or not cursor.set_range(KEY.pack(before_entry)):
                 found = cursor.last()
             else:
                 found = cursor.prev()
-            answer = (KEY.unpack(cursor.key())[0], cursor.value().decode()) if found else None
+            applied = self._applied(txn, cursor) if found else None
             cursor.close()
-        return answer
+        return applied
 
-    def first_plant(self) -> tuple[int, str] | None:
-        """Entry and sha256 of the oldest plant that an entry still here may have been under: the
-        last one applied before the oldest entry, else the first of all; None before any."""
-        before = self.last_plant(self.oldest() + 1)
+    def first_plant(self) -> AppliedPlant | None:
+        """The plant in force before the oldest entry that is left; the first ever where none was."""
+        before = self.last_plant(self.oldest())
         if before is not None:
             return before
         with self._begin() as txn:
             cursor = txn.cursor(self._db[b"plants"])
-            found = (KEY.unpack(cursor.key())[0], cursor.value().decode()) if cursor.first() else None
+            applied = self._applied(txn, cursor) if cursor.first() else None
             cursor.close()
-        return found
+        return applied
+
+    def _applied(self, txn: Any, cursor: Any) -> AppliedPlant:
+        sha256 = bytes(cursor.value())
+        files = msgspec.msgpack.decode(txn.get(sha256, db=self._db[b"bundles"]), type=dict[str, bytes])
+        return AppliedPlant(sha256.decode(), files, KEY.unpack(cursor.key())[0])
 
     def oldest(self) -> int:
         """The oldest entry; one beyond the last where there is none."""

@@ -64,8 +64,8 @@ def slices(reader: JournalReader, entries: Sequence[Entry], addresses: Addresses
 class _Partition(StatefulSourcePartition[tuple[str, Slice], int]):
     def __init__(self, source: JournalSource, start: int) -> None:
         self._source = source
-        self._reader = JournalReader(source.journal)
-        self._watch = JournalWatch(source.socket)
+        self._reader = JournalReader(source.data / "journal")
+        self._watch = JournalWatch(source.data)
         self._addresses = Addresses()
         self._boundaries = sorted({entry for entry in source.boundaries() if entry >= start})
         self._next = start
@@ -105,6 +105,17 @@ class _Partition(StatefulSourcePartition[tuple[str, Slice], int]):
         self._snapshot = self._next
         return self._next
 
+    def describe(self) -> dict[str, int]:
+        """Numbers for health and metrics."""
+        last = self._reader.last()
+        return {
+            "next_entry": self._next,
+            "durable_entry": self._durable - 1,
+            "last_entry": last,
+            "lag_entries": last + 1 - self._next,
+            "in_flight_bytes": self._in_flight_bytes,
+        }
+
     def close(self) -> None:
         self._watch.close()
         self._reader.close()
@@ -138,8 +149,8 @@ class _Partition(StatefulSourcePartition[tuple[str, Slice], int]):
 class JournalSource(FixedPartitionedSource[tuple[str, Slice], int]):
     """Items are `("shard", Slice)`, ready for keyed steps.
 
-    journal: the journal's folder; socket: of the journal process (`wire.socket_path`), which wakes
-    the source and is told what is durable; while it is away, what is on disk is read all the same.
+    data: the data directory. Its journal process wakes the source and is told what is durable;
+    while it is away, what is on disk is read all the same.
     boundaries: asked once, at the start: entries up to which output stores are applied.
     stop: once set, nothing more is emitted, and after the next committed epoch the dataflow ends
     (`AbortExecution`, exit code 0). hold: while true, nothing is read (a backlog is full).
@@ -151,9 +162,8 @@ class JournalSource(FixedPartitionedSource[tuple[str, Slice], int]):
 
     def __init__(
         self,
-        journal: Path,
+        data: Path,
         *,
-        socket: Path,
         boundaries: Callable[[], Iterable[int]] = tuple,
         stop: Stop | None = None,
         hold: Callable[[], object] = lambda: None,
@@ -162,8 +172,7 @@ class JournalSource(FixedPartitionedSource[tuple[str, Slice], int]):
         in_flight_bytes: int = IN_FLIGHT_BYTES,
         start: int = 1,
     ) -> None:
-        self.journal = journal
-        self.socket = socket
+        self.data = data
         self.boundaries = boundaries
         self.stop: Stop = stop or Never()
         self.hold = hold
@@ -171,9 +180,16 @@ class JournalSource(FixedPartitionedSource[tuple[str, Slice], int]):
         self.on_durable = on_durable
         self.in_flight_bytes = in_flight_bytes
         self.start = start
+        self._partition: _Partition | None = None
+
+    def describe(self) -> dict[str, int]:
+        """Where the source stands: next_entry, durable_entry, last_entry (of the journal),
+        lag_entries, in_flight_bytes; {} before it runs. From any thread."""
+        return {} if self._partition is None else self._partition.describe()
 
     def list_parts(self) -> list[str]:
         return [PARTITION]
 
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _Partition:
-        return _Partition(self, self.start if resume_state is None else resume_state)
+        self._partition = _Partition(self, self.start if resume_state is None else resume_state)
+        return self._partition
