@@ -76,7 +76,7 @@ class Demo:
         broker = start_broker(data / "broker", int(os.environ["MQTT_PORT"]))
         self.say(f"MQTT broker: {broker.kind} on {broker.address}")
         plant = open_plant(EXAMPLE)
-        supervisor = Supervisor(plant, data, say=self.say)
+        supervisor = Supervisor(plant, EXAMPLE, data, say=self.say)
         simulator = Child("simulator", "flows.simulate_command", [], 9, data / "logs" / "simulator.jsonl")
         try:
             supervisor.start(apply=True)

@@ -19,7 +19,7 @@ def run(plant: Path, data: Path | None, apply: bool) -> None:
     """Run PLANT until Ctrl-C (twice: at once)."""
     loaded = open_plant(plant)
     where = data_directory(plant, data)
-    supervisor = Supervisor(loaded, where, say=_say)
+    supervisor = Supervisor(loaded, plant, where, say=_say)
     _say(f"plant {loaded.name}: data in {where}")
     _say(f"server    http://{loaded.server.listen}  (/health/ready, /metrics, /api/alarms, /api/v3.1)")
     if loaded.historian.url == "embedded":

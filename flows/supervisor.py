@@ -36,8 +36,9 @@ JOURNAL_START_SECONDS = 30.0
 class Supervisor:
     """The processes of one running plant over one data directory."""
 
-    def __init__(self, plant: Plant, data: Path, *, say: Callable[[str], None]) -> None:
+    def __init__(self, plant: Plant, folder: Path, data: Path, *, say: Callable[[str], None]) -> None:
         self.plant = plant
+        self.folder = folder
         self.data = data
         self.say = say
         self.children: list[Child] = []
@@ -162,7 +163,14 @@ class Supervisor:
     def _write_configs(self) -> None:
         """Resolved configuration for the children; readable by the owner alone."""
         for name, config in self.plant.sources.items():
-            body = msgspec.to_builtins({"plant": self.plant.name, "source": name, "config": config})
+            body = msgspec.to_builtins(
+                {
+                    "plant": self.plant.name,
+                    "source": name,
+                    "config": config,
+                    "folder": str(self.folder.resolve()),
+                }
+            )
             write_atomically(self._source_file(name), json.dumps(body).encode(), mode=0o600)
         for name in self._targets():
             body = msgspec.to_builtins(
