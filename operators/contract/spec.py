@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
@@ -37,3 +39,17 @@ class Contract(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     timestamp: TimestampContract = msgspec.field(default_factory=TimestampContract)
     on_unknown_metric: Literal["count", "reject"] = "count"
+
+
+@dataclass(frozen=True, slots=True)
+class ProductContract:
+    """All that the contract stage knows of one product.
+
+    metrics: in file order. retired: device_ids whose status is `retired`; their readings are
+    filtered. A product keeps its state over a plant change where all but `retired` is the same.
+    """
+
+    metrics: Mapping[str, Metric]
+    contract: Contract
+    live_within: Duration
+    retired: frozenset[str] = field(default=frozenset(), compare=False)

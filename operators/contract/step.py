@@ -1,0 +1,183 @@
+"""The contract stage: readings in, accepted readings and rejects out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from operators.batch import ReadingBatch, Slice
+from operators.contract.kernels import ACCEPTED, DUPLICATE, NEVER, RING, check_contract
+from operators.contract.messages import breach_sentence
+from operators.contract.spec import ProductContract
+from operators.contract.tables import build_tables
+from operators.devices import Devices
+from operators.rejects import Reason, Reject
+from operators.slots import ProductSlots, grown
+from operators.snapshot import pack, unpack
+
+_FRESH: dict[str, tuple[str, Any]] = {  # state array -> dtype, value of a device never heard
+    "newest": ("i8", NEVER),
+    "highest": ("i8", NEVER),
+    "run_last": ("i8", 0),
+    "run_count": ("u1", 0),
+    "ring": ("u8", 0),
+    "ring_next": ("u1", 0),
+    "previous": ("f8", np.nan),
+}
+
+
+class _Product:
+    """One product's tables and state. State arrays have one row a device of the product."""
+
+    def __init__(self, spec: ProductContract) -> None:
+        self.spec = spec
+        self.tables = build_tables(spec)
+        self.slots = ProductSlots()
+        widths = {"ring": (RING,), "previous": (int(self.tables.step_column.max(initial=-1)) + 1,)}
+        self.state: dict[str, npt.NDArray[Any]] = {
+            name: np.empty((0, *widths.get(name, ())), dtype) for name, (dtype, _) in _FRESH.items()
+        }
+        self.retired: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
+        self.marked = 0  # rows for which `retired` has been asked
+
+    def grow(self, devices: Devices) -> None:
+        """Room for every device that has a row, and whether each is retired."""
+        if len(self.state["newest"]) < self.slots.capacity:
+            for name, (_, fresh) in _FRESH.items():
+                self.state[name] = grown(self.state[name], self.slots.capacity, fresh)
+        if len(self.retired) < self.slots.capacity:
+            self.retired = np.zeros(self.slots.capacity, np.uint8)
+            self.marked = 0
+        if self.spec.retired:
+            for row in range(self.marked, self.slots.count):
+                self.retired[row] = devices.names[self.slots.slot_of[row]] in self.spec.retired
+        self.marked = self.slots.count
+
+    def forget_retired(self) -> None:
+        """Ask again who is retired, at the next reading."""
+        self.retired = np.zeros(0, np.uint8)
+
+
+class ContractLogic:
+    """Checks every reading against its product's contract (order and meaning: `kernels`).
+
+    Accepted readings take the place of `Slice.readings`, with IN_ORDER, REBASED and HISTORICAL
+    set; a refused one becomes one `Reject`. Counts readings_rejected and readings_filtered.
+    """
+
+    def __init__(self, specs: Mapping[str, ProductContract], devices: Devices) -> None:
+        self.devices = devices
+        self._products = {productId: _Product(spec) for productId, spec in specs.items()}
+
+    def apply(self, specs: Mapping[str, ProductContract]) -> None:
+        """A changed plant: state of products whose contract is the same is kept."""
+        products = {}
+        for productId, spec in specs.items():
+            kept = self._products.get(productId)
+            if kept is None or kept.spec != spec:
+                kept = _Product(spec)
+            kept.spec = spec
+            kept.forget_retired()
+            products[productId] = kept
+        self._products = products
+
+    def process(self, item: Slice) -> None:
+        item.readings = [self._check(item, batch) if len(batch) else batch for batch in item.readings]
+
+    def _check(self, item: Slice, batch: ReadingBatch) -> ReadingBatch:
+        product = self._products[batch.productId]
+        rows = product.slots.rows(batch.device)
+        product.grow(self.devices)
+        tables_and_state: tuple[Any, ...] = (*product.tables, product.retired, *product.state.values())
+        verdict = np.empty(len(batch), np.uint8)
+        breach_metric = np.empty(len(batch), np.int32)
+        breach = np.empty((2, len(batch)), np.float64)
+        refused = check_contract(
+            rows,
+            batch.ts_ns,
+            batch.ingest_ns,
+            batch.seq,
+            batch.flags,
+            batch.value,
+            batch.value.view(np.uint64),
+            batch.quality,
+            *tables_and_state,
+            verdict,
+            breach_metric,
+            breach,
+        )
+        if not refused:
+            return batch
+        self._refuse(item, product, batch, verdict, breach_metric, breach)
+        return batch.take(verdict == ACCEPTED)
+
+    def _refuse(
+        self,
+        item: Slice,
+        product: _Product,
+        batch: ReadingBatch,
+        verdict: npt.NDArray[np.uint8],
+        breach_metric: npt.NDArray[np.int32],
+        breach: npt.NDArray[np.float64],
+    ) -> None:
+        frames = item.frames
+        first = int(frames.position[0])
+        names = list(product.spec.metrics)
+        filtered = verdict >= DUPLICATE
+        rejected = (verdict != ACCEPTED) & ~filtered
+        for term, rows in (("readings_filtered", filtered), ("readings_rejected", rejected)):
+            for source, count in enumerate(np.bincount(batch.source[rows], minlength=0)):
+                item.count(item.sources[source], batch.productId, term, int(count))
+        for row in np.flatnonzero(rejected):
+            seq = int(batch.seq[row])
+            position = seq >> 16
+            frame = position - first
+            reason = Reason(int(verdict[row]))
+            name = names[breach_metric[row]] if breach_metric[row] >= 0 else ""
+            message = breach_sentence(
+                product.spec,
+                reason,
+                product.spec.metrics.get(name),
+                name,
+                float(breach[0, row]),
+                float(breach[1, row]),
+                batch.texts,
+                int(batch.ts_ns[row]),
+                int(batch.ingest_ns[row]),
+            )
+            item.rejects.append(
+                Reject(
+                    reason,
+                    message,
+                    item.sources[batch.source[row]],
+                    frames.addresses[frames.address[frame]].topic,
+                    self.devices.names[batch.device[row]],
+                    batch.productId,
+                    position,
+                    seq & 0xFFFF,
+                    int(batch.ingest_ns[row]),
+                    frames.frame(frame),
+                )
+            )
+
+    def snapshot(self) -> bytes:
+        return pack(
+            {
+                productId: {
+                    "slots": product.slots.export(),
+                    "state": {name: array[: product.slots.count] for name, array in product.state.items()},
+                }
+                for productId, product in self._products.items()
+            }
+        )
+
+    def restore(self, data: bytes) -> None:
+        for productId, kept in unpack(data).items():
+            product = self._products[productId]
+            product.slots = ProductSlots.load(kept["slots"])
+            for name, (_, fresh) in _FRESH.items():
+                product.state[name] = grown(kept["state"][name], product.slots.capacity, fresh)
+            product.forget_retired()
