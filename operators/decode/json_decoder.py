@@ -1,0 +1,249 @@
+"""JSON frames of one product -> columns."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from typing import Any, Final
+
+import numpy as np
+
+from operators.batch import BAD, GOOD, Float64, FrameBatch, Int32, Int64
+from operators.decode import json_kernels as k
+from operators.decode.columns import Decoded
+from operators.decode.json_spec import JsonSpec, Path, path_table, path_text
+from operators.rejects import Reason
+from operators.text import text_code
+
+LARGEST_SCRATCH: Final = 4096  # bytes of a member's name with escapes that can still be a known one
+NO_STATUS: Final = 0
+_UNIT_NS: Final = {k.UNIT_S: 10**9, k.UNIT_MS: 10**6, k.UNIT_US: 10**3, k.UNIT_NS: 1}
+
+
+class Walked:
+    """What one walk over R frames found, R columns wide; see `json_kernels.walk`."""
+
+    __slots__ = ("detail", "place", "quality", "spans", "status", "texts", "times", "time_state")
+    __slots__ += ("time_place", "unknown", "unknown_frame", "value", "why")
+
+    def __init__(self, columns: int, rows: int) -> None:
+        self.value: Float64 = np.full((columns, rows), np.nan)
+        self.quality = np.full((columns, rows), 3, np.uint8)
+        self.times = np.zeros((2, rows), np.int64)
+        self.time_state = np.zeros((2, rows), np.uint8)
+        self.time_place = np.zeros((2, rows), np.int64)
+        self.spans = np.full((2, rows, 3), -1, np.int64)
+        self.status: Int32 = np.zeros(rows, np.int32)
+        self.place: Int64 = np.full(rows, -1, np.int64)
+        self.why = np.zeros(rows, np.uint8)
+        self.unknown_frame = np.zeros(rows, np.uint8)
+        self.texts: dict[int, str] = {}
+        self.unknown: dict[str, int] = {}
+        self.detail: dict[int, str] = {}
+
+
+class JsonWalker:
+    """The kernel, its table and its scratch memory for one set of paths."""
+
+    def __init__(
+        self, spec: JsonSpec, metrics: tuple[tuple[str, str], ...], device: Path | None, depth: int
+    ) -> None:
+        self.table = path_table(spec, metrics, device)
+        self.columns = len(metrics) + len(spec.internals)
+        self.depth = depth
+        self._powers, self._tens = k.power_table()
+        self._words = k.WORDS.copy()
+        self._events: Int64 = np.empty((k.EVENTS, 5), np.int64)
+        self._counters = np.zeros(3, np.int64)
+        self._stamps = np.zeros(len(self.table.nodes), np.int64)
+        self._stack = np.zeros((depth + 2, 3), np.int64)
+        self._scratch = np.zeros(LARGEST_SCRATCH, np.uint8)
+        self._one = np.zeros(1, np.uint64)
+
+    def walk(self, frames: FrameBatch, rows: Int64) -> Walked:
+        """Walk the frames at `rows`; columns are the metrics, then the internals."""
+        found = Walked(self.columns, len(rows))
+        if not len(rows):
+            return found
+        offset, length = frames.offset[rows], frames.length[rows]
+        room = (int(length.max()) // 2 + 2) * self.table.most
+        if room > len(self._events):
+            self._events = np.empty((room, 5), np.int64)
+        seen = np.full(k.SEEN, -1, np.int64)
+        unknown = np.zeros((k.UNKNOWN + 1, 6), np.int64)
+        counters, table = self._counters, self.table
+        counters[k.N_UNKNOWN] = 0
+        payload = frames.payload if len(frames.payload) else np.zeros(1, np.uint8)
+        pending: list[Int64] = []
+        done = 0
+        while done < len(rows):
+            counters[k.N_EVENTS] = 0
+            done = k.walk(
+                payload,
+                offset,
+                length,
+                done,
+                table.nodes,
+                table.keys,
+                table.actions,
+                table.guess,
+                table.column_type,
+                table.time_unit,
+                self.depth,
+                table.most,
+                self._powers,
+                self._tens,
+                self._words,
+                found.value,
+                found.quality,
+                found.times,
+                found.time_state,
+                found.time_place,
+                found.spans,
+                found.status,
+                found.place,
+                found.why,
+                found.unknown_frame,
+                self._events,
+                counters,
+                seen,
+                unknown,
+                self._stamps,
+                self._stack,
+                self._scratch,
+                self._one,
+            )
+            if counters[k.N_EVENTS]:
+                pending.append(self._events[: counters[k.N_EVENTS]].copy())
+        for events in reversed(pending):
+            self._finish(payload, offset, events, found)
+        if counters[k.N_UNKNOWN]:
+            for _, count, start, stop, _, escaped in unknown[unknown[:, 1] > 0].tolist():
+                name = _text(payload[start:stop].tobytes(), bool(escaped)) if stop > start else ""
+                found.unknown[name] = found.unknown.get(name, 0) + count
+        return found
+
+    def _finish(self, payload: Any, offset: Int64, events: Int64, found: Walked) -> None:
+        """What the kernel left to Python, last first: of a member that stands twice, the last wins."""
+        for kind, row, argument, start, stop in reversed(events.tolist()):
+            if found.status[row]:
+                continue
+            raw = payload[start:stop].tobytes()
+            if kind == k.NEW_TEXT:
+                text = raw.decode("utf-8")
+                found.texts[text_code(text)] = text
+            elif kind == k.ESCAPED_TEXT:
+                if found.quality[argument, row] == k.SLOW:
+                    text = json.loads(raw)
+                    code = text_code(text)
+                    found.texts[code] = text
+                    found.value[argument, row], found.quality[argument, row] = code, GOOD
+            elif kind == k.SLOW_TIME:
+                if found.time_state[argument, row] == k.TIME_SLOW:
+                    found.times[argument, row] = _long_time(raw, int(self.table.time_unit[argument]))
+                    found.time_state[argument, row] = k.TIME_GOOD
+            else:
+                number = float(raw)
+                if number in (np.inf, -np.inf):
+                    found.status[row] = Reason.bad_number
+                    found.place[row] = start - int(offset[row])
+                    found.why[row] = k.W_OVERFLOW
+                elif kind == k.SLOW_NUMBER and found.quality[argument, row] == k.SLOW:
+                    found.value[argument, row], found.quality[argument, row] = number, GOOD
+
+
+def _text(raw: bytes, escaped: bool) -> str:
+    text: str = json.loads(b'"' + raw + b'"') if escaped else raw.decode("utf-8")
+    return text
+
+
+def _long_time(raw: bytes, unit: int) -> int:
+    """A time of more than 18 digits, as `json_kernels.number_time`."""
+    try:
+        value = Fraction(raw.decode("ascii")) if len(raw) < 400 else Fraction(float(raw))
+    except (ValueError, OverflowError):
+        return k.LATEST_NS
+    if unit == k.UNIT_AUTO:
+        size = abs(value)
+        unit = (
+            k.UNIT_S
+            if size < 10**11
+            else k.UNIT_MS
+            if size < 10**14
+            else k.UNIT_US
+            if size < 10**17
+            else k.UNIT_NS
+        )
+    return max(k.EARLIEST_NS, min(k.LATEST_NS, (value * _UNIT_NS[unit]).__floor__()))
+
+
+def event_times(found: Walked, spec: JsonSpec, ingest_ns: Int64) -> tuple[Int64, Any]:
+    """Event time of each frame and its source (see `Decoded`): the device's, else the hub's, else
+    ingest time. A frame whose time is there and no time becomes a `malformed` reject."""
+    device = found.time_state[0] == k.TIME_GOOD
+    hub = (found.time_state[1] == k.TIME_GOOD) & ~device
+    ts_ns = np.where(device, found.times[0], np.where(hub, found.times[1], ingest_ns))
+    source = np.where(device, 0, np.where(hub, 1, 2)).astype(np.uint8)
+    wrong = (found.time_state[0] == k.TIME_BAD) | ((found.time_state[1] == k.TIME_BAD) & ~device)
+    if wrong.any():
+        for row in np.flatnonzero(wrong & (found.status == NO_STATUS)).tolist():
+            which = 0 if found.time_state[0, row] == k.TIME_BAD else 1
+            time = (spec.timestamp, spec.hub_timestamp)[which]
+            found.status[row], found.why[row] = Reason.malformed, k.W_TIME
+            found.place[row] = found.time_place[which, row]
+            found.detail[row] = f"{path_text(time.path) if time else ''}: {k.WHY[k.W_TIME]}"
+    return ts_ns, source
+
+
+def details(found: Walked) -> None:
+    """Fill in the words for each frame that was refused."""
+    for row in np.flatnonzero(found.status).tolist():
+        found.detail.setdefault(row, k.WHY[int(found.why[row])])
+
+
+class JsonDecoder:
+    """Metrics out of JSON text (`format: json` without `binary`)."""
+
+    def __init__(
+        self,
+        spec: JsonSpec,
+        metrics: tuple[tuple[str, str], ...],
+        *,
+        depth: int = 64,
+        device: Path | None = None,
+    ) -> None:
+        self.spec = spec
+        self.metrics = metrics
+        self.param_names: tuple[str, ...] = ()
+        self.walker = JsonWalker(spec, metrics, device, depth)
+
+    def decode(self, frames: FrameBatch, rows: Int64, params: Float64) -> Decoded:
+        """One reading a frame; see `Decoder`."""
+        found = self.walker.walk(frames, rows)
+        ts_ns, time_source = event_times(found, self.spec, frames.ingest_ns[rows])
+        count = len(rows)
+        frame = np.arange(count, dtype=np.int32)
+        value, quality = found.value, found.quality
+        if found.status.any():
+            details(found)
+            keep = found.status == NO_STATUS
+            frame, ts_ns, time_source = frame[keep], ts_ns[keep], time_source[keep]
+            value = np.ascontiguousarray(value[:, keep])
+            quality = np.ascontiguousarray(quality[:, keep])
+        return Decoded(
+            frame=frame,
+            index=np.zeros(len(frame), np.int32),
+            ts_ns=ts_ns,
+            time_source=time_source,
+            value=value,
+            quality=quality,
+            status=found.status,
+            place=found.place,
+            texts=found.texts,
+            detail=found.detail,
+            unknown=found.unknown,
+            unknown_frame=found.unknown_frame,
+        )
+
+
+__all__ = ["BAD", "JsonDecoder", "JsonWalker", "Walked", "details", "event_times"]
