@@ -81,7 +81,7 @@ class Demo:
         try:
             supervisor.start(apply=True)
             self.say(f"{len(supervisor.children)} processes started, plant '{plant.name}' applied")
-            simulator.arguments = ["plant", str(EXAMPLE), "--data", str(data), "--demo"]
+            simulator.arguments = [str(EXAMPLE), "--data", str(data)]
             simulator.start(dict(os.environ))
             self.watch(plant, supervisor, simulator)
         finally:
