@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from operators.batch import BAD, GOOD, Float64, FrameBatch, Int32, Int64
+from operators.batch import GOOD, Float64, FrameBatch, Int32, Int64
 from operators.decode import json_kernels as k
 from operators.decode.columns import Decoded
 from operators.decode.json_spec import JsonSpec, Path, path_table, path_text
@@ -22,9 +22,6 @@ _UNIT_NS: Final = {k.UNIT_S: 10**9, k.UNIT_MS: 10**6, k.UNIT_US: 10**3, k.UNIT_N
 
 class Walked:
     """What one walk over R frames found, R columns wide; see `json_kernels.walk`."""
-
-    __slots__ = ("detail", "place", "quality", "spans", "status", "texts", "times", "time_state")
-    __slots__ += ("time_place", "unknown", "unknown_frame", "value", "why")
 
     def __init__(self, columns: int, rows: int) -> None:
         self.value: Float64 = np.full((columns, rows), np.nan)
@@ -244,6 +241,3 @@ class JsonDecoder:
             unknown=found.unknown,
             unknown_frame=found.unknown_frame,
         )
-
-
-__all__ = ["BAD", "JsonDecoder", "JsonWalker", "Walked", "details", "event_times"]

@@ -27,7 +27,9 @@ _KEYS: Final = (
     *("format", "timestamp", "hub_timestamp", "metrics", "nodes", "binary", "encoding", "derive"),
 )
 _LATER: Final = ("rows", "device", "metric", "value", "quality", "udf")
-_PART: Final = re.compile(r"(?P<dot>\.)?(?:(?P<name>[^.\[\]`]+)|`(?P<quoted>[^`]+)`|\[(?P<index>[0-9]{1,6})\])")
+_PART: Final = re.compile(
+    r"(?P<dot>\.)?(?:(?P<name>[^.\[\]`]+)|`(?P<quoted>[^`]+)`|\[(?P<index>[0-9]{1,6})\])"
+)
 
 
 class TimePath(NamedTuple):
@@ -35,6 +37,10 @@ class TimePath(NamedTuple):
 
     path: Path
     unit: str = "ms"
+
+
+DEVICE_TIME: Final = TimePath(("device_timestamp",))
+HUB_TIME: Final = TimePath(("hub_timestamp",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +52,8 @@ class JsonSpec:
     goes on into, with `encoding` auto, hex or base64.
     """
 
-    timestamp: TimePath | None = TimePath(("device_timestamp",))
-    hub_timestamp: TimePath | None = TimePath(("hub_timestamp",))
+    timestamp: TimePath | None = DEVICE_TIME
+    hub_timestamp: TimePath | None = HUB_TIME
     container: Path | None = ("data", "metrics")
     fields: tuple[tuple[str, Path], ...] = ()
     internals: tuple[str, ...] = ()
@@ -97,13 +103,13 @@ def parse_json_spec(
 ) -> JsonSpec:
     """The layout of a section whose `format` is json; what is wrong is in `problems`."""
     binary = node.get("binary")
-    for key, _ in node.items():
+    for key in node.keys:
         if key in _LATER:
             problems.add(node, "is not yet in this version", key=key)
         elif key not in _KEYS and binary is None:
             problems.add(node, f"unknown key{nearest(key, _KEYS)}", key=key)
-    timestamp = _time(node, "timestamp", TimePath(("device_timestamp",)), problems)
-    hub = _time(node, "hub_timestamp", TimePath(("hub_timestamp",)), problems)
+    timestamp = _time(node, "timestamp", DEVICE_TIME, problems)
+    hub = _time(node, "hub_timestamp", HUB_TIME, problems)
     _path(node.get("nodes"), problems)
     if binary is not None:
         return _binary(node, binary, timestamp, hub, metrics, params, problems)
