@@ -17,8 +17,8 @@ class MemoryAppender:
     """An `Appender` that keeps frames in memory.
 
     frames: what is durable, in order. delay_s: how long an append takes. full: while set, appends
-    wait (set it with `fill`, clear it with `drain`). failure: raised by the next append. Keys as
-    in `Appender.append`: an append under the last key of its scope is not made again.
+    wait (set it with `fill`, clear it with `drain`). failure: raised by the next append. keys: of
+    the appends so far; under one of them nothing is appended again.
     """
 
     delay_s: float = 0.0
@@ -26,7 +26,7 @@ class MemoryAppender:
     frames: list[Frame] = field(default_factory=list)
     controls: list[tuple[str, dict[str, object]]] = field(default_factory=list)
     appends: list[int] = field(default_factory=list)
-    keys: dict[str, tuple[str, int]] = field(default_factory=dict)
+    keys: dict[str, int] = field(default_factory=dict)
     _room: asyncio.Event = field(default_factory=asyncio.Event)
     _order: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -50,14 +50,13 @@ class MemoryAppender:
             if self.failure is not None:
                 failure, self.failure = self.failure, None
                 raise failure
-            scope = (key or "").partition("|")[0]
-            if key is not None and self.keys.get(scope, ("", 0))[0] == key:
-                return self.keys[scope][1]
+            if key is not None and key in self.keys:
+                return self.keys[key]
             position = len(self.frames)
             self.frames.extend(frames)
             self.appends.append(len(frames))
             if key is not None:
-                self.keys[scope] = (key, position)
+                self.keys[key] = position
             return position
 
     async def control(self, kind: str, data: Mapping[str, object]) -> None:

@@ -36,9 +36,9 @@ class Appender(Protocol):
         the journal. Waits while the journal is full (back-pressure); raises `JournalError` only
         when the journal is gone for good.
 
-        key: names this append for ever, across restarts of both processes: if the last append
-        whose key has the same part before the first `|` had this very key, nothing is appended
-        again (the position returned is then that of the first time)."""
+        key: names these frames for ever, across restarts of both processes: under a key that the
+        journal has (it remembers the last million) nothing is appended again, and the position
+        is that of the first time."""
 
     async def control(self, kind: str, data: Mapping[str, object]) -> None:
         """A journal entry that is no frame, e.g. `connected` {"source": name}."""

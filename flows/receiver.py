@@ -15,7 +15,6 @@ import logging
 import os
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from connectors.errors import ConfigError, PenstockError
 from connectors.files.config import FilesConfig
 from connectors.files.source import FilesReceiver
 from connectors.journal.client import JournalClient
+from connectors.journal.wire import socket_path
 from connectors.mqtt.config import MqttConfig
 from connectors.mqtt.source import MqttReceiver
 from connectors.source import Appender, Receiver
@@ -109,12 +109,12 @@ async def receive(receiver: Receiver, appender: Appender) -> None:
 
 
 async def _run(receiver: Receiver, data: Path, name: str) -> None:
-    client = JournalClient(data, source=name)
+    client = JournalClient(socket_path(data), name)
+    client.start()
     try:
         await receive(receiver, client)
     finally:
-        with suppress(PenstockError, OSError):
-            await client.close()
+        await client.close(within=0.5)  # the receiver has waited for what it acknowledges
 
 
 def main(arguments: list[str] | None = None) -> int:

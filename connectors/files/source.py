@@ -102,16 +102,16 @@ class FilesReceiver:
             reading.result()
 
     async def _read_for_ever(self) -> None:
+        connected = False
         while True:
             found = self._look()
-            if found is None:
-                await asyncio.sleep(self.config.poll / 1e9)
-                continue
-            connected = self.status.state == "connected"
-            self.status.state, self.status.detail = "connected", str(self._watch)
-            if not connected:
-                await self._appender.control("connected", {"source": self.name})
-            for identity in found:
+            if found is not None:
+                self.status.state, self.status.detail = "connected", str(self._watch)
+            if (found is not None) != connected:
+                connected = not connected
+                kind = "connected" if connected else "disconnected"
+                await self._appender.control(kind, {"source": self.name})
+            for identity in found or ():
                 await self._read(identity)
             await asyncio.sleep(self.config.poll / 1e9)
 
@@ -180,7 +180,7 @@ class FilesReceiver:
 
     async def _append(self, frames: list[Frame], end: int) -> None:
         progress, status = self._progress, self.status
-        await self._appender.append(frames, f"files:{self.name}|{progress.claim}:{progress.offset}")
+        await self._appender.append(frames, f"files:{self.name}:{progress.claim}:{progress.offset}")
         progress.offset = end
         self._save()
         assert progress.file is not None
