@@ -100,12 +100,14 @@ def metrics_of(expressions: Iterable[Expr]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def compile_conditions(expressions: Sequence[Expr], scope: Scope) -> Program:
+def compile_conditions(expressions: Sequence[Expr], scope: Scope, first: Sequence[Column] = ()) -> Program:
     """One program whose results are the expressions' truth; raises ExpressionError.
 
-    Every expression must be a condition (a comparison, logic of such, or a boolean).
+    Every expression must be a condition (a comparison, logic of such, or a boolean). first: input
+    columns that stand in the first rows, whether an expression names them or not.
     """
     builder = _Builder(scope)
+    builder.columns.update({column: row for row, column in enumerate(first)})
     results = [builder.condition(expression) for expression in expressions]
     return builder.program(results)
 
@@ -450,7 +452,7 @@ class _Builder:
             code.append((instruction.op, place[at], operands[0], operands[1], operands[2]))
         table = np.array(code, np.int32).reshape(-1, 5)
         # destinations and trit operands below zero are result rows: they follow the temporary trits
-        behind = trits.most
+        behind = max(1, trits.most)
         table[:, 1:] = np.where(table[:, 1:] < 0, behind - 1 - table[:, 1:], table[:, 1:])
         return Program(
             table,

@@ -1,0 +1,445 @@
+"""Kernels of the rules stage: values held by device, and the walk of every rule over a batch.
+
+Arrays of state have the device's index within the product as their leading dimension (D), rules
+(R) or metrics (J) as the second. Times are nanoseconds since 1970.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from operators.batch import Bytes, Float64, Int32, Int64, UInt64
+from operators.jit import inline, kernel
+
+# phase of one rule of one device, in the lower two bits ...
+IDLE: Final = 0
+RISING: Final = 1  # the condition holds, on_delay runs
+ACTIVE: Final = 2
+FALLING: Final = 3  # the clear condition holds, off_delay runs
+# ... and what else is so
+PAUSED: Final = 4  # unknown stopped the running delay
+OPEN: Final = 8  # an earlier occurrence has cleared and waits to be acknowledged
+
+CARRIED: Final = 0x80  # beside a held quality: this very reading carries the metric
+NOT_CARRIED: Final = 4  # a condition's byte where the reading carries none of the rule's metrics
+
+RAISED: Final = 0
+CLEARED: Final = 1
+
+# columns of the event table
+(
+    EVENT_KIND,
+    EVENT_RULE,
+    EVENT_DEVICE,
+    EVENT_TIME,
+    EVENT_ONSET,
+    EVENT_EARLIER,
+    EVENT_ROW,
+    EVENT_BY,
+    EVENT_TICK,
+) = range(9)
+EVENT_COLUMNS: Final = 9
+BY_TICK, BY_ROW, AT_ROW = 0, 1, 2  # a delay found over by a tick, by the next row; a row itself
+
+NEVER: Final = np.iinfo(np.int64).max
+_REBASED: Final = 8  # operators.batch.REBASED
+_ABSENT: Final = 3
+
+
+@kernel
+def hold(
+    local: Int32,
+    ts_ns: Int64,
+    ingest_ns: Int64,
+    seq: UInt64,
+    flags: Bytes,
+    value: Float64,
+    quality: Bytes,
+    used: Int32,
+    stale_after: int,
+    held_value: Float64,
+    held_quality: Bytes,
+    held_ns: Int64,
+    last: Int64,
+    last_row: Int32,
+    columns: Float64,
+    out_quality: Bytes,
+    previous: Int32,
+    before_value: Float64,
+    before_quality: Bytes,
+    before: Int64,
+) -> bool:
+    """Values as each reading finds them: its own, and the last good ones of what it lacks.
+
+    local: int32[N] device; value: float64[M, N], quality: uint8[M, N]; used: int32[J] rows of
+    them that rules use. stale_after: nanoseconds, 0 = never.
+    State: held_value float64[D, J], held_quality uint8[D, J], held_ns int64[D, J] and last
+    int64[D, 3] (event time, ingest time, position of the device's last reading).
+    last_row: int32[D], -1 throughout, and so again after the call is undone by the caller.
+    Out: columns float64[>= J, >= N] and out_quality uint8[J, >= N] (with CARRIED) after each row;
+    previous int32[N]: the device's row before, or -1 - f where it is the f-th device met in
+    the batch; then row f of before_value, before_quality, before holds its state as it was.
+    Returns whether any used metric of any row is absent.
+    """
+    lacking = False
+    met = 0
+    for row in range(local.shape[0]):
+        device = local[row]
+        now = ts_ns[row]
+        rebased = flags[row] & _REBASED
+        if last_row[device] < 0:
+            previous[row] = -1 - met
+            then = last[device, 0]
+            for j in range(used.shape[0]):
+                stale = stale_after > 0 and then - held_ns[device, j] > stale_after
+                known = held_quality[device, j] < 2 and not stale
+                before_value[met, j] = held_value[device, j] if known else np.nan
+                before_quality[met, j] = (
+                    _ABSENT if stale and held_quality[device, j] < 2 else held_quality[device, j]
+                )
+            before[met, 0] = last[device, 0]
+            before[met, 1] = last[device, 1]
+            before[met, 2] = last[device, 2]
+            met += 1
+        else:
+            previous[row] = last_row[device]
+        last_row[device] = row
+        last[device, 0] = now
+        last[device, 1] = ingest_ns[row]
+        last[device, 2] = np.int64(seq[row] >> np.uint64(16))
+        for j in range(used.shape[0]):
+            code = quality[used[j], row]
+            if code < _ABSENT:
+                number = value[used[j], row] if code < 2 else np.nan
+                held_value[device, j] = number
+                held_quality[device, j] = code
+                held_ns[device, j] = now
+                columns[j, row] = number
+                out_quality[j, row] = code | CARRIED
+            else:
+                lacking = True
+                if rebased and held_ns[device, j] > now:
+                    held_ns[device, j] = now
+                code = held_quality[device, j]
+                if code < 2 and stale_after > 0 and now - held_ns[device, j] > stale_after:
+                    columns[j, row] = np.nan
+                    out_quality[j, row] = _ABSENT
+                else:
+                    columns[j, row] = held_value[device, j]
+                    out_quality[j, row] = code
+    return lacking
+
+
+@inline
+def _event(
+    events: Int64,
+    at: int,
+    kind: int,
+    rule: int,
+    device: int,
+    time: int,
+    onset: int,
+    earlier: int,
+    row: int,
+    by: int,
+    tick: int,
+) -> int:
+    events[at, EVENT_KIND] = kind
+    events[at, EVENT_RULE] = rule
+    events[at, EVENT_DEVICE] = device
+    events[at, EVENT_TIME] = time
+    events[at, EVENT_ONSET] = onset
+    events[at, EVENT_EARLIER] = earlier
+    events[at, EVENT_ROW] = row
+    events[at, EVENT_BY] = by
+    events[at, EVENT_TICK] = tick
+    return at + 1
+
+
+@inline
+def _delay_over(
+    phase: Bytes,
+    since: Int64,
+    onset: Int64,
+    due: Int64,
+    busy: Int64,
+    keeps_open: Bytes,
+    device: int,
+    rule: int,
+    row: int,
+    by: int,
+    tick: int,
+    events: Int64,
+    n: int,
+) -> int:
+    """A running delay ends at its own due time: raise (RISING) or clear (FALLING)."""
+    state = phase[device, rule]
+    time = due[device, rule]
+    if state & 3 == RISING:
+        earlier = int(onset[device, rule]) if state & OPEN else -1
+        onset[device, rule] = since[device, rule]
+        phase[device, rule] = ACTIVE
+        return _event(events, n, RAISED, rule, device, time, since[device, rule], earlier, row, by, tick)
+    phase[device, rule] = OPEN if keeps_open[rule] else IDLE
+    busy[rule] -= 1
+    return _event(events, n, CLEARED, rule, device, time, onset[device, rule], -1, row, by, tick)
+
+
+@kernel
+def walk(
+    results: Bytes,
+    any_true: Bytes,
+    lacking: bool,
+    out_quality: Bytes,
+    carry_start: Int32,
+    carry: Int32,
+    condition_row: Int32,
+    clear_row: Int32,
+    on_delay: Int64,
+    off_delay: Int64,
+    keeps_open: Bytes,
+    grace: int,
+    local: Int32,
+    ts_ns: Int64,
+    ingest_ns: Int64,
+    flags: Bytes,
+    tick_row: Int64,
+    tick_ns: Int64,
+    devices: int,
+    phase: Bytes,
+    since: Int64,
+    onset: Int64,
+    due: Int64,
+    paused: Int64,
+    due_tick: Int64,
+    busy: Int64,
+    next_tick: Int64,
+    evaluations: Int64,
+    effective: Bytes,
+    events: Int64,
+    resume: Int64,
+) -> int:
+    """Walk every rule over the rows and the ticks between them; the table of transitions is in
+    `rules.alarm`.
+
+    results: uint8[O, >= N] of the machine, any_true: uint8[O]. condition_row, clear_row: int32[R]
+    rows of results (clear_row -1: the clear condition is `not condition`). lacking: whether
+    out_quality must be asked which rows carry a metric of the rule: `carry[carry_start[r]:
+    carry_start[r+1]]`. on_delay, off_delay, grace: nanoseconds. keeps_open: uint8[R]: a cleared
+    occurrence stays open. tick_row, tick_ns: int64[K] (`operators.batch.Ticks`).
+    State int64[D, R]: since (onset of the running on-delay), onset (of the occurrence that is
+    active or open), due (when the running delay ends, pauses so far included), paused (since
+    when), due_tick (the journal's clock at which a tick finds the delay over); phase uint8[D, R];
+    int64[R]: busy (devices not IDLE), next_tick (no delay is over before), evaluations.
+    effective: uint8[2, >= N] scratch.
+    events: int64[E, EVENT_COLUMNS], E >= 4, receives what happened, by rule, then in order.
+    resume: int64[4], rule, row and tick to begin at, and whether that rule was begun; zeros at
+    first. Returns the number of events; if resume[0] < R the table was full: call again.
+    """
+    rows = local.shape[0]
+    ticks = tick_row.shape[0]
+    n = 0
+    room = events.shape[0] - 4
+    for rule in range(resume[0], condition_row.shape[0]):
+        row = resume[1]
+        tick = resume[2]
+        begun = resume[3] > 0
+        resume[1], resume[2], resume[3] = 0, 0, 0
+        condition = results[condition_row[rule]]
+        own_clear = clear_row[rule] >= 0
+        clear = results[clear_row[rule]] if own_clear else condition
+        if rows > 0 and lacking:
+            count = 0
+            for i in range(rows):
+                carried = np.uint8(0)
+                for k in range(carry_start[rule], carry_start[rule + 1]):
+                    carried |= out_quality[carry[k], i] & np.uint8(CARRIED)
+                effective[0, i] = condition[i] if carried else np.uint8(NOT_CARRIED)
+                effective[1, i] = clear[i]
+                count += 1 if carried else 0
+            condition = effective[0]
+            clear = effective[1]
+            evaluations[rule] += 0 if begun else count
+        else:
+            evaluations[rule] += 0 if begun else rows
+        if busy[rule] == 0 and (rows == 0 or not any_true[condition_row[rule]]):
+            continue
+        while True:
+            while tick < ticks and (tick_row[tick] <= row or row >= rows):
+                if busy[rule] > 0 and tick_ns[tick] >= next_tick[rule]:
+                    soonest = NEVER
+                    for device in range(devices):
+                        state = phase[device, rule]
+                        if state & 1 and not state & PAUSED:
+                            if due_tick[device, rule] <= tick_ns[tick]:
+                                if n >= room:
+                                    resume[0], resume[1], resume[2], resume[3] = rule, row, tick, 1
+                                    return n
+                                n = _delay_over(
+                                    phase,
+                                    since,
+                                    onset,
+                                    due,
+                                    busy,
+                                    keeps_open,
+                                    device,
+                                    rule,
+                                    row,
+                                    BY_TICK,
+                                    due_tick[device, rule],
+                                    events,
+                                    n,
+                                )
+                            else:
+                                soonest = min(soonest, due_tick[device, rule])
+                    next_tick[rule] = soonest
+                tick += 1
+            if row >= rows:
+                break
+            device = local[row]
+            state = phase[device, rule]
+            now = condition[row]
+            if state & 3 == IDLE and not now & 1:
+                row += 1
+                continue
+            if n >= room:
+                resume[0], resume[1], resume[2], resume[3] = rule, row, tick, 1
+                return n
+            time = ts_ns[row]
+            if state & 1:
+                if flags[row] & _REBASED:  # the device's clock stepped: a running delay begins anew
+                    if state & 3 == RISING:
+                        busy[rule] -= 1
+                        phase[device, rule] = (state & OPEN) | IDLE
+                    else:
+                        phase[device, rule] = ACTIVE
+                elif not state & PAUSED and due[device, rule] <= time:
+                    n = _delay_over(
+                        phase, since, onset, due, busy, keeps_open, device, rule, row, BY_ROW, 0, events, n
+                    )
+            state = phase[device, rule]
+            kind = state & 3
+            if now == NOT_CARRIED:
+                pass
+            elif kind == IDLE:
+                if now & 1:
+                    busy[rule] += 1
+                    if on_delay[rule] == 0:
+                        earlier = int(onset[device, rule]) if state & OPEN else -1
+                        onset[device, rule] = time
+                        phase[device, rule] = ACTIVE
+                        n = _event(events, n, RAISED, rule, device, time, time, earlier, row, AT_ROW, 0)
+                    else:
+                        since[device, rule] = time
+                        due[device, rule] = time + on_delay[rule]
+                        phase[device, rule] = (state & OPEN) | RISING
+            else:
+                if kind != RISING:  # what ends the delay or begins one is the clear condition
+                    now = clear[row] if own_clear else np.uint8(((now & 1) << 1) | (now >> 1))
+                if kind == ACTIVE:
+                    if now & 1:
+                        if off_delay[rule] == 0:
+                            phase[device, rule] = OPEN if keeps_open[rule] else IDLE
+                            busy[rule] -= 1
+                            n = _event(
+                                events,
+                                n,
+                                CLEARED,
+                                rule,
+                                device,
+                                time,
+                                onset[device, rule],
+                                -1,
+                                row,
+                                AT_ROW,
+                                0,
+                            )
+                        else:
+                            due[device, rule] = time + off_delay[rule]
+                            phase[device, rule] = FALLING
+                elif now == 2:
+                    if kind == RISING:
+                        phase[device, rule] = (state & OPEN) | IDLE
+                        busy[rule] -= 1
+                    else:
+                        phase[device, rule] = ACTIVE
+                elif now == 0:
+                    if not state & PAUSED:
+                        paused[device, rule] = time
+                        phase[device, rule] = state | PAUSED
+                elif state & PAUSED:
+                    due[device, rule] += time - paused[device, rule]
+                    phase[device, rule] = state & ~np.uint8(PAUSED)
+            state = phase[device, rule]
+            if state & 1 and not state & PAUSED:
+                due_tick[device, rule] = due[device, rule] + grace - time + ingest_ns[row]
+                next_tick[rule] = min(next_tick[rule], due_tick[device, rule])
+            row += 1
+    resume[0] = condition_row.shape[0]
+    return n
+
+
+def warm_up() -> None:
+    """Compile both kernels for the types of the hot path."""
+    one: npt.NDArray[np.int64] = np.zeros(1, np.int64)
+    i32 = np.zeros(1, np.int32)
+    u8 = np.zeros(1, np.uint8)
+    f2, u2, i2 = np.zeros((1, 1)), np.zeros((1, 1), np.uint8), np.zeros((1, 1), np.int64)
+    hold(
+        i32,
+        one,
+        one,
+        np.zeros(1, np.uint64),
+        u8,
+        f2,
+        u2,
+        i32,
+        0,
+        f2.copy(),
+        u2.copy(),
+        i2.copy(),
+        np.zeros((1, 3), np.int64),
+        np.full(1, -1, np.int32),
+        f2.copy(),
+        u2.copy(),
+        i32.copy(),
+        f2.copy(),
+        u2.copy(),
+        np.zeros((1, 3), np.int64),
+    )
+    walk(
+        u2,
+        u8,
+        False,
+        u2,
+        np.zeros(2, np.int32),
+        i32,
+        i32,
+        i32,
+        one,
+        one,
+        u8,
+        0,
+        i32,
+        one,
+        one,
+        u8,
+        one[:0],
+        one[:0],
+        1,
+        u2.copy(),
+        i2.copy(),
+        i2.copy(),
+        i2.copy(),
+        i2.copy(),
+        i2.copy(),
+        one.copy(),
+        one.copy(),
+        one.copy(),
+        np.zeros((2, 1), np.uint8),
+        np.zeros((4, EVENT_COLUMNS), np.int64),
+        np.zeros(4, np.int64),
+    )

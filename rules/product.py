@@ -1,0 +1,446 @@
+"""The rules of one product: their program, their state by device, one batch at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from operators.batch import BAD, QUALITY_NAMES, Int32, Int64, ReadingBatch
+from operators.devices import Devices
+from operators.expression.grammar import parse
+from operators.expression.machine import Machine
+from operators.expression.program import Column, compile_conditions, metrics_of
+from operators.spec import SECOND
+from operators.text import text_code
+from rules import kernels as k
+from rules.check import clear_of, message_of, number_of, scope_of
+from rules.message import Field
+from rules.spec import Rule, RuleProduct
+
+GRACE_NS = 1 * SECOND
+_EVENTS_AT_ONCE = 4096
+_TEXTS_AT_MOST = 1 << 16
+
+
+class Found(NamedTuple):
+    """One transition, and the reading it rests on: `values` and `qualities` of all metrics that
+    the product's rules use, as the device's last in-order reading left them."""
+
+    rule: int
+    kind: int  # kernels.RAISED or CLEARED
+    device: int  # slot
+    time_ns: int
+    onset_ns: int
+    earlier_ns: int  # onset of an occurrence that was still open; -1
+    values: npt.NDArray[np.float64]
+    qualities: npt.NDArray[np.uint8]
+    ingest_ns: int
+    position: int
+
+
+class _RuleTables(NamedTuple):
+    condition_row: Int32
+    clear_row: Int32
+    carry_start: Int32
+    carry: Int32
+    on_delay: Int64
+    off_delay: Int64
+    keeps_open: npt.NDArray[np.uint8]
+
+
+_BY_DEVICE = ("held_value", "held_quality", "held_ns", "last")
+_BY_RULE = ("phase", "since", "onset", "due", "paused", "due_tick")
+
+
+class ProductRules:
+    """Evaluates a product's rules over its batches, in journal order."""
+
+    def __init__(
+        self,
+        product: RuleProduct,
+        rules: Sequence[Rule],
+        attributes: Mapping[str, Mapping[str, str]],
+        devices: Devices,
+    ) -> None:
+        columns = {name for row in attributes.values() for name in row}
+        scope = scope_of(product, columns, attributes)
+        self.product = product
+        self.rules = tuple(rules)
+        self.attributes = attributes
+        self.devices = devices
+        conditions = [parse(rule.condition) for rule in rules]
+        clears = [clear_of(rule, tree) for rule, tree in zip(rules, conditions, strict=True)]
+        self.messages = [message_of(rule, scope) for rule in rules]
+        names = list(product.metrics)
+        shown = {
+            piece.name: None
+            for template in self.messages
+            for piece in template.pieces
+            if isinstance(piece, Field) and piece.root == "metrics"
+        }
+        trees = [*conditions, *(tree for tree in clears if tree is not None)]
+        self.metrics = tuple(dict.fromkeys((*metrics_of(trees), *shown)))
+        self.types = tuple(product.metrics[name] for name in self.metrics)
+        self.used = np.array([names.index(name) for name in self.metrics], np.int32)
+        program = compile_conditions(trees, scope, [Column("metrics", name) for name in self.metrics])
+        self.machine = Machine(program)
+        self.other_columns = program.columns[len(self.metrics) :]
+        self.evidence_of = [[self.metrics.index(name) for name in metrics_of([tree])] for tree in conditions]
+        self.tables = self._tables(rules, clears, conditions, program.outputs)
+        self.local = np.full(0, -1, np.int32)  # slot -> index in the product
+        self.slots: list[int] = []  # index in the product -> slot
+        self.described = 0  # devices whose parameters and attributes stand in state["inputs"]
+        self.capacity = 0
+        self.state: dict[str, npt.NDArray[Any]] = {}
+        self.texts: dict[int, str] = {}
+        count = len(rules)
+        self.busy = np.zeros(count, np.int64)
+        self.next_tick = np.full(count, k.NEVER, np.int64)
+        self.evaluations = np.zeros(count, np.int64)
+        self.events = np.zeros((_EVENTS_AT_ONCE, k.EVENT_COLUMNS), np.int64)
+        self._scratch(0)
+        self._grow(16)
+
+    def _tables(
+        self, rules: Sequence[Rule], clears: Sequence[Any], conditions: Sequence[Any], outputs: Sequence[int]
+    ) -> _RuleTables:
+        clear_rows: list[int] = []
+        at = len(rules)
+        for tree in clears:
+            clear_rows.append(-1 if tree is None else outputs[at])
+            at += tree is not None
+        start, carry = [0], []
+        for condition, clear in zip(conditions, clears, strict=True):
+            trees = [condition] if clear is None else [condition, clear]
+            carry += [self.metrics.index(name) for name in metrics_of(trees)]
+            start.append(len(carry))
+        return _RuleTables(
+            np.array(outputs[: len(rules)], np.int32),
+            np.array(clear_rows, np.int32),
+            np.array(start, np.int32),
+            np.array(carry, np.int32),
+            np.array([rule.on_delay for rule in rules], np.int64),
+            np.array([rule.off_delay for rule in rules], np.int64),
+            np.array([rule.acknowledged_by_hand for rule in rules], np.uint8),
+        )
+
+    # -- devices
+
+    def _grow(self, least: int) -> None:
+        """Room for `least` devices in all state."""
+        if least <= self.capacity:
+            return
+        capacity = max(16, self.capacity)
+        while capacity < least:
+            capacity *= 2
+        metrics, rules = len(self.metrics), len(self.rules)
+        shapes: dict[str, tuple[tuple[int, ...], Any, Any]] = {
+            "held_value": ((metrics,), np.float64, np.nan),
+            "held_quality": ((metrics,), np.uint8, 3),
+            "held_ns": ((metrics,), np.int64, 0),
+            "last": ((3,), np.int64, 0),
+            "phase": ((rules,), np.uint8, k.IDLE),
+            **dict.fromkeys(_BY_RULE[1:], ((rules,), np.int64, 0)),
+            "last_row": ((), np.int32, -1),
+            "inputs": ((len(self.other_columns),), np.float64, np.nan),
+        }
+        for name, (shape, dtype, fill) in shapes.items():
+            grown = np.full((capacity, *shape), fill, dtype)
+            if name in self.state:
+                grown[: self.capacity] = self.state[name]
+            self.state[name] = grown
+        self.capacity = capacity
+
+    def _scratch(self, rows: int) -> None:
+        metrics = len(self.metrics)
+        self.room = rows
+        self.quality = np.zeros((metrics, rows), np.uint8)
+        self.previous = np.zeros(rows, np.int32)
+        self.before_value = np.zeros((rows, metrics))
+        self.before_quality = np.zeros((rows, metrics), np.uint8)
+        self.before = np.zeros((rows, 3), np.int64)
+        self.effective = np.zeros((2, max(1, rows)), np.uint8)
+
+    def _locals(self, device: Int32) -> Int32:
+        """The devices' indices in the product; a device met for the first time gets the next."""
+        if device.size and device.max() >= len(self.local):
+            wider = np.full(max(64, 2 * (int(device.max()) + 1)), -1, np.int32)
+            wider[: len(self.local)] = self.local
+            self.local = wider
+        local = self.local[device]
+        if local.size and local.min() < 0:
+            for slot in dict.fromkeys(device[local < 0].tolist()):
+                self._admit(slot)
+            local = self.local[device]
+        for index in range(self.described, len(self.slots)):
+            slot = self.slots[index]
+            self.state["inputs"][index] = [self._input(column, slot) for column in self.other_columns]
+        self.described = len(self.slots)
+        return local
+
+    def _admit(self, slot: int) -> None:
+        self._grow(len(self.slots) + 1)
+        self.local[slot] = len(self.slots)
+        self.slots.append(slot)
+
+    def _input(self, column: Column, slot: int) -> float:
+        """The value of a parameter or attribute for one device, as a column holds it."""
+        value = self.param(column.name, slot) if column.root == "param" else self.attribute(column.name, slot)
+        if value is None:
+            return math.nan
+        return float(text_code(value)) if isinstance(value, str) else value
+
+    def attribute(self, name: str, slot: int) -> str | None:
+        """A column of devices.csv for a device; None where the cell is empty."""
+        row = self.attributes.get(self.devices.names[slot], {})
+        if row.get(name):
+            return row[name]
+        own = {
+            "device_id": self.devices.names[slot],
+            "productId": self.product.productId,
+            "hub_id": self.devices.hubs[slot],
+        }
+        return own.get(name) or None
+
+    def param(self, name: str, slot: int) -> float | str | None:
+        """A parameter for a device: its column of devices.csv, else the product's default."""
+        default = self.product.params.get(name)
+        cell = self.attributes.get(self.devices.names[slot], {}).get(name, "")
+        if not cell:
+            return float(default) if isinstance(default, int | float) else default
+        return cell if isinstance(default, str) else number_of(cell)
+
+    # -- a batch
+
+    def run(self, batch: ReadingBatch) -> list[Found]:
+        """Evaluate the batch's rows (all are in order and live) and its ticks; what happened, in
+        the order in which it is found."""
+        rows = len(batch)
+        if rows == 0 and (
+            not len(batch.ticks.ns) or not self.busy.any() or batch.ticks.ns[-1] < self.next_tick.min()
+        ):
+            return []
+        if rows > self.room:
+            self._scratch(max(rows, 2 * self.room))
+        local = self._locals(batch.device)
+        columns = self.machine.room(max(rows, 1))
+        state = self.state
+        if "string" in self.types and batch.texts:
+            self.texts.update(batch.texts)
+            if len(self.texts) > _TEXTS_AT_MOST:
+                self._forget_texts(keep=batch.texts)
+        lacking = k.hold(
+            local,
+            batch.ts_ns,
+            batch.ingest_ns,
+            batch.seq,
+            batch.flags,
+            batch.value,
+            batch.quality,
+            self.used,
+            self.product.stale_after,
+            state["held_value"],
+            state["held_quality"],
+            state["held_ns"],
+            state["last"],
+            state["last_row"],
+            columns,
+            self.quality,
+            self.previous,
+            self.before_value,
+            self.before_quality,
+            self.before,
+        )
+        state["last_row"][local] = -1
+        metrics = len(self.metrics)
+        for at in range(len(self.other_columns)):
+            columns[metrics + at, :rows] = state["inputs"][local, at]
+        results = self.machine.run(rows)
+        return self._walk(batch, local, results, lacking)
+
+    def _walk(
+        self, batch: ReadingBatch, local: Int32, results: npt.NDArray[np.uint8], lacking: bool
+    ) -> list[Found]:
+        tables, state = self.tables, self.state
+        resume = np.zeros(4, np.int64)
+        happened: list[npt.NDArray[np.int64]] = []
+        while resume[0] < len(self.rules):
+            count = k.walk(
+                results,
+                self.machine.any_true,
+                lacking,
+                self.quality,
+                tables.carry_start,
+                tables.carry,
+                tables.condition_row,
+                tables.clear_row,
+                tables.on_delay,
+                tables.off_delay,
+                tables.keeps_open,
+                GRACE_NS,
+                local,
+                batch.ts_ns,
+                batch.ingest_ns,
+                batch.flags,
+                batch.ticks.row,
+                batch.ticks.ns,
+                len(self.slots),
+                state["phase"],
+                state["since"],
+                state["onset"],
+                state["due"],
+                state["paused"],
+                state["due_tick"],
+                self.busy,
+                self.next_tick,
+                self.evaluations,
+                self.effective,
+                self.events,
+                resume,
+            )
+            if count:
+                happened.append(self.events[:count].copy())
+        if not happened:
+            return []
+        return [self._found(line, batch, local) for line in self._in_order(np.concatenate(happened), batch)]
+
+    def _in_order(self, lines: npt.NDArray[np.int64], batch: ReadingBatch) -> list[list[int]]:
+        """By place in the batch; at a tick by the second in which the delay ends, then due time,
+        device, rule; at a row first the delays found over, then the reading's own."""
+        by = lines[:, k.EVENT_BY]
+        tick = by == k.BY_TICK
+        second = np.where(tick, -(-lines[:, k.EVENT_TICK] // SECOND), 0)
+        due = np.where(by == k.AT_ROW, 0, lines[:, k.EVENT_TIME])
+        slot = np.array(self.slots, np.int64)[lines[:, k.EVENT_DEVICE]]
+        order = np.lexsort((lines[:, k.EVENT_RULE], slot, due, second, by, lines[:, k.EVENT_ROW]))
+        listed: list[list[int]] = lines[order].tolist()
+        return listed
+
+    def _found(self, line: list[int], batch: ReadingBatch, local: Int32) -> Found:
+        kind, rule, device, time_ns, onset, earlier, row, by, _ = line
+        reading = row
+        if by == k.BY_ROW:
+            reading = int(self.previous[row])
+        elif by == k.BY_TICK:
+            earlier_rows = np.nonzero(local[:row] == device)[0]
+            if len(earlier_rows):
+                reading = int(earlier_rows[-1])
+            else:
+                later = np.nonzero(local[row:] == device)[0]
+                reading = int(self.previous[row + int(later[0])]) if len(later) else -1 - len(batch)
+        if reading >= 0:
+            values = self.machine.columns[: len(self.metrics), reading].copy()
+            qualities = self.quality[:, reading] & np.uint8(0x7F)
+            ingest, position = int(batch.ingest_ns[reading]), int(batch.seq[reading]) >> 16
+        elif reading == -1 - len(batch):
+            values, qualities = self._held(device)
+            ingest, position = int(self.state["last"][device, 1]), int(self.state["last"][device, 2])
+        else:
+            at = -1 - reading
+            values, qualities = self.before_value[at].copy(), self.before_quality[at].copy()
+            ingest, position = int(self.before[at, 1]), int(self.before[at, 2])
+        return Found(
+            rule, kind, self.slots[device], time_ns, onset, earlier, values, qualities, ingest, position
+        )
+
+    def _held(self, device: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]:
+        """What a device's last reading left, as its `before` row would say it."""
+        state, limit = self.state, self.product.stale_after
+        qualities = state["held_quality"][device].copy()
+        values = state["held_value"][device].copy()
+        if limit:
+            stale = (state["last"][device, 0] - state["held_ns"][device] > limit) & (qualities < BAD)
+            qualities[stale] = 3
+            values[stale] = np.nan
+        return values, qualities
+
+    # -- what an event shows
+
+    def plain(self, metric: int, value: float) -> float | int | bool | str | None:
+        """A value as JSON says it."""
+        if math.isnan(value):
+            return None
+        kind = self.types[metric]
+        if kind == "string":
+            return self.texts.get(int(value))
+        if kind == "boolean":
+            return value != 0.0
+        return int(value) if kind == "integer" else float(value)
+
+    def shown(self, found: Found) -> tuple[dict[str, Any], str]:
+        """The metrics of the rule's condition with their values, and the worst quality of them."""
+        used = self.evidence_of[found.rule]
+        values = {self.metrics[j]: self.plain(j, float(found.values[j])) for j in used}
+        return values, QUALITY_NAMES[max(int(found.qualities[j]) for j in used)]
+
+    # -- state
+
+    def _forget_texts(self, keep: Mapping[int, str]) -> None:
+        """Drop texts that no device holds any more."""
+        held = self.state["held_value"][: len(self.slots), [kind == "string" for kind in self.types]]
+        codes = {int(code) for code in held[~np.isnan(held)]} | set(keep)
+        self.texts = {code: text for code, text in self.texts.items() if code in codes}
+
+    def export(self) -> dict[str, Any]:
+        """What a snapshot holds."""
+        count = len(self.slots)
+        self._forget_texts(keep={})
+        return {
+            "rules": [rule_key(rule, self.product) for rule in self.rules],
+            "metrics": list(self.metrics),
+            "types": list(self.types),
+            "slots": np.array(self.slots, np.int64),
+            "texts": self.texts,
+            "state": {name: self.state[name][:count] for name in (*_BY_DEVICE, *_BY_RULE)},
+            "evaluations": self.evaluations,
+        }
+
+    def load(self, kept: Mapping[str, Any]) -> None:
+        """Take over what `export` gave, of rules and metrics that are unchanged; the rest begins
+        anew."""
+        slots = [int(slot) for slot in kept["slots"]]
+        if slots:
+            self.local = np.full(max(64, 2 * (max(slots) + 1)), -1, np.int32)
+        self.slots = []
+        for slot in slots:
+            self._admit(slot)
+        count = len(slots)
+        arrays = kept["state"]
+        self.state["last"][:count] = arrays["last"]
+        for j, name in enumerate(self.metrics):
+            if name in kept["metrics"]:
+                then = kept["metrics"].index(name)
+                if kept["types"][then] == self.types[j]:
+                    for array in ("held_value", "held_quality", "held_ns"):
+                        self.state[array][:count, j] = arrays[array][:, then]
+        self.texts = {int(code): text for code, text in kept["texts"].items()}
+        for at, rule in enumerate(self.rules):
+            key = rule_key(rule, self.product)
+            if key in kept["rules"]:
+                then = kept["rules"].index(key)
+                for array in _BY_RULE:
+                    self.state[array][:count, at] = arrays[array][:, then]
+                self.evaluations[at] = kept["evaluations"][then]
+        running = self.state["phase"][:count]
+        self.busy[:] = ((running & 3) != k.IDLE).sum(axis=0)
+        waiting = ((running & 1) == 1) & ((running & k.PAUSED) == 0)
+        self.next_tick[:] = np.where(waiting, self.state["due_tick"][:count], k.NEVER).min(
+            axis=0, initial=k.NEVER
+        )
+
+    def newest(self) -> Iterable[tuple[str, int]]:
+        """Each device's name and the position of its last in-order reading."""
+        for index, slot in enumerate(self.slots[: self.described]):
+            yield self.devices.names[slot], int(self.state["last"][index, 2])
+
+
+def rule_key(rule: Rule, product: RuleProduct) -> str:
+    """What must be equal for a rule's state to be kept over a change of the plant: its text and
+    the types of the metrics that it uses."""
+    trees = [parse(text) for text in (rule.condition, rule.clear_condition) if text is not None]
+    used = ",".join(f"{name}:{product.metrics.get(name)}" for name in metrics_of(trees))
+    return f"{rule.ruleId}\x1f{rule.version}\x1f{used}"
