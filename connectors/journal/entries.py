@@ -171,9 +171,9 @@ def split(frames: Sequence[Frame]) -> list[Sequence[Frame]]:
     return runs
 
 
-def check_frames(body: bytes | bytearray) -> int:
+def check_frames(body: bytes | bytearray, known: Addresses) -> int:
     """The number of frames of a packed entry that came over a socket; raises ValueError where any
-    size or index in it does not hold."""
+    size, index or address in it does not hold: what this lets pass, `merge` takes."""
     if len(body) < _ARRAYS_AT:
         raise ValueError("cut short")
     version, kind, _, count, _, _ = _HEADER.unpack_from(body)
@@ -192,7 +192,13 @@ def check_frames(body: bytes | bytearray) -> int:
         raise ValueError("lengths do not add up")
     if int(where.max()) >= addresses:
         raise ValueError("an address is missing")
+    start = _ARRAYS_AT + 9 * count
+    for blob in known.table(bytes(body[start : start + table]), addresses):
+        known.address(blob)
     return int(count)
+
+
+_Packed = tuple[str, str, int, tuple[tuple[str, str], ...]]
 
 
 class Addresses:
@@ -220,11 +226,14 @@ class Addresses:
         return blobs
 
     def address(self, packed: bytes) -> Address:
-        """One address; the same object every time."""
+        """One address; the same object every time. Raises ValueError for one that is none."""
         known = self._known.get(packed)
         if known is None:
-            source, topic, port, headers = msgspec.msgpack.decode(packed)
-            known = Address(source, topic, port, tuple((name, value) for name, value in headers))
+            try:
+                source, topic, port, headers = msgspec.msgpack.decode(packed, type=_Packed)
+            except msgspec.MsgspecError as error:
+                raise ValueError(f"not an address: {error}") from error
+            known = Address(source, topic, port, headers)
             if len(self._known) >= self._cap:
                 self._known.clear()
             self._known[packed] = known

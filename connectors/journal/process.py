@@ -93,6 +93,7 @@ class JournalServer:
         self._queue: list[tuple[_Peer | None, Append]] = []
         self._work = asyncio.Event()
         self._peers: set[_Peer] = set()
+        self._addresses = entries.Addresses()
         self._durable = 0
         self._stopping = False
         self._state = "starting"
@@ -306,7 +307,7 @@ class JournalServer:
             raise _Refused("its session has another connection")
         if kind in (wire.APPEND, wire.CONTROL):
             try:
-                append = _append(peer.session, kind, number, body)
+                append = _append(peer.session, kind, number, body, self._addresses)
             except (ValueError, msgspec.DecodeError) as error:
                 raise _Refused(f"append {number}: {error}") from error
             if number > peer.expected:  # one before it was refused
@@ -340,7 +341,7 @@ async def _read(reader: asyncio.StreamReader) -> tuple[int, int, bytes]:
     return kind, number, await reader.readexactly(size) if size else b""
 
 
-def _append(session: bytes, kind: int, number: int, body: bytes) -> Append:
+def _append(session: bytes, kind: int, number: int, body: bytes, addresses: entries.Addresses) -> Append:
     """A client's append, checked."""
     if number < 1:
         raise ValueError("sequence below 1")
@@ -348,7 +349,7 @@ def _append(session: bytes, kind: int, number: int, body: bytes) -> Append:
         (size,) = wire.KEY_SIZE.unpack_from(body) if len(body) >= wire.KEY_SIZE.size else (0xFFFF,)
         start = wire.KEY_SIZE.size + size
         packed = bytearray(memoryview(body)[start:])
-        entries.check_frames(packed)
+        entries.check_frames(packed, addresses)
         return Append(session, number, packed, body[wire.KEY_SIZE.size : start])
     name, data = msgspec.msgpack.decode(body, type=tuple[str, dict[str, Any]])
     bundle = None

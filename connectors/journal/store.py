@@ -3,7 +3,7 @@
 Sub-databases, keys big endian so that they sort:
 
     entries    entry number u64 -> entry (connectors.journal.entries)
-    meta       "state" -> next entry, next position, clock ms, last tick ms
+    meta       "state" -> next entry, next position, clock ms, last tick ms; "trimmed" -> entry
     plants     entry number u64 -> sha256 of the plant applied there; outlives trimming
     bundles    sha256 -> MessagePack {path: bytes}; outlives trimming
     sessions   session -> last sequence, clock ms, and where its last appends went
@@ -97,6 +97,7 @@ class JournalStore:
             last = txn.get(KEY.pack(self.next_entry - 1), db=self._db[b"entries"])
         self.stopped_cleanly = state is None or (last is not None and _is_stopped(last))
         self.clock = clock or JournalClock(last_ms)
+        self.full = False  # an append was refused, and nothing has been trimmed or taken since
         self.trimmed_to = 0
         self.totals = {"appends": 0, "frames": 0, "commits": 0, "refused": 0, "ticks": 0}
         self.commit_seconds: deque[float] = deque(maxlen=1024)
@@ -117,8 +118,10 @@ class JournalStore:
                 places = [batch.append(append) for append in appends]
                 batch.finish()
         except (lmdb.MapFullError, lmdb.DiskError) as error:
-            log.warning("the journal is full: %s", error)
+            if not self.full:
+                log.warning("the journal is full: %s", error)
             self.totals["refused"] += len(appends)
+            self.full = True
             return [None] * len(appends)
         except lmdb.Error as error:
             raise JournalError(f"cannot write the journal: {error}") from error
@@ -152,11 +155,16 @@ class JournalStore:
                         more = True
                         break
                     size += len(cursor.value())
-                    found = cursor.delete()
+                    found = cursor.delete() and bool(cursor.key())  # true at the end as well
                     count += 1
                     self.trimmed_to = number
                 cursor.close()
                 self.used_bytes = self._used(txn)
+            if count and not more:
+                # LMDB uses freed pages again only when a later transaction has been committed
+                with self._env.begin(write=True) as txn:
+                    txn.put(b"trimmed", KEY.pack(self.trimmed_to), db=self._db[b"meta"])
+            self.full = self.full and not count
         except lmdb.Error as error:
             raise JournalError(f"cannot trim the journal: {error}") from error
         return more
@@ -175,7 +183,7 @@ class JournalStore:
                 old = msgspec.msgpack.decode(cursor.value())[1] < before
                 if old:
                     self._sessions.pop(cursor.key(), None)
-                found = cursor.delete() if old else cursor.next()
+                found = (cursor.delete() and bool(cursor.key())) if old else cursor.next()
             cursor.close()
 
     def metrics(self) -> dict[str, float]:
@@ -188,7 +196,7 @@ class JournalStore:
         return {
             "journal_bytes": self.used_bytes,
             "journal_map_bytes": self.map_bytes,
-            "journal_full": float(self.used_bytes >= self.map_bytes * REFUSE_AT),
+            "journal_full": float(self.full),
             "journal_oldest_entry": oldest,
             "journal_last_entry": self.next_entry - 1,
             "journal_next_position": self.next_position,
@@ -293,6 +301,7 @@ class _Transaction:
         store = self.store
         store.next_entry, store.next_position = self.entry, self.position
         store.last_tick_ms, store.used_bytes = self.tick_ms, self.used
+        store.full = self.refusing or (store.full and not self.counted["appends"])
         store._sessions.update(self.sessions)
         for name, count in self.counted.items():
             store.totals[name] += count

@@ -1,0 +1,59 @@
+"""Runs the journal process for tests."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+from connectors.errors import JournalError
+from connectors.journal.blocking import BlockingJournalClient
+
+ROOT = Path(__file__).parents[2]
+
+
+class RunningJournal:
+    """A journal process over a data directory; `with` stops it cleanly."""
+
+    def __init__(self, data: Path, max_bytes: int = 1 << 30) -> None:
+        self.data = data
+        self.max_bytes = max_bytes
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "connectors.journal.process", str(self.data)]
+        self.process = subprocess.Popen(
+            [*command, "--max-bytes", str(self.max_bytes)], cwd=ROOT, stderr=subprocess.DEVNULL
+        )
+        self.client().close()
+
+    def client(self, source: str = "cli") -> BlockingJournalClient:
+        """A client, as soon as the process answers."""
+        until = time.monotonic() + 60
+        while True:
+            try:
+                return BlockingJournalClient(self.data, source)
+            except JournalError:
+                if time.monotonic() > until or self.process.poll() is not None:
+                    raise
+                time.sleep(0.02)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(30)
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(60)
+
+    def __enter__(self) -> RunningJournal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.stop()
