@@ -21,6 +21,7 @@ MAX_DEPTH = 40
 
 _INTEGER = re.compile(r"[-+]?[0-9]+\Z")
 _HEX = re.compile(r"0x[0-9a-fA-F]+\Z")
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it was built in
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 
 
@@ -52,7 +53,7 @@ class Problem(NamedTuple):
 class Node:
     """A YAML value with its place. `value` is dict[str, Node], list[Node], or a scalar
     (str, int, float, bool, None). `keys` holds, for a mapping, the place of each key.
-    `quoted` tells a quoted scalar; `raw` is a scalar's text as written."""
+    `quoted` tells a quoted scalar; `raw` is a scalar's text as written (`${...}` included)."""
 
     value: Any
     file: str
@@ -61,6 +62,7 @@ class Node:
     path: str
     raw: str = ""
     quoted: bool = False
+    masked: bool = False  # `value` holds a resolved `${...}`; only `raw`, the reference, may be shown
     keys: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
@@ -110,9 +112,7 @@ class Problems:
         """A problem at characters start..stop (from 0) of a scalar node that holds an expression."""
         column = node.column + start + (1 if node.quoted else 0)
         source = str(node.value).splitlines()[0] if str(node.value) else ""
-        self.found.append(
-            Problem(node.file, node.line, column, path or node.path, text, source, start, stop)
-        )
+        self.found.append(Problem(node.file, node.line, column, path or node.path, text, source, start, stop))
 
     @staticmethod
     def _at(node: Node, text: str, key: str | None, path: str | None) -> Problem:
@@ -193,7 +193,7 @@ def load_yaml(text: str, file: str, problems: Problems) -> list[Node]:
 
 
 def _documents(text: str, file: str) -> Iterator[Node]:
-    events = yaml.parse(text, Loader=yaml.SafeLoader)
+    events = yaml.parse(text, Loader=_LOADER)
     for event in events:
         if isinstance(event, yaml.DocumentStartEvent):
             yield _node(next(events), events, file, "", 0)
@@ -211,7 +211,7 @@ def _node(event: Any, events: Iterator[Any], file: str, path: str, depth: int) -
         raise _Refused(mark, f"nested deeper than {MAX_DEPTH} levels")
     node = Node(None, file, mark.line + 1, mark.column + 1, path)
     if isinstance(event, yaml.ScalarEvent):
-        node.raw, node.quoted = event.value, event.style is not None
+        node.raw, node.quoted = event.value, bool(event.style)
         node.value = scalar(event.value, node.quoted)
     elif isinstance(event, yaml.SequenceStartEvent):
         node.value = []
@@ -234,6 +234,6 @@ def _key(event: Any) -> str:
         raise _Refused(event.start_mark, "a key must be a plain text")
     if event.anchor or event.tag:
         raise _Refused(event.start_mark, "anchors and tags are not allowed on a key")
-    if event.value == "<<" and event.style is None:
+    if event.value == "<<" and not event.style:
         raise _Refused(event.start_mark, "merges ('<<') are not allowed; write the keys out")
     return str(event.value)

@@ -15,12 +15,20 @@ HOUR: Final = 60 * MINUTE
 DAY: Final = 24 * HOUR
 
 Duration = Annotated[
-    int, Meta(extra={"kind": "duration"}, extra_json_schema={"type": "string", "pattern": r"^\d+(\.\d+)?(ms|s|m|h|d)$"})
+    int,
+    Meta(
+        extra={"kind": "duration"},
+        extra_json_schema={"type": "string", "pattern": r"^\d+(\.\d+)?(ms|s|m|h|d)$"},
+    ),
 ]
 """Nanoseconds; written `500ms 10s 5m 1h 30d`."""
 
 Size = Annotated[
-    int, Meta(extra={"kind": "size"}, extra_json_schema={"type": "string", "pattern": r"^\d+(\.\d+)?(B|KB|MB|GB|TB)$"})
+    int,
+    Meta(
+        extra={"kind": "size"},
+        extra_json_schema={"type": "string", "pattern": r"^\d+(\.\d+)?(B|KB|MB|GB|TB)$"},
+    ),
 ]
 """Bytes; written `64KB 4GB` (powers of 1000)."""
 
