@@ -43,7 +43,9 @@ CATCH_UP_S = 60.0
 @click.command()
 @click.option("--kill", is_flag=True, help="kill the flow with SIGKILL, then count what was lost and doubled")
 @click.option("--seconds", type=float, help="stop by itself after so long")
-@click.option("--data", type=click.Path(path_type=Path), help="keep the data here (default: a new folder, removed)")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="keep the data here (default: a new folder, removed)"
+)
 def demo(kill: bool, seconds: float | None, data: Path | None) -> None:
     """Run the example press line; Ctrl-C stops."""
     console = Console(stderr=True)

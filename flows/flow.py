@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from bytewax.dataflow import Dataflow
-
 from bytewax.testing import cluster_main
 
 from connectors.errors import PenstockError

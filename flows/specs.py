@@ -1,0 +1,130 @@
+"""What each stage is built from: the plant, cut into the specs that the rooms understand."""
+
+from __future__ import annotations
+
+from connectors.files.config import FilesConfig
+from connectors.journal.columns import TelemetrySpec
+from flows.plant_file import Plant, Product, SourceConfig
+from operators.contract.spec import ProductContract
+from operators.decode.spec import (
+    DecodeLimits,
+    DecodePlan,
+    MasterDevice,
+    ProductDecode,
+    RoutingSpec,
+    SourceSpec,
+)
+from operators.state.spec import ProductState
+from operators.windows.spec import ProductWindows
+from rules.spec import RuleProduct, RulesSpec
+
+STALE_TIMES = 3  # a held value is unknown after so many times `expected_every` (FORMATS section 3)
+
+
+def decode(plant: Plant) -> DecodePlan:
+    """Products' layouts, sources' addresses, and which device is of which product."""
+    devices = {
+        name: MasterDevice(row["productId"], row.get("hub_id", ""), row.get("status") or "in_service")
+        for name, row in plant.master.devices.items()
+    }
+    return DecodePlan(
+        products={name: _product_decode(plant, product) for name, product in plant.products.items()},
+        routing=RoutingSpec(
+            sources=tuple(_source(name, config) for name, config in plant.sources.items()),
+            devices=devices,
+            unknown=plant.devices.unknown,
+        ),
+        limits=DecodeLimits(plant.limits.devices, plant.limits.frame, plant.limits.depth),
+    )
+
+
+def _product_decode(plant: Plant, product: Product) -> ProductDecode:
+    return ProductDecode(
+        productId=product.productId,
+        decode=product.decode,
+        metrics=_metrics(product),
+        topics=tuple(product.topics),
+        params=_numeric(product),
+        device_params=_device_params(plant, product),
+    )
+
+
+def _metrics(product: Product) -> tuple[tuple[str, str], ...]:
+    return tuple((metric.name, metric.type) for metric in product.metrics.values())
+
+
+def _numeric(product: Product) -> dict[str, float]:
+    return {name: float(value) for name, value in product.params.items() if not isinstance(value, str)}
+
+
+def _device_params(plant: Plant, product: Product) -> dict[str, dict[str, float]]:
+    """device_id -> what columns of devices.csv put over the product's parameters."""
+    found: dict[str, dict[str, float]] = {}
+    for name, row in plant.master.devices.items():
+        if row["productId"] == product.productId:
+            own = {key: float(row[key]) for key in _numeric(product) if row.get(key)}
+            if own:
+                found[name] = own
+    return found
+
+
+def _source(name: str, config: SourceConfig) -> SourceSpec:
+    files = isinstance(config, FilesConfig)
+    live = isinstance(config, FilesConfig) and config.live
+    return SourceSpec(
+        name=name,
+        kind=type(config).__struct_config__.tag,
+        device=config.device,
+        topic=config.topic,
+        product=config.product,
+        live=live,
+        historical=files and not live,
+    )
+
+
+def contract(plant: Plant) -> dict[str, ProductContract]:
+    """Each product's checks."""
+    retired = frozenset(name for name, row in plant.master.devices.items() if row.get("status") == "retired")
+    return {
+        name: ProductContract(product.metrics, product.contract, product.live_within, retired)
+        for name, product in plant.products.items()
+    }
+
+
+def rules(plant: Plant) -> RulesSpec:
+    """The rules, and what their conditions may name."""
+    return RulesSpec(
+        plant=plant.name,
+        products={
+            name: RuleProduct(
+                productId=name,
+                metrics=dict(_metrics(product)),
+                params=product.params,
+                stale_after=STALE_TIMES * (product.expected_every or 0),
+            )
+            for name, product in plant.products.items()
+        },
+        rules=plant.rules,
+        attributes=plant.master.devices,
+    )
+
+
+def windows(plant: Plant) -> dict[str, ProductWindows]:
+    """Each product's windows."""
+    return {
+        name: ProductWindows(product.metrics, tuple(product.windows))
+        for name, product in plant.products.items()
+    }
+
+
+def state(plant: Plant) -> dict[str, ProductState]:
+    """What is kept of each product's devices."""
+    return {
+        name: ProductState(product.metrics, tuple(product.windows), product.aas)
+        for name, product in plant.products.items()
+    }
+
+
+def telemetry(plant: Plant) -> dict[str, TelemetrySpec]:
+    """What the output log writes of each product's readings."""
+    return {name: TelemetrySpec(name, _metrics(product)) for name, product in plant.products.items()}

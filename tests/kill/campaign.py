@@ -1,0 +1,156 @@
+"""Kill campaigns: a plant over real sockets whose processes are killed with SIGKILL at random moments.
+
+`python -m tests.kill.campaign --kills 200 --seed 7` runs a long one; the test suite runs a short
+one. Devices go on sending all the while. At the end the plant's alarms, historian rows and newest
+values are compared with an undisturbed replay of the recording of its journal, and the journal
+with what devices were told is safe.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flows.broker import Broker, free_port, start_broker
+from flows.folder import open_plant
+from flows.undisturbed import Differences, differences
+from flows.views import Views
+
+PLANT = Path(__file__).resolve().parent / "plant"
+VICTIMS = (
+    "flow",
+    "journal",
+    "historian",
+    "drainer-historian",
+    "drainer-alarms-file",
+    "receiver-line1",
+    "receiver-press",
+)
+PAUSE_S = (0.2, 2.0)
+
+
+@dataclass
+class Campaign:
+    """One plant under fire."""
+
+    folder: Path  # a new folder for everything
+    kills: int
+    seed: int
+    victims: tuple[str, ...] = VICTIMS
+    say: Callable[[str], None] = print
+    killed: dict[str, int] = field(default_factory=dict)
+
+    def run(self) -> Differences:
+        """Start, kill, drain, compare. Raises AssertionError where a process does not come back."""
+        self.data = self.folder / "data"
+        for name in ("MQTT_PORT", "TCP_PORT", "HISTORIAN_PORT", "SERVER_PORT"):
+            os.environ[name] = str(free_port())
+        self.folder.mkdir(parents=True, exist_ok=True)
+        broker = start_broker(self.folder / "broker", int(os.environ["MQTT_PORT"]))
+        children: list[subprocess.Popen[bytes]] = []
+        try:
+            return self._run(broker, children)
+        finally:
+            for child in reversed(children):
+                if child.poll() is None:
+                    child.terminate()
+                    child.wait(60)
+            broker.stop()
+
+    def _run(self, broker: Broker, children: list[subprocess.Popen[bytes]]) -> Differences:
+        plant = self._start(children, "run", str(PLANT), "--data", str(self.data))
+        self._until("the journal to begin", lambda: (self.data / "journal" / "data.mdb").exists())
+        recording = self.folder / "recording.jsonl"
+        capture = self._start(
+            children,
+            "capture",
+            str(PLANT),
+            "--data",
+            str(self.data),
+            "--from-start",
+            "--output",
+            str(recording),
+        )
+        self._until("all to run", lambda: all(self._pid(name) for name in self.victims))
+        devices = self._start(children, "simulate", str(PLANT), "--rate", "20", "--data", str(self.data))
+        draw = random.Random(self.seed)
+        for number in range(self.kills):
+            time.sleep(draw.uniform(*PAUSE_S))
+            victim = draw.choice(self.victims)
+            self._until(f"{victim} to run", lambda name=victim: self._pid(name) is not None)
+            pid = self._pid(victim)
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            self.killed[victim] = self.killed.get(victim, 0) + 1
+            self.say(f"kill {number + 1}: {victim} (pid {pid})")
+        time.sleep(2.0)
+        devices.terminate()
+        devices.wait(60)
+        told = json.loads((self.data / "run" / "simulator.json").read_bytes())
+        views = Views(self.data)
+        self._until("everything to drain", views.drained, 120)
+        time.sleep(1.5)  # one more tick, so that the recording ends behind the last result
+        self._until("everything to drain", views.drained, 120)
+        capture.terminate()
+        capture.wait(60)
+        journaled = sum(b'"ingest_ts"' in line for line in recording.open("rb"))
+        self.say(
+            f"devices sent {told['sent']}, were told {told['acknowledged']} are safe; journaled {journaled}"
+        )
+        assert journaled >= told["acknowledged"], "the journal misses frames that were acknowledged"
+        assert told["acknowledged"] > 0
+        found = differences(open_plant(PLANT), self.data, recording)
+        plant.terminate()
+        plant.wait(60)
+        return found
+
+    def _start(self, children: list[subprocess.Popen[bytes]], *arguments: str) -> subprocess.Popen[bytes]:
+        log = (self.folder / f"{arguments[0]}.log").open("ab")
+        child = subprocess.Popen([sys.executable, "-m", "flows.cli", *arguments], stdout=log, stderr=log)
+        log.close()
+        children.append(child)
+        return child
+
+    def _pid(self, name: str) -> int | None:
+        try:
+            status: dict[str, Any] = json.loads((self.data / "run" / "supervisor.json").read_bytes())
+            pid = status["components"][name]["pid"]
+            if pid is not None:
+                os.kill(pid, 0)
+            return None if pid is None else int(pid)
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def _until(self, what: str, holds: Callable[[], bool], seconds: float = 60.0) -> None:
+        until = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < until, f"waited {seconds:.0f} s for {what}"
+            time.sleep(0.05)
+
+
+@click.command()
+@click.option("--kills", type=int, default=200, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--folder", type=click.Path(path_type=Path), required=True, help="a new folder for everything")
+def main(kills: int, seed: int, folder: Path) -> None:
+    """Run a kill campaign; exit code 1 when anything was lost, doubled or invented."""
+    campaign = Campaign(folder, kills, seed)
+    found = campaign.run()
+    for line in found.lines():
+        click.echo(line)
+    sys.exit(0 if found.clean else 1)
+
+
+if __name__ == "__main__":
+    main()
