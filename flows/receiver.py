@@ -24,7 +24,6 @@ from connectors.errors import ConfigError, PenstockError
 from connectors.files.config import FilesConfig
 from connectors.files.source import FilesReceiver
 from connectors.journal.client import JournalClient
-from connectors.journal.wire import socket_path
 from connectors.mqtt.config import MqttConfig
 from connectors.mqtt.source import MqttReceiver
 from connectors.source import Appender, Receiver
@@ -109,7 +108,7 @@ async def receive(receiver: Receiver, appender: Appender) -> None:
 
 
 async def _run(receiver: Receiver, data: Path, name: str) -> None:
-    client = JournalClient(socket_path(data), name)
+    client = JournalClient(data, name)
     client.start()
     try:
         await receive(receiver, client)
