@@ -10,8 +10,6 @@ from operators.document import Node, Problems, nearest
 from operators.expression.grammar import parse
 from operators.expression.tree import Call, Expr, ExpressionError, Name, is_temporal, walk
 
-FRAME_NAMES = ("port", "length")
-
 
 class Derived(NamedTuple):
     """One line of `derive:`; `name` is a metric or an internal `_x`."""
@@ -30,7 +28,7 @@ def parse_derive(
     """The lines of a `derive:` mapping, in the order of the file; a later one sees earlier ones.
 
     internals: the `_x` columns that decoding gives. A name may be a declared metric, an internal,
-    `param.x` of a numeric parameter, `frame.port` or `frame.length`; nothing looks at the past.
+    or `param.x` of a numeric parameter; nothing looks at the past.
     """
     if node is None or node.value is None:
         return ()
@@ -73,8 +71,5 @@ def _wrong(
         elif part.root == "param":
             if not isinstance(params.get(name), int | float):
                 yield part.start, part.stop, f"no numeric parameter '{name}'{nearest(name, params)}"
-        elif part.root == "frame":
-            if name not in FRAME_NAMES:
-                yield part.start, part.stop, f"no 'frame.{name}'; frame.port or frame.length"
         else:
             yield part.start, part.stop, f"'{part.root}.' has no place in derive"

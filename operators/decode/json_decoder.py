@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from operators.batch import GOOD, Float64, FrameBatch, Int32, Int64
 from operators.decode import json_kernels as k
 from operators.decode.columns import Decoded
+from operators.decode.derive import Deriving
 from operators.decode.json_spec import JsonSpec, Path, path_table, path_text
 from operators.rejects import Reason
 from operators.text import text_code
@@ -18,6 +20,9 @@ from operators.text import text_code
 LARGEST_SCRATCH: Final = 4096  # bytes of a member's name with escapes that can still be a known one
 NO_STATUS: Final = 0
 _UNIT_NS: Final = {k.UNIT_S: 10**9, k.UNIT_MS: 10**6, k.UNIT_US: 10**3, k.UNIT_NS: 1}
+
+
+_powers = lru_cache(maxsize=1)(k.power_table)
 
 
 class Walked:
@@ -48,7 +53,7 @@ class JsonWalker:
         self.table = path_table(spec, metrics, device)
         self.columns = len(metrics) + len(spec.internals)
         self.depth = depth
-        self._powers, self._tens = k.power_table()
+        self._powers, self._tens = _powers()
         self._words = k.WORDS.copy()
         self._events: Int64 = np.empty((k.EVENTS, 5), np.int64)
         self._counters = np.zeros(3, np.int64)
@@ -70,7 +75,7 @@ class JsonWalker:
         unknown = np.zeros((k.UNKNOWN + 1, 6), np.int64)
         counters, table = self._counters, self.table
         counters[k.N_UNKNOWN] = 0
-        payload = frames.payload if len(frames.payload) else np.zeros(1, np.uint8)
+        payload = frames.payload if frames.payload.flags.writeable else frames.payload.copy()
         pending: list[Int64] = []
         done = 0
         while done < len(rows):
@@ -211,7 +216,8 @@ class JsonDecoder:
     ) -> None:
         self.spec = spec
         self.metrics = metrics
-        self.param_names: tuple[str, ...] = ()
+        self.deriving = Deriving(metrics, spec.internals, spec.derive)
+        self.param_names = self.deriving.param_names
         self.walker = JsonWalker(spec, metrics, device, depth)
 
     def decode(self, frames: FrameBatch, rows: Int64, params: Float64) -> Decoded:
@@ -227,6 +233,8 @@ class JsonDecoder:
             frame, ts_ns, time_source = frame[keep], ts_ns[keep], time_source[keep]
             value = np.ascontiguousarray(value[:, keep])
             quality = np.ascontiguousarray(quality[:, keep])
+            params = np.ascontiguousarray(params[:, keep])
+        value, quality = self.deriving.run(value, quality, params, found.texts)
         return Decoded(
             frame=frame,
             index=np.zeros(len(frame), np.int32),
@@ -241,3 +249,22 @@ class JsonDecoder:
             unknown=found.unknown,
             unknown_frame=found.unknown_frame,
         )
+
+
+def device_names(
+    decoder: JsonDecoder, frames: FrameBatch, rows: Int64
+) -> tuple[Int32, Int64, dict[int, str], dict[int, str]]:
+    """(status, place, detail, device) of the frames at `rows`, by a decoder made with `device`. A
+    number stands as it is written; null, booleans, objects and arrays are no name."""
+    found = decoder.walker.walk(frames, rows)
+    details(found)
+    names: dict[int, str] = {}
+    cache: dict[bytes, str] = {}
+    for at in np.flatnonzero((found.status == NO_STATUS) & (found.spans[0, :, 0] >= 0)).tolist():
+        start, stop, kind = found.spans[0, at].tolist()
+        raw = frames.payload[start:stop].tobytes()
+        name = cache.get(raw)
+        if name is None or kind == k.SPAN_ESCAPED:
+            name = cache[raw] = _text(raw, kind == k.SPAN_ESCAPED)
+        names[at] = name
+    return found.status, found.place, found.detail, names

@@ -32,7 +32,10 @@ NODE_WIDTH: Final = 10
 METRIC, TIME, SPAN = range(3)  # argument: column | 0 device, 1 hub | 0 device's name, 1 binary
 
 # what a column takes
-NUMBER, INTEGER, BOOLEAN, STRING, ANY = range(5)
+NUMBER, INTEGER, BOOLEAN, STRING, ANY = range(5)  # ANY: numbers, and booleans as 0 and 1
+
+# what a span is
+SPAN_SCALAR, SPAN_TEXT, SPAN_ESCAPED = range(3)
 
 # units of a time given as a number
 UNIT_AUTO, UNIT_S, UNIT_MS, UNIT_US, UNIT_NS = range(5)
@@ -607,7 +610,7 @@ def walk(
     has room for one frame's values times that. column_type uint8[C]; time_unit uint8[2].
     Out: value float64[C, R] (to be given as NaN), quality uint8[C, R] (as ABSENT); times int64[2, R]
     and time_state uint8[2, R] (as TIME_NONE), time_place int64[2, R]; spans int64[2, R, 3] first
-    byte (as -1), byte after the last, 1 = text | 2 = text with escapes | 0 = other scalar;
+    byte (as -1), byte after the last, SPAN_*;
     status int32[R] (as 0), place int64[R] (as -1), why uint8[R] into WHY;
     unknown_frame uint8[R] (as 0). counters int64[3]; seen int64[SEEN] (as -1) texts already told;
     stamps int64[K] (as 0 once); stack int64[depth_limit + 2, 3]; scratch uint8[S] for names.
@@ -814,7 +817,7 @@ def walk(
                             if number != number:
                                 _event(events, counters, OVERFLOW, row, 0, at, p)
                             spans[argument, row, 0], spans[argument, row, 1] = at, p
-                            spans[argument, row, 2] = 0
+                            spans[argument, row, 2] = SPAN_SCALAR
             elif c == 34:
                 p += 1
                 stop, escaped, wrong = _scan_text(payload, p, end)
@@ -824,7 +827,7 @@ def walk(
                 for a in range(act, act_end):
                     argument = np.int64(actions[a, 1])
                     if actions[a, 0] == METRIC:
-                        if column_type[argument] != STRING and column_type[argument] != ANY:
+                        if column_type[argument] != STRING:
                             quality[argument, row] = TYPE_BREACH
                         elif escaped:
                             quality[argument, row] = SLOW
@@ -843,7 +846,7 @@ def walk(
                         time_place[argument, row] = at - start
                     else:
                         spans[argument, row, 0], spans[argument, row, 1] = p, stop
-                        spans[argument, row, 2] = 1 + escaped
+                        spans[argument, row, 2] = SPAN_TEXT + escaped
                 p = stop + 1
             elif c == 123 or c == 91:
                 if depth >= depth_limit:
@@ -961,3 +964,9 @@ def walk(
                 reason = _ENCODING
             status[row], place[row], why[row] = reason, p - start, bad
     return rows
+
+
+@kernel
+def read_iso_time(text: Bytes) -> tuple[bool, int]:
+    """`iso_time` of a whole text, uint8[B]."""
+    return iso_time(text, 0, text.shape[0])

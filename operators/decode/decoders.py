@@ -1,0 +1,78 @@
+"""From a product's spec to its decoder, and the reading of device names out of payloads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from operators.batch import FrameBatch, Int32, Int64
+from operators.decode.columns import Decoder
+from operators.decode.csv_decoder import CsvDecoder
+from operators.decode.csv_spec import CsvSpec
+from operators.decode.json_binary import JsonBinaryDecoder
+from operators.decode.json_decoder import JsonDecoder, device_names
+from operators.decode.json_spec import JsonSpec, parse_path
+from operators.decode.spec import DecodePlan, ProductDecode, SourceSpec
+from operators.rejects import Reason
+
+
+def build_decoder(product: ProductDecode, depth: int) -> Decoder:
+    """The decoder of a product whose section has passed its checks; depth: nesting of JSON."""
+    layout = product.decode.layout
+    if isinstance(layout, JsonSpec):
+        if layout.binary is not None:
+            return JsonBinaryDecoder(layout, product.metrics, depth=depth)
+        return JsonDecoder(layout, product.metrics, depth=depth)
+    if isinstance(layout, CsvSpec):
+        return CsvDecoder(layout, product.metrics)
+    from operators.decode.binary_decoder import BinaryDecoder
+
+    return BinaryDecoder(layout, product.metrics)
+
+
+@dataclass(slots=True, eq=False)
+class Names:
+    """Names of R frames' devices: status int32[R] 0 or a `Reason`, place int64[R], detail and device
+    by frame."""
+
+    status: Int32
+    place: Int64
+    detail: dict[int, str] = field(default_factory=dict)
+    device: dict[int, str] = field(default_factory=dict)
+
+
+class DeviceNames:
+    """Reads the device's name out of payloads, for sources with `device: payload:PATH`: a path in
+    JSON, a column of CSV. What kind of payload it is, the products that may take it say."""
+
+    def __init__(self, plan: DecodePlan) -> None:
+        self.plan = plan
+        self._decoders: dict[tuple[str, str], JsonDecoder | CsvDecoder] = {}
+
+    def read(self, source: SourceSpec, takers: tuple[str, ...], frames: FrameBatch, rows: Int64) -> Names:
+        """The names in the frames at `rows`; a frame without one is `unknown_device`."""
+        where = source.device.partition(":")[2]
+        known = [self.plan.products[name] for name in takers if name in self.plan.products]
+        csv = next((p.productId for p in known if isinstance(p.decode.layout, CsvSpec)), "")
+        decoder = self._decoders.get((where, csv))
+        if decoder is None:
+            decoder = self._decoders[where, csv] = self._make(where, csv)
+        if isinstance(decoder, CsvDecoder):
+            status, place, detail, device = decoder.texts(frames, rows, where)
+        else:
+            status, place, detail, device = device_names(decoder, frames, rows)
+        for at in range(len(rows)):
+            if not status[at] and not device.get(at):
+                status[at] = Reason.unknown_device
+                place[at] = -1
+                detail[at] = f"the payload names no device at '{where}'"
+        return Names(status, place, detail, device)
+
+    def _make(self, where: str, csv: str) -> JsonDecoder | CsvDecoder:
+        if csv:
+            layout = self.plan.products[csv].decode.layout
+            return CsvDecoder(replace(layout, columns=(), derive=(), timestamp=None), ())
+        path = parse_path(where)
+        spec = JsonSpec(timestamp=None, hub_timestamp=None, container=None)
+        return JsonDecoder(
+            spec, (), depth=self.plan.limits.depth, device=(where,) if isinstance(path, str) else path
+        )

@@ -1,0 +1,260 @@
+"""From the address of a frame to its device and product.
+
+Which product: the source's `product:`; else, of the products whose topics take the address, the
+one that devices.csv gives the device; else, for a device that devices.csv does not know and
+`unknown: accept`, the only product that takes the address. A product without `topics` takes what
+its devices send.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from operators.batch import Address
+from operators.decode.spec import DecodePlan, SourceSpec
+from operators.rejects import Reason
+
+DEFAULT_TEMPLATE: Final = "iotlink/{env}/{hub_id}/{device_id}/{type}/{direction}/{role}/{format}"
+NO_HUB: Final = "nohub"
+GO: Final = 0
+FILTERED: Final = -1
+UNREAD: Final = -2  # the payload names the device
+
+_PLACE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_DEVICE_KINDS: Final = ("topic", "peer", "const", "payload", "header")
+
+
+class Route(NamedTuple):
+    """What the frames of one address are. verdict: GO, FILTERED, UNREAD or a `Reason`, then with
+    its `message`. productId and device_id are "" where not known."""
+
+    source: str
+    verdict: int
+    productId: str = ""
+    device_id: str = ""
+    hub_id: str = ""
+    message: str = ""
+
+
+class Template:
+    """A pattern that names the parts of an address: levels between '/', each a literal text with
+    `{names}`, or `+`; a last level `#` takes the rest."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        pattern = ""
+        seen: set[str] = set()
+        levels = text.split("/")
+        for number, level in enumerate(levels):
+            slash = "/" if number else ""
+            if level == "#" and number == len(levels) - 1:
+                pattern += f"(?:{slash}.*)?"
+                break
+            pattern += slash
+            if level == "+":
+                pattern += "[^/]+"
+                continue
+            at = 0
+            for match in _PLACE.finditer(level):
+                name = match[1]
+                pattern += re.escape(level[at : match.start()])
+                pattern += f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+)"
+                seen.add(name)
+                at = match.end()
+            pattern += re.escape(level[at:])
+        self.names = frozenset(seen)
+        self._match = re.compile(pattern, re.DOTALL).fullmatch
+
+    def parts(self, topic: str) -> Mapping[str, str] | None:
+        """The named parts of an address; None where it does not fit."""
+        found = self._match(topic)
+        return None if found is None else found.groupdict()
+
+
+def template_problem(text: str, device: str) -> str | None:
+    """What is wrong with a source's `topic:` template, if anything."""
+    if not text:
+        return "the template is empty"
+    if re.search(r"[{}]", _PLACE.sub("", text)):
+        return "a part is written {name}"
+    if device == "topic" and "{device_id}" not in text:
+        return "the template names no {device_id}; say with 'device:' where the device's name stands"
+    return None
+
+
+def device_problem(text: str) -> str | None:
+    """What is wrong with a source's `device:`, if anything."""
+    kind, _, rest = text.partition(":")
+    if kind not in _DEVICE_KINDS or (kind in ("topic", "peer")) != (rest == "" and ":" not in text):
+        return f"'{text}' is unknown; topic, peer, const:NAME, payload:PATH or header:NAME"
+    if kind in ("const", "payload", "header") and not rest:
+        return f"'{kind}:' says nothing; write {kind}:{'NAME' if kind != 'payload' else 'PATH'}"
+    return None
+
+
+def filter_problem(text: str) -> str | None:
+    """What is wrong with a topic filter of a product (MQTT 3.1.1, section 4.7), if anything."""
+    levels = text.split("/")
+    if not text:
+        return "the filter is empty"
+    for number, level in enumerate(levels):
+        if "#" in level and (level != "#" or number != len(levels) - 1):
+            return "'#' stands alone as the last level"
+        if "+" in level and level != "+":
+            return "'+' stands alone in its level"
+    return None
+
+
+@dataclass(slots=True)
+class _Level:
+    below: dict[str, _Level] = field(default_factory=dict)
+    here: list[int] = field(default_factory=list)
+    rest: list[int] = field(default_factory=list)  # filters that end in '#' here
+
+
+class TopicFilters:
+    """MQTT topic filters of many products; `takers` costs by the levels of the topic."""
+
+    def __init__(self, filters: Iterable[tuple[str, str]]) -> None:
+        self._names: list[str] = []
+        self._root = _Level()
+        for name, text in filters:
+            number = len(self._names)
+            self._names.append(name)
+            level = self._root
+            for part in text.split("/"):
+                if part == "#":
+                    level.rest.append(number)
+                    break
+                level = level.below.setdefault(part, _Level())
+            else:
+                level.here.append(number)
+
+    def takers(self, topic: str) -> tuple[str, ...]:
+        """Names whose filters match, each once, in the order in which they were given."""
+        found: list[int] = []
+        parts = topic.split("/")
+        waiting: list[tuple[_Level, int]] = [(self._root, 0)]
+        while waiting:
+            level, depth = waiting.pop()
+            if depth or not topic.startswith("$"):
+                found += level.rest
+            if depth == len(parts):
+                found += level.here
+                continue
+            if (below := level.below.get(parts[depth])) is not None:
+                waiting.append((below, depth + 1))
+            if (depth or not topic.startswith("$")) and (below := level.below.get("+")) is not None:
+                waiting.append((below, depth + 1))
+        return tuple(dict.fromkeys(self._names[number] for number in sorted(found)))
+
+
+class Router:
+    """The plant's answer to every address; holds no state but what it was built from."""
+
+    def __init__(self, plan: DecodePlan) -> None:
+        self.plan = plan
+        self.sources = {source.name: source for source in plan.routing.sources}
+        self._filters = TopicFilters(
+            (product.productId, text) for product in plan.products.values() for text in product.topics
+        )
+        self._topicless = frozenset(p.productId for p in plan.products.values() if not p.topics)
+        self._templates: dict[str, Template] = {}
+
+    def source(self, name: str) -> SourceSpec:
+        """The source of this name; one that the plant does not name is read like MQTT by default."""
+        return self.sources.get(name) or SourceSpec(name)
+
+    def template(self, source: SourceSpec) -> Template:
+        """How this source's addresses are read."""
+        text = source.topic or ("{device_id}" if source.kind == "files" else DEFAULT_TEMPLATE)
+        if text not in self._templates:
+            self._templates[text] = Template(text)
+        return self._templates[text]
+
+    def takers(self, source: SourceSpec, topic: str) -> tuple[str, ...]:
+        """Products that may take a frame, before its device is known."""
+        return (source.product,) if source.product is not None else self._filters.takers(topic)
+
+    def route(self, address: Address, named: str | None = None) -> Route:
+        """What the frames of an address are; `named`: the device that a payload names."""
+        source = self.source(address.source)
+        headers = dict(address.headers)
+        template = self.template(source)
+        topic = address.topic
+        if source.kind == "files" and source.topic is None:
+            topic = re.sub(r"\.[^./]*\Z", "", topic.rpartition("/")[2])
+        parts = template.parts(topic) or {}
+        if parts.get("direction") == "sub" or parts.get("role") == "control_request":
+            return Route(source.name, FILTERED, self._only(source, address.topic))
+        if "resync" in headers:
+            why = f"garbage between frames: {headers['resync']}"
+            return Route(source.name, Reason.resync, self._only(source, address.topic), message=why)
+        device, missing = self._device(source, address, parts, named)
+        hub = parts.get("hub_id", "")
+        return self._product(source, address, device, "" if hub == NO_HUB else hub, missing)
+
+    def _only(self, source: SourceSpec, topic: str) -> str:
+        takers = self.takers(source, topic)
+        return takers[0] if len(takers) == 1 else ""
+
+    def _device(
+        self, source: SourceSpec, address: Address, parts: Mapping[str, str], named: str | None
+    ) -> tuple[str, str]:
+        """The device's name; or "" and why there is none ("": the payload has to be read)."""
+        kind, _, rest = source.device.partition(":")
+        if kind == "const":
+            return rest, ""
+        if kind == "payload":
+            return named or "", ""
+        if kind == "header":
+            for name, value in address.headers:
+                if name.lower() == rest.lower() and value:
+                    return value, ""
+            return "", f"there is no header '{rest}' to name the device"
+        if kind == "peer":
+            peer = dict(address.headers).get("peer", "")
+            return (peer if peer in self.plan.routing.devices else address.topic), ""
+        text = self.template(source).text
+        return parts.get("device_id", ""), f"'{address.topic}' does not fit '{text}', which names the device"
+
+    def _product(self, source: SourceSpec, address: Address, device: str, hub: str, missing: str) -> Route:
+        plan = self.plan
+        takers = self.takers(source, address.topic)
+        known = plan.routing.devices.get(device) if device else None
+        if source.product is None and not takers and not self._topicless:
+            return self._none(source, device, f"no product takes '{address.topic}'")
+        if source.product is not None and source.product not in plan.products:
+            return self._none(source, device, f"the plant has no product '{source.product}'")
+        if not device:
+            product = takers[0] if len(takers) == 1 else ""
+            if not missing:
+                return Route(source.name, UNREAD, product)
+            return Route(source.name, Reason.unknown_device, product, message=missing)
+        if known is not None:
+            product = source.product or known.productId
+            if product not in plan.products:
+                return self._none(source, device, f"the plant has no product '{product}'")
+            if source.product is None and product not in takers and product not in self._topicless:
+                why = f"'{device}' is of product '{product}', which does not take '{address.topic}'"
+                return self._none(source, device, why)
+            return Route(source.name, GO, product, device, known.hub_id or hub)
+        if plan.routing.unknown == "reject":
+            product = takers[0] if len(takers) == 1 else ""
+            why = f"'{device}' is not in devices.csv"
+            return Route(source.name, Reason.unknown_device, product, device, hub, why)
+        if len(takers) == 1:
+            return Route(source.name, GO, takers[0], device, hub)
+        if not takers:
+            return self._none(source, device, f"no product takes '{address.topic}'")
+        why = (
+            f"{' and '.join(takers)} take '{address.topic}', and devices.csv does not say which '{device}' is"
+        )
+        return self._none(source, device, why)
+
+    @staticmethod
+    def _none(source: SourceSpec, device: str, why: str) -> Route:
+        return Route(source.name, Reason.no_product, device_id=device, message=why)

@@ -1,0 +1,401 @@
+"""The decode stage: frames -> readings or rejects, a frame never being lost between them.
+
+Order of what is looked at, the first that speaks wins: retained messages and the plant's own
+control requests (filtered), garbage between frames (`resync`), product, device, emptiness, size,
+a free slot, then whatever the product's decoder finds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from operators.batch import (
+    FRAME_HISTORICAL,
+    FRAME_RETAINED,
+    GOOD,
+    HISTORICAL,
+    LIVE_REFERENCE,
+    SEQ_PER_FRAME,
+    TIME_UNCERTAIN,
+    UNCERTAIN,
+    Address,
+    Bytes,
+    FrameBatch,
+    Int32,
+    Int64,
+    ReadingBatch,
+    Slice,
+    Ticks,
+)
+from operators.decode.columns import Decoded, Decoder
+from operators.decode.decoders import DeviceNames, build_decoder
+from operators.decode.routing import FILTERED, GO, UNREAD, Route, Router
+from operators.decode.spec import DecodePlan, ProductDecode
+from operators.devices import Devices
+from operators.rejects import Reason, Reject
+from operators.snapshot import pack, unpack
+
+ADDRESSES_KEPT: Final = 200_000  # beyond it the table of addresses is begun anew
+UNKNOWN_KEPT: Final = 1_000  # different undeclared metrics that are counted by name
+_NO_PLACE: Final = -1
+
+_WORDS: Final = {
+    Reason.malformed: "not readable",
+    Reason.encoding: "wrong encoding",
+    Reason.too_deep: "too deep",
+    Reason.bad_number: "bad number",
+    Reason.short: "too short",
+    Reason.unmatched: "no case matches",
+    Reason.check: "the check fails",
+    Reason.type: "wrong type",
+    Reason.udf: "the decoder failed",
+}
+
+
+def sentence(reason: Reason, place: int, detail: str) -> str:
+    """What a reject of a decoder says: `too short at byte 5: temperature needs 2 bytes`."""
+    words = _WORDS.get(reason, reason.name)
+    where = f" at byte {place}" if place >= 0 else ""
+    return f"{words}{where}: {detail}" if detail else f"{words}{where}"
+
+
+class _Product:
+    """One product's decoder, and the parameters of its devices by slot."""
+
+    def __init__(self, spec: ProductDecode, depth: int) -> None:
+        self.spec = spec
+        self.decoder: Decoder = build_decoder(spec, depth)
+        self.devices = 0  # how many slots are of this product
+        self._defaults = np.array([spec.params.get(n, np.nan) for n in self.decoder.param_names], np.float64)
+        self._params = np.empty((0, len(self.decoder.param_names)))
+        self._filled: set[int] = set()
+
+    def params(self, slots: npt.NDArray[np.int64], devices: Devices) -> npt.NDArray[np.float64]:
+        """float64[P, R] for the devices of R frames."""
+        names = self.decoder.param_names
+        if not names:
+            return np.empty((0, len(slots)))
+        if len(self._params) < len(devices):
+            grown = np.empty((max(64, 2 * len(devices)), len(names)))
+            grown[: len(self._params)] = self._params
+            self._params = grown
+        for slot in set(slots.tolist()) - self._filled:
+            own = self.spec.device_params.get(devices.names[slot], {})
+            self._params[slot] = [own.get(n, d) for n, d in zip(names, self._defaults, strict=True)]
+            self._filled.add(slot)
+        return np.ascontiguousarray(self._params[slots].T)
+
+
+class _Addresses:
+    """What is known of each address so far, as columns that a batch takes from."""
+
+    COLUMNS: Final = ("verdict", "product", "slot", "pair", "source", "flags")
+
+    def __init__(self) -> None:
+        self.rows: dict[Any, int] = {}
+        self.routes: list[Route] = []
+        self.table: Int64 = np.empty((256, len(self.COLUMNS)), np.int64)
+
+    def add(self, key: Any, route: Route, row: tuple[int, ...]) -> int:
+        """Keep a route under its key; returns its number."""
+        number = len(self.routes)
+        if number == len(self.table):
+            self.table = np.concatenate((self.table, np.empty_like(self.table)))
+        self.table[number] = row
+        self.routes.append(route)
+        self.rows[key] = number
+        return number
+
+
+class DecodeLogic:
+    """The decode stage of one shard: `process`, `snapshot`, `restore`, and `apply` for a changed
+    plant. The only writer of `devices`; slots are given in the order of the journal, to the first
+    frame of a device that is neither filtered nor refused for its address or size."""
+
+    def __init__(self, plan: DecodePlan, devices: Devices) -> None:
+        self.devices = devices
+        self.unknown_metrics: Counter[tuple[str, str]] = Counter()
+        self._build(plan)
+
+    def _build(self, plan: DecodePlan) -> None:
+        self.plan = plan
+        self.router = Router(plan)
+        self.products = [_Product(spec, plan.limits.depth) for spec in plan.products.values()]
+        self._product_number = {name: number for number, name in enumerate(plan.products)}
+        self._sources = [source.name for source in plan.routing.sources]
+        self._source_number = {name: number for number, name in enumerate(self._sources)}
+        self._pairs: list[tuple[str, str]] = []
+        self._pair_number: dict[tuple[str, str], int] = {}
+        self._addresses = _Addresses()
+        self._last: tuple[tuple[Address, ...], Int64] | None = None
+        self._names = DeviceNames(plan)
+        self._count_devices()
+
+    def apply(self, plan: DecodePlan) -> None:
+        """Take a changed plant in; devices keep their slots, product and hub follow devices.csv."""
+        for slot, name in enumerate(self.devices.names):
+            known = plan.routing.devices.get(name)
+            if known is not None:
+                self.devices.products[slot] = known.productId
+                self.devices.hubs[slot] = known.hub_id or self.devices.hubs[slot]
+        self._build(plan)
+
+    def snapshot(self) -> bytes:
+        """The devices and their slots; all else follows from the plant."""
+        return pack({"devices": dict(self.devices.export())})
+
+    def restore(self, data: bytes) -> None:
+        """Take over what `snapshot` gave."""
+        self.devices.load(unpack(data)["devices"])
+        self._build(self.plan)
+
+    def _count_devices(self) -> None:
+        for product in self.products:
+            product.devices = 0
+        for name in self.devices.products:
+            number = self._product_number.get(name)
+            if number is not None:
+                self.products[number].devices += 1
+
+    # -- one slice
+
+    def process(self, item: Slice) -> None:
+        """Fill `sources`, `readings` and `rejects` of a slice, and its ledger's frame terms."""
+        batches: dict[int, ReadingBatch] = {}
+        if len(item.frames):
+            batches = self._frames(item)
+        item.sources = tuple(self._sources)
+        ticks = item.frames.ticks
+        for number, product in enumerate(self.products):
+            if number in batches:
+                item.readings.append(batches[number])
+            elif product.devices and len(ticks.row):
+                item.readings.append(_empty(product.spec, ticks))
+
+    def _frames(self, item: Slice) -> dict[int, ReadingBatch]:
+        frames = item.frames
+        if not frames.payload.flags.writeable:  # kernels are compiled for one kind of array
+            frames.payload = frames.payload.copy()
+        messages: dict[int, str] = {}
+        places = self._routes(frames)
+        status = self._addresses.table[places, 0].astype(np.int32)
+        status[(frames.flags & FRAME_RETAINED) != 0] = FILTERED
+        waiting = (status == GO) | (status == UNREAD)
+        status[waiting & (frames.length == 0)] = Reason.empty
+        status[waiting & (frames.length > self.plan.limits.frame)] = Reason.too_large
+        if (status == UNREAD).any():
+            self._read_names(frames, places, status, messages)
+        self._give_slots(places, status, messages)
+        table = self._addresses.table[places]
+        batches = {}
+        for number in np.unique(table[status == GO, 1]).tolist():
+            rows = np.flatnonzero((status == GO) & (table[:, 1] == number))
+            batch = self._decode(item, number, rows, table, status, messages)
+            if len(batch) or len(frames.ticks.row):
+                batches[number] = batch
+        self._ledger(item, table[:, 3], status)
+        for row in np.flatnonzero(status > 0).tolist():
+            item.rejects.append(self._reject(frames, row, places[row], int(status[row]), messages.get(row)))
+        return batches
+
+    def _routes(self, frames: FrameBatch) -> Int64:
+        """The number of each frame's address in the table; int64[N]."""
+        if self._last is not None and self._last[0] is frames.addresses:
+            return self._last[1][frames.address]
+        if len(self._addresses.rows) > ADDRESSES_KEPT:
+            self._addresses = _Addresses()
+        get = self._addresses.rows.get
+        found = [get(address, -1) for address in frames.addresses]
+        for at, number in enumerate(found):
+            if number < 0:
+                address = frames.addresses[at]
+                found[at] = self._add(address, self.router.route(address))
+        numbers = np.array(found, np.int64)
+        self._last = (frames.addresses, numbers)
+        return numbers[frames.address]
+
+    def _add(self, key: Any, route: Route) -> int:
+        source = self.router.source(route.source)
+        pair = self._pair(route.source, route.productId)
+        flags = (LIVE_REFERENCE if source.live else 0) | (HISTORICAL if source.historical else 0)
+        if route.source not in self._source_number:
+            self._source_number[route.source] = len(self._sources)
+            self._sources.append(route.source)
+        product = self._product_number.get(route.productId, -1)
+        slot = self.devices.slots.get(route.device_id, -1) if route.verdict == GO else -1
+        number = self._source_number[route.source]
+        return self._addresses.add(key, route, (route.verdict, product, slot, pair, number, flags))
+
+    def _pair(self, source: str, productId: str) -> int:
+        pair = (source, productId)
+        number = self._pair_number.get(pair)
+        if number is None:
+            number = self._pair_number[pair] = len(self._pairs)
+            self._pairs.append(pair)
+        return number
+
+    def _read_names(self, frames: FrameBatch, places: Int64, status: Int32, messages: dict[int, str]) -> None:
+        """Frames whose payload names their device: read the name and route them by it."""
+        unread = np.flatnonzero(status == UNREAD)
+        for number in np.unique(places[unread]).tolist():
+            rows = unread[places[unread] == number]
+            route = self._addresses.routes[number]
+            source = self.router.source(route.source)
+            takers = self.router.takers(source, frames.addresses[int(frames.address[rows[0]])].topic)
+            names = self._names.read(source, takers, frames, rows)
+            for at, row in enumerate(rows.tolist()):
+                if names.status[at]:
+                    status[row] = names.status[at]
+                    place = int(names.place[at])
+                    detail = names.detail.get(at, "")
+                    reason = Reason(int(names.status[at]))
+                    messages[row] = detail if place < 0 else sentence(reason, place, detail)
+                    continue
+                address = frames.addresses[int(frames.address[row])]
+                key = (address, names.device[at])
+                known = self._addresses.rows.get(key)
+                if known is None:
+                    known = self._add(key, self.router.route(address, names.device[at]))
+                places[row] = known
+                status[row] = self._addresses.table[known, 0]
+
+    def _give_slots(self, places: Int64, status: Int32, messages: dict[int, str]) -> None:
+        """A slot for each address whose device has none yet, in the order of the frames."""
+        table = self._addresses.table
+        new = np.flatnonzero((status == GO) & (table[places, 2] < 0))
+        if not len(new):
+            return
+        limit = self.plan.limits.devices
+        numbers, first = np.unique(places[new], return_index=True)
+        for number in numbers[np.argsort(first)].tolist():
+            route = self._addresses.routes[number]
+            slot = self.devices.slots.get(route.device_id, -1)
+            if slot < 0 and len(self.devices) < limit:
+                slot = self.devices.add(route.device_id, route.productId, route.hub_id)
+                self.products[self._product_number[route.productId]].devices += 1
+            table[number, 2] = slot
+        for row in new[table[places[new], 2] < 0].tolist():
+            status[row] = Reason.device_limit
+            device = self._addresses.routes[places[row]].device_id
+            messages[row] = f"'{device}' is one device more than limits.devices allows ({limit})"
+
+    def _decode(
+        self,
+        item: Slice,
+        number: int,
+        rows: Int64,
+        table: Int64,
+        status: Int32,
+        messages: dict[int, str],
+    ) -> ReadingBatch:
+        product, frames = self.products[number], item.frames
+        slots = table[rows, 2]
+        decoded = product.decoder.decode(frames, rows, product.params(slots, self.devices))
+        self._too_many(decoded)
+        if decoded.status.any():
+            status[rows] = decoded.status
+            for at in np.flatnonzero(decoded.status > 0).tolist():
+                reason = Reason(int(decoded.status[at]))
+                messages[int(rows[at])] = sentence(reason, int(decoded.place[at]), decoded.detail.get(at, ""))
+        for name, count in decoded.unknown.items():
+            key = (product.spec.productId, name)
+            if key in self.unknown_metrics or len(self.unknown_metrics) < UNKNOWN_KEPT:
+                self.unknown_metrics[key] += count
+        row = rows[decoded.frame]
+        flags = table[row, 5].astype(np.uint8)
+        flags[(frames.flags[row] & FRAME_HISTORICAL) != 0] |= HISTORICAL
+        quality = decoded.quality
+        doubtful = decoded.time_source != 0
+        if doubtful.any():
+            flags[doubtful] |= TIME_UNCERTAIN
+            quality = np.where((quality == GOOD) & doubtful, UNCERTAIN, quality).astype(np.uint8)
+        source = table[row, 4].astype(np.int32)
+        for at, count in enumerate(np.bincount(source, minlength=1).tolist()):
+            item.count(self._sources[at] if count else "", product.spec.productId, "readings_decoded", count)
+        ticks = frames.ticks
+        return ReadingBatch(
+            productId=product.spec.productId,
+            device=table[row, 2].astype(np.int32),
+            ts_ns=decoded.ts_ns,
+            value=np.ascontiguousarray(decoded.value),
+            quality=np.ascontiguousarray(quality),
+            seq=(frames.position[row] * SEQ_PER_FRAME + decoded.index).astype(np.uint64),
+            ingest_ns=frames.ingest_ns[row],
+            flags=flags,
+            source=source,
+            texts=decoded.texts,
+            ticks=Ticks(np.searchsorted(row, ticks.row).astype(np.int64), ticks.ns),
+        )
+
+    @staticmethod
+    def _too_many(decoded: Decoded) -> None:
+        """A frame with more readings than `seq` has room for becomes a reject, readings and all."""
+        if not len(decoded.index) or int(decoded.index.max()) < SEQ_PER_FRAME - 1:
+            return
+        over = np.unique(decoded.frame[decoded.index >= SEQ_PER_FRAME - 1])
+        for at in over.tolist():
+            decoded.status[at] = Reason.malformed
+            decoded.place[at] = _NO_PLACE
+            decoded.detail[at] = f"more than {SEQ_PER_FRAME - 1} readings in one frame"
+        keep = ~np.isin(decoded.frame, over)
+        decoded.frame, decoded.index = decoded.frame[keep], decoded.index[keep]
+        decoded.ts_ns, decoded.time_source = decoded.ts_ns[keep], decoded.time_source[keep]
+        decoded.value, decoded.quality = decoded.value[:, keep], decoded.quality[:, keep]
+
+    def _ledger(self, item: Slice, pair: Int64, status: Int32) -> None:
+        width = len(self._pairs)
+        terms = {
+            "frames_in": np.bincount(pair, minlength=width),
+            "frames_decoded": np.bincount(pair[status == GO], minlength=width),
+            "frames_rejected": np.bincount(pair[status > 0], minlength=width),
+            "frames_filtered": np.bincount(pair[status < 0], minlength=width),
+        }
+        for number in np.flatnonzero(terms["frames_in"]).tolist():
+            source, productId = self._pairs[number]
+            for term, counts in terms.items():
+                item.count(source, productId, term, int(counts[number]))
+
+    def _reject(self, frames: FrameBatch, row: int, place: Any, status: int, message: str | None) -> Reject:
+        route = self._addresses.routes[place]
+        address = frames.addresses[int(frames.address[row])]
+        if message is None:
+            message = route.message
+            if status == Reason.empty:
+                message = "the frame is empty"
+            elif status == Reason.too_large:
+                message = f"{int(frames.length[row])} bytes; limits.frame allows {self.plan.limits.frame}"
+        return Reject(
+            Reason(status),
+            message,
+            address.source,
+            address.topic,
+            route.device_id,
+            route.productId,
+            int(frames.position[row]),
+            0,
+            int(frames.ingest_ns[row]),
+            frames.frame(row),
+        )
+
+
+def _empty(spec: ProductDecode, ticks: Ticks) -> ReadingBatch:
+    """No rows, only ticks."""
+    metrics = len(spec.metrics)
+    flags: Bytes = np.empty(0, np.uint8)
+    return ReadingBatch(
+        productId=spec.productId,
+        device=np.empty(0, np.int32),
+        ts_ns=np.empty(0, np.int64),
+        value=np.empty((metrics, 0)),
+        quality=np.empty((metrics, 0), np.uint8),
+        seq=np.empty(0, np.uint64),
+        ingest_ns=np.empty(0, np.int64),
+        flags=flags,
+        source=np.empty(0, np.int32),
+        texts={},
+        ticks=Ticks(np.zeros(len(ticks.row), np.int64), ticks.ns),
+    )
