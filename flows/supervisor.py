@@ -21,7 +21,7 @@ from typing import IO, Any
 import msgspec
 
 from connectors.errors import ConfigError, JournalError, PenstockError
-from connectors.journal.blocking import BlockingJournal
+from connectors.journal.blocking import BlockingJournalClient
 from connectors.journal.reader import JournalReader
 from connectors.journal.wire import socket_path
 from flows.plant_file import Plant
@@ -196,7 +196,7 @@ class Supervisor:
                 raise ConfigError(plan(reader.bundle(applied[1]), self.plant.files))
             journal.control("plant", {"sha256": self.plant.sha256, "files": dict(self.plant.files)})
 
-    def _journal(self) -> BlockingJournal:
+    def _journal(self) -> BlockingJournalClient:
         """A connection to the journal process, once it answers."""
         until = time.monotonic() + JOURNAL_START_SECONDS
         child = self.child("journal")
@@ -204,7 +204,7 @@ class Supervisor:
             if child.pid is None:
                 raise PenstockError(f"the journal process did not start; see {child.log}")
             try:
-                return BlockingJournal(socket_path(self.data), "supervisor")
+                return BlockingJournalClient(socket_path(self.data), "supervisor")
             except JournalError:
                 if time.monotonic() > until:
                     raise PenstockError(f"the journal does not answer; see {child.log}") from None

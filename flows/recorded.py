@@ -1,0 +1,92 @@
+"""Recorded input of a plant as slices: JSON lines, and CSV through the plant's files source."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from connectors.errors import ConfigError
+from connectors.files.config import FilesConfig
+from connectors.files.recording import CsvInput, read_recording
+from connectors.files.rows import csv_frames
+from connectors.source import Frame
+from flows import specs
+from flows.plant_file import Plant
+from operators.batch import Address, FrameBatch, Slice, Ticks
+from operators.decode.decoders import build_decoder
+
+CHUNK = 10_000
+MILLISECOND = 1_000_000
+
+
+def recorded_slices(plant: Plant, paths: Sequence[Path], entry_frames: int = 10_000) -> Iterator[Slice]:
+    """The slices of recorded input. Raises `ConfigError`, with file and line, for a bad line."""
+    csv = [path for path in paths if path.suffix.lower() == ".csv"]
+    if not csv:
+        return read_recording(paths, entry_frames)
+    source, config = files_source(plant, csv[0])
+    times = event_times(plant, config, csv)
+    return read_recording(paths, entry_frames, CsvInput(source, config, lambda frame: next(times)))
+
+
+def files_source(plant: Plant, path: Path) -> tuple[str, FilesConfig]:
+    """The files source that a CSV goes through: the one whose pattern takes its name, else the
+    only one that there is."""
+    found = [(n, c) for n, c in plant.sources.items() if isinstance(c, FilesConfig)]
+    fitting = [(n, c) for n, c in found if fnmatch.fnmatch(path.name, c.pattern)]
+    if len(fitting or found) != 1:
+        known = ", ".join(name for name, _ in found) or "none"
+        raise ConfigError(
+            f"{path}: a CSV goes through a source of kind files whose pattern takes its name; "
+            f"the plant's are: {known}"
+        )
+    return (fitting or found)[0]
+
+
+def event_times(plant: Plant, config: FilesConfig, paths: Iterable[Path]) -> Iterator[int | None]:
+    """For each row of the files, in order, its event time in milliseconds: a CSV holds no time of
+    arrival, so a row is taken to have arrived when it was measured. None where it has none."""
+    for path in paths:
+        productId = config.product or next(iter(plant.products))
+        decoder = build_decoder(specs.decode(plant).products[productId], plant.limits.depth)
+        frames = csv_frames(path, config)
+        while chunk := list(islice(frames, CHUNK)):
+            yield from _times(decoder, chunk)
+
+
+def _times(decoder, chunk: Sequence[Frame]) -> list[int | None]:  # type: ignore[no-untyped-def]
+    batch = frames_of(chunk)
+    rows = np.arange(len(batch), dtype=np.int64)
+    params = np.full((len(decoder.param_names), len(batch)), np.nan)
+    decoded = decoder.decode(batch, rows, params)
+    times: list[int | None] = [None] * len(chunk)
+    for frame, ts_ns, origin in zip(
+        decoded.frame.tolist(), decoded.ts_ns.tolist(), decoded.time_source.tolist(), strict=True
+    ):
+        if origin < 2:
+            times[frame] = ts_ns // MILLISECOND
+    return times
+
+
+def frames_of(frames: Sequence[Frame], source: str = "") -> FrameBatch:
+    """Frames as a batch, at time 0 and from position 0."""
+    addresses: dict[Address, int] = {}
+    index = [
+        addresses.setdefault(Address(source, f.topic, f.port, f.headers), len(addresses)) for f in frames
+    ]
+    lengths = np.array([len(frame.payload) for frame in frames], np.int64)
+    return FrameBatch(
+        payload=np.frombuffer(b"".join(frame.payload for frame in frames), np.uint8),
+        offset=np.cumsum(lengths) - lengths,
+        length=lengths,
+        address=np.array(index, np.int32),
+        addresses=tuple(addresses),
+        ingest_ns=np.zeros(len(frames), np.int64),
+        position=np.arange(len(frames), dtype=np.int64),
+        flags=np.zeros(len(frames), np.uint8),
+        ticks=Ticks.none(),
+    )
