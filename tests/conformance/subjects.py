@@ -99,7 +99,7 @@ class MqttSubject:
 class TcpSubject:
     """A device that keeps what is not acknowledged, and sends it again after a lost connection."""
 
-    secret = None
+    secret: str | None = None
 
     def __init__(self, tmp: Path) -> None:
         self.waivers = {"secrets": "a tcp source has none"}
@@ -182,7 +182,7 @@ class TcpSubject:
 class FilesSubject:
     """Files dropped by rename; safe = moved to done/."""
 
-    secret = None
+    secret: str | None = None
 
     def __init__(self, tmp: Path) -> None:
         self.waivers = {
