@@ -21,7 +21,7 @@ from rules.spec import Rule
 SourceConfig = MqttConfig | TcpConfig | FilesConfig
 
 
-class Product(msgspec.Struct, kw_only=True):
+class Product(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """One products/*.yaml."""
 
     productId: str
@@ -79,6 +79,27 @@ class Limits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     devices: int = 100_000
     frame: Size = 1_000_000
     depth: int = 64
+
+
+class Shards(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    count: int = 1
+    by: Literal["device_id", "hub_id", "site_id"] = "device_id"
+
+
+class PlantYaml(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """plant.yaml."""
+
+    plant: str
+    timezone: str = "UTC"
+    sources: dict[str, SourceConfig]
+    devices: DevicesConfig = msgspec.field(default_factory=DevicesConfig)
+    journal: JournalConfig = msgspec.field(default_factory=JournalConfig)
+    sinks: Sinks = msgspec.field(default_factory=Sinks)
+    historian: Historian = msgspec.field(default_factory=Historian)
+    server: ServerConfig = msgspec.field(default_factory=ServerConfig)
+    limits: Limits = msgspec.field(default_factory=Limits)
+    shards: Shards = msgspec.field(default_factory=Shards)
+    actions: Literal["disabled"] = "disabled"
 
 
 @dataclass(slots=True, eq=False)

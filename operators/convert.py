@@ -69,7 +69,8 @@ def convert(node: Node, kind: type[T], problems: Problems, later: Later = _NONE_
     names its snake_case key); a missing key takes its default, and is a problem where there is
     none. `null` is the same as leaving the key out. A union of Structs is told apart by its tag.
     """
-    value = _Walk(problems, later).value(node, _type_info(kind), None, "")
+    described: Any = kind
+    value = _Walk(problems, later).value(node, _type_info(described), None, "")
     return None if value is _WRONG else value
 
 

@@ -1,0 +1,81 @@
+"""What FORMATS names and this version does not do: one table, so that nothing of it is ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from connectors.files.config import FilesConfig
+from connectors.mqtt.config import MqttConfig
+from connectors.tcp.config import LengthPrefix, TcpConfig
+from flows.plant_file import (
+    AlarmsSink,
+    DevicesConfig,
+    JournalConfig,
+    PlantYaml,
+    Product,
+    ServerConfig,
+    Sinks,
+)
+from flows.wiring import LATER_SOURCES
+from operators.contract.spec import Metric
+from operators.convert import Later
+from operators.decode.spec import DecodeSpec
+from operators.document import Node, Problems
+from rules.spec import Rule
+
+LATER_RULE_TYPES: Final = ("rate", "window", "limit", "sequence", "absence", "group", "reported")
+LATER_FOLDERS: Final = {"formulas": "formulas are", "actions": "actions are"}
+
+_KEYS: Final[Mapping[type, tuple[str, ...]]] = {
+    PlantYaml: ("calendar", "archive"),
+    DevicesConfig: ("hold_for",),
+    JournalConfig: ("kind", "topic", "bootstrap"),
+    Sinks: ("aas", "telemetry"),
+    ServerConfig: ("tokens", "tls"),
+    MqttConfig: ("sparkplug",),
+    TcpConfig: ("tls", "cert_file", "key_file", "ca_file"),
+    FilesConfig: ("compressed", "columns"),
+    Product: ("formulas",),
+    Rule: (
+        *("where", "max_shelve", "autoAction", "escalate", "schedule", "suppressed_by", "params"),
+        *("of", "limits", "steps", "for", "over", "when", "role", "code", "raised", "window"),
+    ),
+}
+
+LATER_VALUES: Final[Mapping[tuple[type, str], tuple[str, ...]]] = {
+    (PlantYaml, "actions"): ("enabled",),
+    (DevicesConfig, "source"): ("stream",),
+    (DevicesConfig, "unknown"): ("hold",),
+    (AlarmsSink, "delivery"): ("transactional",),
+}
+
+_HARMLESS: Final[Mapping[tuple[type, str], tuple[Any, ...]]] = {
+    (Rule, "mode"): ("live",),
+    (Rule, "latch"): (False,),
+    (Rule, "max_samples"): (4096,),
+}
+
+_KINDS: Final[Mapping[type, tuple[str, ...]]] = {
+    MqttConfig: LATER_SOURCES,
+    LengthPrefix: ("stx_etx", "fixed", "modbus_tcp", "json_lines"),
+}
+
+_HIDDEN: Final[Mapping[type, tuple[str, ...]]] = {Metric: ("name",), Rule: ("version",)}
+
+
+class DecodeSection(msgspec.Struct):
+    """A `decode:` section before the metrics that it decodes to are known."""
+
+    node: Any
+
+
+def _decode_section(node: Node, problems: Problems) -> DecodeSection:
+    return DecodeSection(node)
+
+
+_HOOKS: Final[Mapping[type, Callable[[Node, Problems], Any]]] = {DecodeSpec: _decode_section}
+
+LATER: Final = Later(_KEYS, LATER_VALUES, _KINDS, _HOOKS, _HIDDEN, _HARMLESS)

@@ -1,0 +1,145 @@
+"""rules/*.yaml: from nodes to typed rules, checked against the products that they are for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from flows.plant_file import Product
+from flows.plant_later import LATER, LATER_RULE_TYPES
+from flows.plant_products import Products
+from flows.plant_sources import id_problem
+from flows.plant_tables import Table
+from operators.convert import NOT_YET, convert
+from operators.document import Node, Problems
+from rules.check import check_rule, number_of
+from rules.spec import Rule, RuleProduct
+
+STALE_AFTER_EXPECTED: Final = 3
+
+
+def rule_product(product: Product) -> RuleProduct:
+    """What rules need to know of a product."""
+    return RuleProduct(
+        productId=product.productId,
+        metrics={name: metric.type for name, metric in product.metrics.items()},
+        params=product.params,
+        stale_after=STALE_AFTER_EXPECTED * (product.expected_every or 0),
+    )
+
+
+def rule_version(plain: Any) -> str:
+    """First 12 hex digits of the SHA-256 of a rule's canonical JSON: the rule as written, keys
+    sorted, no blanks, whole numbers without a fraction."""
+    text = json.dumps(_canonical(plain), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _canonical(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [_canonical(below) for below in value]
+    if isinstance(value, float) and value == int(value) and abs(value) < 1 << 53:
+        return int(value)
+    return value
+
+
+def read_rules(
+    documents: Mapping[str, list[Node]], products: Products, devices: Table | None, problems: Problems
+) -> list[Rule]:
+    """Every rule of a folder, in the order of files and documents."""
+    checker = _Checker(products, devices, problems)
+    rules: list[Rule] = []
+    seen: dict[str, Node] = {}
+    for node in (node for nodes in documents.values() for node in nodes):
+        rule = checker.read(node)
+        name = node.get("ruleId")
+        if name is not None and isinstance(name.value, str):
+            if name.value in seen:
+                first = seen[name.value]
+                problems.add(name, f"rule '{name.value}' stands already in {first.file}:{first.line}")
+            seen.setdefault(name.value, node)
+        if rule is not None:
+            rules.append(rule)
+    return rules
+
+
+class _Checker:
+    """What the rules of a folder are checked against."""
+
+    def __init__(self, products: Products, devices: Table | None, problems: Problems) -> None:
+        self.problems = problems
+        self.declared = products.declared
+        self.products = {name: rule_product(product) for name, product in products.good.items()}
+        self.ranges = {
+            name: {metric: one.range for metric, one in product.metrics.items() if one.range is not None}
+            for name, product in products.good.items()
+        }
+        self.columns = devices.columns if devices is not None else ()
+        self.attributes = _samples(devices)
+
+    def read(self, node: Node) -> Rule | None:
+        problems = self.problems
+        before = len(problems.errors)
+        name = node.get("ruleId")
+        if name is not None and isinstance(name.value, str):
+            _root(node, name.value)
+        kind = node.get("type")
+        if kind is not None and kind.value in LATER_RULE_TYPES:
+            problems.add(kind, f"'{kind.value}' {NOT_YET}")
+            return None
+        rule = convert(node, Rule, problems, LATER)
+        if rule is None:
+            return None
+        assert name is not None
+        if (told := id_problem(rule.ruleId)) is not None:
+            problems.add(name, told)
+        rule.version = rule_version(node.plain())
+        broken = [one for one in rule.products if one in self.declared and one not in self.products]
+        sound = [one for one in rule.products if one not in broken]
+        if broken and not sound:
+            return None  # its product has problems of its own; they come first
+        checked = rule if not broken else msgspec.structs.replace(rule, productId=sound)
+        found = check_rule(checked, {**self.products}, self.columns, self.attributes, self.ranges)
+        for one in found:
+            place = node.get(one.field) or node
+            if one.start >= 0 and isinstance(place.value, str):
+                problems.add_caret(place, one.text, one.start, one.stop)
+                if one.warning:
+                    problems.found[-1] = problems.found[-1]._replace(warning=True)
+            elif one.warning:
+                problems.warn(place, one.text)
+            else:
+                problems.add(place, one.text)
+        return rule if len(problems.errors) == before else None
+
+
+def _samples(devices: Table | None) -> dict[str, dict[str, str]]:
+    """Two rows that say of every column whether any cell is filled and whether any is a number:
+    all that the check of a rule asks, whatever the number of devices."""
+    filled: dict[str, str] = {}
+    numeric: dict[str, str] = {}
+    for row in devices.rows.values() if devices is not None else ():
+        for name, cell in row.items():
+            if not cell or name in numeric:
+                continue
+            filled.setdefault(name, cell)
+            if number_of(cell) is not None:
+                numeric[name] = cell
+    return {"filled": filled, "numeric": numeric}
+
+
+def _root(node: Node, name: str) -> None:
+    """Paths of a rule's nodes begin with its ruleId, since a file holds many."""
+    node.path = f"{name}.{node.path}" if node.path else name
+    if isinstance(node.value, dict):
+        children = list(node.value.values())
+    else:
+        children = list(node)
+    for child in children:
+        _root(child, name)

@@ -1,0 +1,182 @@
+"""Checks of plant.yaml beyond types: addresses, templates, time zone, names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from typing import Final
+from zoneinfo import ZoneInfo, available_timezones
+
+from connectors.mqtt.config import MqttConfig
+from connectors.tcp.config import Delimiter, TcpConfig, listen_address
+from flows.plant_file import PlantYaml, SourceConfig
+from operators.decode.routing import device_problem, filter_problem, template_problem
+from operators.document import Node, Problems, nearest
+
+LONGEST_ID: Final = 128
+LOOPBACK: Final = ("127.", "localhost", "::1")
+_ID: Final = re.compile(r"[^\s/\x00-\x1f\x7f](?:[^/\x00-\x1f\x7f]*[^\s/\x00-\x1f\x7f])?\Z")
+_SOURCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
+
+
+def id_problem(text: str) -> str | None:
+    """What is wrong with the name of a plant, product or rule: it stands in subjects of events,
+    addresses and table names."""
+    if not text:
+        return "the name is empty"
+    if len(text) > LONGEST_ID:
+        return f"the name is longer than {LONGEST_ID} characters"
+    if not _ID.match(text):
+        return "a name holds no '/', no control characters, and no blanks at its ends"
+    return None
+
+
+def check_plant_yaml(node: Node, config: PlantYaml, problems: Problems) -> None:
+    """All checks of plant.yaml that need nothing but itself."""
+    _told(node.get("plant"), id_problem(config.plant), problems)
+    zone = node.get("timezone")
+    if zone is not None and not _is_zone(config.timezone):
+        mend = nearest(config.timezone, available_timezones()) or "; write for example Asia/Seoul"
+        problems.add(zone, f"unknown time zone '{config.timezone[:60]}'{mend}")
+    if not config.sources:
+        problems.add(node, "at least one source is expected", key="sources")
+    sources = node.get("sources")
+    for name, source in config.sources.items():
+        below = sources.get(name) if sources is not None else None
+        if below is None or sources is None:
+            continue
+        if not _SOURCE.match(name):
+            problems.add(
+                sources, "the name of a source is at most 64 letters, digits, '_', '-' and '.'", key=name
+            )
+        _check_source(below, source, problems)
+    for section, listen in (("historian", config.historian.listen), ("server", config.server.listen)):
+        found = node.get(section)
+        below = found.get("listen") if found is not None else None
+        _listen(below, listen, problems)
+        if below is not None and not _unresolved(listen) and not listen.startswith(LOOPBACK):
+            problems.warn(below, "is open to the network; whoever reaches it can read the plant's data")
+    url = config.historian.url
+    if url != "embedded" and not url.startswith(("http://", "https://")) and not _unresolved(url):
+        place = node.get("historian")
+        below = place.get("url") if place is not None else None
+        _told(below, "'embedded', or http:// or https:// and an address, is expected", problems)
+    shards = node.get("shards")
+    count = shards.get("count") if shards is not None else None
+    if count is not None and config.shards.count != 1:
+        many = config.shards.count > 1
+        problems.add(
+            count,
+            f"{count.raw} shards: more than one is not yet in this version"
+            if many
+            else "at least 1 is expected",
+        )
+    limits = node.get("limits")
+    for key, least, most in (("devices", 1, 100_000_000), ("frame", 1, 16 << 20), ("depth", 1, 64)):
+        below = limits.get(key) if limits is not None else None
+        if below is not None and not least <= getattr(config.limits, key) <= most:
+            problems.add(below, f"a number from {least} to {most} is expected")
+    journal = node.get("journal")
+    below = journal.get("max") if journal is not None else None
+    if below is not None and config.journal.max < 16_000_000:
+        problems.add(below, "the journal needs at least 16MB")
+
+
+def check_source_products(
+    node: Node, config: PlantYaml, products: Collection[str], problems: Problems
+) -> None:
+    """Sources that name a product which is not there."""
+    sources = node.get("sources")
+    for name, source in config.sources.items():
+        below = sources.get(name) if sources is not None else None
+        place = below.get("product") if below is not None else None
+        if place is not None and source.product is not None and source.product not in products:
+            problems.add(place, f"no product '{source.product}'{nearest(source.product, products)}")
+
+
+def _check_source(node: Node, source: SourceConfig, problems: Problems) -> None:
+    _told(node.get("device"), device_problem(source.device), problems)
+    if source.topic is not None:
+        _told(node.get("topic"), template_problem(source.topic, source.device), problems)
+    positive = ("max_frame", "max_payload", "max_inflight", "max_connections", "max_connections_per_peer")
+    for key in positive:
+        below = node.get(key)
+        if below is not None and not below.masked and getattr(source, key, 1) < 1:
+            problems.add(below, "a number above 0 is expected")
+    if isinstance(source, MqttConfig):
+        _check_mqtt(node, source, problems)
+    elif isinstance(source, TcpConfig):
+        _listen(node.get("listen"), source.listen, problems)
+        _each(node.get("acknowledge"), source.acknowledge, _hex_problem, problems)
+        if isinstance(source.framing, Delimiter) and not source.framing.delimiter:
+            problems.add(node, "the delimiter is empty", key="framing")
+    else:
+        if len(source.separator) != 1:
+            _told(node.get("separator"), "one character is expected", problems)
+        if not source.watch:
+            _told(node.get("watch"), "the folder is empty; write for example inbox/", problems)
+
+
+def _check_mqtt(node: Node, source: MqttConfig, problems: Problems) -> None:
+    port = node.get("port")
+    if port is not None and not 0 < source.port < 65_536 and not _unresolved(str(port.value)):
+        problems.add(port, "a port from 1 to 65535 is expected")
+    subscribe = node.get("subscribe")
+    if subscribe is not None and not source.subscribe:
+        problems.add(subscribe, 'at least one topic filter is expected, e.g. ["devices/#"]')
+    for one in subscribe if subscribe is not None else ():
+        _told(one, filter_problem(str(one.value)), problems)
+    password = node.get("password")
+    if password is not None and not password.masked:
+        problems.warn(
+            password, "a password in plain text is kept in the journal; write ${NAME} or ${file:PATH}"
+        )
+    if source.password is not None and source.username is None:
+        problems.add(node, "a password without 'username'", key="password")
+    if not source.tls:
+        for key in ("ca_file", "cert_file", "key_file"):
+            if node.get(key) is not None:
+                problems.add(node, f"'{key}' goes with tls: true", key=key)
+
+
+def _each(
+    node: Node | None, text: str | None, check: Callable[[str], str | None], problems: Problems
+) -> None:
+    if node is not None and text is not None and not _unresolved(text):
+        _told(node, check(text), problems)
+
+
+def _listen(node: Node | None, text: str, problems: Problems) -> None:
+    _each(node, text, _listen_problem, problems)
+
+
+def _listen_problem(text: str) -> str | None:
+    try:
+        listen_address(text)
+    except ValueError:
+        return "an address such as 127.0.0.1:7001 is expected"
+    return None
+
+
+def _hex_problem(text: str) -> str | None:
+    try:
+        return None if bytes.fromhex(text) else "at least one byte is expected"
+    except ValueError:
+        return 'bytes in hex are expected, e.g. "06"'
+
+
+def _told(node: Node | None, text: str | None, problems: Problems) -> None:
+    if node is not None and text is not None:
+        problems.add(node, text)
+
+
+def _unresolved(text: str) -> bool:
+    return "${" in text
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return False
+    return True
