@@ -91,10 +91,11 @@ class ContractLogic:
         product = self._products[batch.productId]
         rows = product.slots.rows(batch.device)
         product.grow(self.devices)
-        tables_and_state: tuple[Any, ...] = (*product.tables, product.retired, *product.state.values())
         verdict = np.empty(len(batch), np.uint8)
         breach_metric = np.empty(len(batch), np.int32)
         breach = np.empty((2, len(batch)), np.float64)
+        found = (verdict, breach_metric, breach)
+        below: tuple[Any, ...] = (*product.tables, product.retired, *product.state.values(), *found)
         refused = check_contract(
             rows,
             batch.ts_ns,
@@ -104,10 +105,7 @@ class ContractLogic:
             batch.value,
             batch.value.view(np.uint64),
             batch.quality,
-            *tables_and_state,
-            verdict,
-            breach_metric,
-            breach,
+            *below,
         )
         if not refused:
             return batch

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import msgspec
+
+from operators.contract.spec import Metric
+from operators.windows.spec import Window
 
 
 class Element(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -28,3 +34,12 @@ class AasMapping(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     asset: str
     submodels: list[Submodel] = msgspec.field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ProductState:
+    """All that the state stage knows of one product; metrics in file order."""
+
+    metrics: Mapping[str, Metric]
+    windows: tuple[Window, ...]
+    aas: AasMapping | None = None

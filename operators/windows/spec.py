@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
 
 import msgspec
 
-from operators.spec import Duration
+from operators.contract.spec import Metric
+from operators.spec import HOUR, MINUTE, SECOND, Duration
 
 Aggregate = Literal["count", "min", "max", "mean", "last", "std", "p50", "p95", "p99"]
 
@@ -22,3 +26,58 @@ class Window(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     )
     metrics: list[str] | None = None  # default: all numeric ones
     by: list[str] = msgspec.field(default_factory=lambda: ["device_id"])
+
+
+_FIXED: Final = re.compile(r"([1-9][0-9]*)(s|m)")
+_LATER: Final = re.compile(r"[1-9][0-9]*(h|d|mo)|shift")
+MAX_KEPT: Final = 4096  # windows of one device that may be open or correctable at a time
+
+
+def every_ns(every: str) -> int:
+    """Length of a window that `supported` lets pass, in nanoseconds; its starts are the multiples
+    of it since 1970 (UTC)."""
+    found = _FIXED.fullmatch(every)
+    if found is None:
+        raise ValueError(every)
+    return int(found[1]) * (SECOND if found[2] == "s" else MINUTE)
+
+
+def kept(window: Window) -> int:
+    """How many windows of a device may be open or correctable at a time."""
+    return -(-(window.lateness + window.correct_within) // every_ns(window.every)) + 1
+
+
+def supported(window: Window) -> str | None:
+    """What this version cannot do about a window, as the text of an error; None when it can."""
+    if window.by != ["device_id"]:
+        return f"by: [{', '.join(window.by)}] is not yet in this version"
+    if _LATER.fullmatch(window.every):
+        return f"every: '{window.every}' is not yet in this version"
+    if _FIXED.fullmatch(window.every) is None:
+        return f"every: '{window.every}' is no window; write a length as 30s, 1m, 5m"
+    length = every_ns(window.every)
+    if length >= HOUR:
+        return f"every: '{window.every}' is not yet in this version"
+    if HOUR % length:
+        return f"every: '{window.every}' does not divide an hour; take 1m, 5m, 15m, 30m"
+    if kept(window) > MAX_KEPT:
+        return (
+            f"lateness and correct_within span {kept(window)} windows of {window.every}, "
+            f"more than {MAX_KEPT}; make them shorter or the window longer"
+        )
+    return None
+
+
+def window_metrics(window: Window, metrics: Mapping[str, Metric]) -> list[str]:
+    """Names of the metrics that a window aggregates, in file order of the product."""
+    if window.metrics is None:
+        return [name for name, metric in metrics.items() if metric.type in ("number", "integer")]
+    return [name for name in metrics if name in window.metrics]
+
+
+@dataclass(frozen=True, slots=True)
+class ProductWindows:
+    """All that the windows stage knows of one product; metrics in file order."""
+
+    metrics: Mapping[str, Metric]
+    windows: tuple[Window, ...]

@@ -1,0 +1,259 @@
+"""The state stage: the newest values of every device, its last windows and active alarms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from operators.batch import ABSENT, QUALITY_NAMES, AlarmEvent, Float64, ReadingBatch, Slice, WindowBatch
+from operators.contract.messages import time_text
+from operators.devices import Devices
+from operators.slots import ProductSlots, grown
+from operators.snapshot import pack, unpack
+from operators.state.kernels import keep_latest, keep_window
+from operators.state.references import WindowRef, references
+from operators.state.spec import ProductState
+from operators.state.store import (
+    DeviceState,
+    MetricState,
+    WindowState,
+    device_key,
+    typed_value,
+    write_device,
+)
+
+_NEVER = -(1 << 63)
+_FRESH: dict[str, tuple[str, Any]] = {  # state array -> dtype, value of a device never heard
+    "latest": ("f8", np.nan),
+    "quality": ("u1", ABSENT),
+    "time": ("i8", 0),
+    "position": ("i8", 0),
+    "kept": ("f8", np.nan),
+    "kept_start": ("i8", _NEVER),
+    "kept_revision": ("i8", 0),
+    "touched": ("u1", 0),
+}
+_TEXTS_AT_EASE = 4096  # texts kept before those that no device shows any more are dropped
+
+
+class _Product:
+    """The state of one product's devices; the arrays have one row a device."""
+
+    def __init__(self, productId: str, spec: ProductState) -> None:
+        self.productId = productId
+        self.names = list(spec.metrics)
+        self.kinds = [metric.type for metric in spec.metrics.values()]
+        self.aggregates = list(
+            dict.fromkeys(found for found in references(spec.aas) if isinstance(found, WindowRef))
+        )
+        self.identity = (self.names, self.kinds, self.aggregates)
+        self.texts: dict[int, str] = {}
+        self.slots = ProductSlots()
+        kept = (len(self.aggregates),)
+        widths = {"touched": (), "kept": kept, "kept_start": kept, "kept_revision": kept}
+        self.state: dict[str, npt.NDArray[Any]] = {
+            name: np.empty((0, *widths.get(name, (len(self.names),))), dtype)
+            for name, (dtype, _) in _FRESH.items()
+        }
+
+    def rows(self, device: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        rows = self.slots.rows(device)
+        if len(self.state["touched"]) < self.slots.capacity:
+            for name, (_, fresh) in _FRESH.items():
+                self.state[name] = grown(self.state[name], self.slots.capacity, fresh)
+        return rows
+
+    def read(self, batch: ReadingBatch) -> None:
+        """Take the readings in."""
+        rows = self.rows(batch.device)
+        state = self.state
+        keep_latest(
+            rows,
+            batch.ts_ns,
+            batch.seq,
+            batch.flags,
+            batch.value,
+            batch.quality,
+            state["latest"],
+            state["quality"],
+            state["time"],
+            state["position"],
+            state["touched"],
+        )
+        if batch.texts:
+            self.texts.update(batch.texts)
+            if len(self.texts) > max(_TEXTS_AT_EASE, 2 * state["latest"].size):
+                self.drop_texts()
+
+    def drop_texts(self) -> None:
+        """Forget the texts that no device shows."""
+        shown = set()
+        for m, kind in enumerate(self.kinds):
+            if kind == "string":
+                column: Float64 = self.state["latest"][: self.slots.count, m]
+                shown.update(column[column == column].astype(np.int64).tolist())
+        self.texts = {code: text for code, text in self.texts.items() if code in shown}
+
+    def close(self, batch: WindowBatch) -> None:
+        """Take closed windows in, as far as the mapping refers to them."""
+        for column, reference in enumerate(self.aggregates):
+            if reference.window != batch.window:
+                continue
+            values = batch.aggregates.get(reference.aggregate)
+            if values is None:
+                values = batch.count.astype(np.float64)
+            keep_window(
+                self.rows(batch.device),
+                batch.metric,
+                self.names.index(reference.metric),
+                batch.start_ns,
+                batch.revision,
+                values,
+                column,
+                self.state["kept"],
+                self.state["kept_start"],
+                self.state["kept_revision"],
+                self.state["touched"],
+            )
+
+    def metrics_of(self, row: int) -> dict[str, MetricState]:
+        """The metrics that a device has ever reported."""
+        state = self.state
+        quality = state["quality"][row].tolist()
+        latest, time, position = (state[name][row].tolist() for name in ("latest", "time", "position"))
+        return {
+            name: MetricState(
+                typed_value(self.kinds[m], latest[m], self.texts), quality[m], time[m], position[m]
+            )
+            for m, name in enumerate(self.names)
+            if quality[m] != ABSENT
+        }
+
+    def windows_of(self, row: int) -> dict[str, dict[str, dict[str, WindowState]]]:
+        """The aggregates that the mapping refers to, of a device's last windows."""
+        found: dict[str, dict[str, dict[str, WindowState]]] = {}
+        for column, (window, aggregate, metric) in enumerate(self.aggregates):
+            start = int(self.state["kept_start"][row, column])
+            if start != _NEVER:
+                value = float(self.state["kept"][row, column])
+                revision = int(self.state["kept_revision"][row, column])
+                found.setdefault(window, {}).setdefault(metric, {})[aggregate] = WindowState(
+                    value if value == value else None, start, revision
+                )
+        return found
+
+
+class StateLogic:
+    """Keeps per device and metric the newest value, and what the product's `aas:` refers to.
+
+    The last accepted in-order reading that carries a metric wins; an out-of-order one never
+    overwrites a newer. Nothing is added to the slice.
+    """
+
+    def __init__(self, specs: Mapping[str, ProductState], devices: Devices) -> None:
+        self.devices = devices
+        self._products = {productId: _Product(productId, spec) for productId, spec in specs.items()}
+        self._active: dict[str, set[str]] = {}  # device_id -> ruleIds
+
+    def apply(self, specs: Mapping[str, ProductState]) -> None:
+        """A changed plant: products with the same metrics and references keep their state."""
+        before = self._products
+        self._products = {productId: _Product(productId, spec) for productId, spec in specs.items()}
+        for productId, product in self._products.items():
+            known = before.get(productId)
+            if known is not None and known.identity == product.identity:
+                self._products[productId] = known
+
+    def process(self, item: Slice) -> None:
+        for batch in item.readings:
+            if len(batch):
+                self._products[batch.productId].read(batch)
+        for closed in item.windows:
+            self._products[closed.productId].close(closed)
+        for alarm in item.alarms:
+            self._alarm(alarm)
+
+    def _alarm(self, alarm: AlarmEvent) -> None:
+        data = alarm.event["data"]
+        device_id, ruleId = data["device_id"], data["ruleId"]
+        slot = self.devices.slots.get(device_id)
+        if slot is None:
+            return
+        if data["state"]["active"]:
+            self._active.setdefault(device_id, set()).add(ruleId)
+        else:
+            self._active.get(device_id, set()).discard(ruleId)
+        product = self._products.get(data["productId"])
+        row = product.slots.row(slot) if product else -1
+        if product is not None and row >= 0:
+            product.state["touched"][row] = 1
+
+    def dirty_records(self) -> list[tuple[bytes, bytes]]:
+        """(key, record) of every device that changed since the last call (see `store`)."""
+        found = []
+        for product in self._products.values():
+            touched = product.state["touched"]
+            for row in np.flatnonzero(touched):
+                state = self._device(product, int(row))
+                found.append((device_key(state.device_id), write_device(state)))
+            touched[:] = 0
+        return found
+
+    def devices_state(self) -> list[DeviceState]:
+        """Every device that has ever been heard, by product in file order."""
+        return [
+            self._device(product, row)
+            for product in self._products.values()
+            for row in range(product.slots.count)
+        ]
+
+    def export_state(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """state.json of `replay`: device_id -> metric -> value, quality, time, position; devices
+        and metrics in order of their names."""
+        found = {}
+        for state in sorted(self.devices_state(), key=lambda device: device.device_id):
+            found[state.device_id] = {
+                name: {
+                    "value": metric.value,
+                    "quality": QUALITY_NAMES[metric.quality],
+                    "time": time_text(metric.time_ns),
+                    "position": metric.position,
+                }
+                for name, metric in sorted(state.metrics.items())
+            }
+        return found
+
+    def _device(self, product: _Product, row: int) -> DeviceState:
+        device_id = self.devices.names[product.slots.slot_of[row]]
+        return DeviceState(
+            device_id,
+            product.productId,
+            product.metrics_of(row),
+            product.windows_of(row),
+            sorted(self._active.get(device_id, ())),
+        )
+
+    def snapshot(self) -> bytes:
+        products = {}
+        for productId, product in self._products.items():
+            count = product.slots.count
+            products[productId] = {
+                "slots": product.slots.export(),
+                "texts": product.texts,
+                "state": {name: array[:count] for name, array in product.state.items()},
+            }
+        active = {device_id: sorted(rules) for device_id, rules in self._active.items() if rules}
+        return pack({"products": products, "active": active})
+
+    def restore(self, data: bytes) -> None:
+        kept = unpack(data)
+        self._active = {device_id: set(rules) for device_id, rules in kept["active"].items()}
+        for productId, saved in kept["products"].items():
+            product = self._products[productId]
+            product.slots = ProductSlots.load(saved["slots"])
+            product.texts = saved["texts"]
+            for name, (_, fresh) in _FRESH.items():
+                product.state[name] = grown(saved["state"][name], product.slots.capacity, fresh)

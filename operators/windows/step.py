@@ -1,0 +1,263 @@
+"""The windows stage: accepted readings in, closed and corrected windows out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from operators.batch import LATE, ReadingBatch, Slice, Ticks, WindowBatch
+from operators.devices import Devices
+from operators.slots import ProductSlots, grown
+from operators.snapshot import pack, unpack
+from operators.windows import kernels as k
+from operators.windows.spec import ProductWindows, Window, every_ns, kept, window_metrics
+
+_FAR = 1 << 62  # a tick past everything that may still be open
+
+
+class Windower:
+    """One window of one product: its state, and the way from readings to `WindowBatch`."""
+
+    def __init__(self, productId: str, window: Window, product: ProductWindows) -> None:
+        self.productId = productId
+        self.window = window
+        names = list(product.metrics)
+        chosen = window_metrics(window, product.metrics)
+        self.identity = (window, names, chosen)  # while this stays, so does the state
+        self.metric = np.array([names.index(name) for name in chosen], np.int32)
+        self.times = np.array([every_ns(window.every), window.lateness, window.correct_within], np.int64)
+        self.slots = ProductSlots()
+        places, width = kept(window), len(chosen)
+        fields = k.ALL_FIELDS if "std" in window.aggregates else k.PLAIN_FIELDS
+        self._quantiles = any(name in window.aggregates for name in ("p50", "p95", "p99"))
+        sketches = width if self._quantiles else 0
+        self.clock = np.empty((0, 3), np.int64)
+        self.record = np.empty((0, places, 4), np.int64)
+        self.part = np.empty((0, places, width, fields), np.float64)
+        self.heads = np.empty((0, places, sketches), np.int32)
+        self.keys = np.empty((0, k.CHUNK), np.int32)
+        self.counts = np.empty((0, k.CHUNK), np.int32)
+        self.following = np.empty(0, np.int32)
+        self.scalars = np.zeros(k.SCALARS, np.int64)
+        self.scalars[k.NEXT_DUE] = k.NEVER
+        self.scalars[k.FREE] = -1
+        self._room = -1  # revisions for which the buffers below have room
+
+    def fold(self, batch: ReadingBatch, refused: npt.NDArray[np.uint8]) -> WindowBatch | None:
+        """Fold the rows and ticks of a batch; `refused[i]` becomes 1 where row i is too late."""
+        rows = self.slots.rows(batch.device)
+        self._make_room(len(rows))
+        emitted = k.fold_windows(
+            rows,
+            batch.ts_ns,
+            batch.ingest_ns,
+            batch.seq,
+            batch.flags,
+            batch.value,
+            batch.quality,
+            batch.ticks.row,
+            batch.ticks.ns,
+            self.metric,
+            self.times,
+            self.clock,
+            self.record,
+            self.part,
+            self.heads,
+            self.keys,
+            self.counts,
+            self.following,
+            self.scalars,
+            refused,
+            self._out,
+            self._out_part,
+            self._out_quantile,
+        )
+        return self._batch(emitted) if emitted else None
+
+    def _make_room(self, rows: int) -> None:
+        """State for every device, chunks for every value, buffers for every revision."""
+        capacity = self.slots.capacity
+        if len(self.clock) < capacity:
+            known = len(self.clock)
+            self.clock = grown(self.clock, capacity, 0)
+            self.clock[known:] = (k.EMPTY, 0, k.NEVER)
+            self.record = grown(self.record, capacity, 0)
+            self.record[known:, :, k.NUMBER] = k.EMPTY
+            self.part = grown(self.part, capacity, 0.0)
+            self.heads = grown(self.heads, capacity, -1)
+        self.scalars[k.DEVICES] = self.slots.count
+        wanted = rows * self.heads.shape[2]
+        if self.scalars[k.FREE_COUNT] < wanted:
+            known = len(self.following)
+            stop = known + max(known, wanted - int(self.scalars[k.FREE_COUNT]))
+            self.keys = grown(self.keys, stop, 0)
+            self.counts = grown(self.counts, stop, 0)
+            self.following = grown(self.following, stop, -1)
+            self.following[known:stop] = np.arange(known + 1, stop + 1)
+            self.following[stop - 1] = self.scalars[k.FREE]
+            self.scalars[k.FREE] = known
+            self.scalars[k.FREE_COUNT] += stop - known
+        revisions = int(self.scalars[k.OPEN_COUNT]) + 2 * rows
+        if self._room < revisions:
+            self._room = max(revisions, 2 * self._room)
+            width = self.part.shape[2]
+            self._out = np.empty((self._room, 4), np.int64)
+            self._out_part = np.empty((self._room, width, self.part.shape[3]), np.float64)
+            self._out_quantile = np.empty((self._room, self.heads.shape[2], 3), np.float64)
+
+    def _batch(self, emitted: int) -> WindowBatch:
+        """The first `emitted` revisions of the buffers, one row a metric."""
+        width = len(self.metric)
+        out = np.repeat(self._out[:emitted], width, axis=0)
+        part = self._out_part[:emitted].reshape(emitted * width, -1).T.copy()
+        count = part[k.COUNT]
+        nothing = count == 0
+        asked = self.window.aggregates
+        columns: dict[str, npt.NDArray[np.float64]] = {}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            for name in asked:
+                if name in ("min", "max", "last"):
+                    columns[name] = part[{"min": k.MIN, "max": k.MAX, "last": k.LAST}[name]]
+                elif name == "mean":
+                    columns[name] = part[k.SUM] / count
+                elif name == "std":
+                    columns[name] = np.sqrt(part[k.M2] / count)
+                elif name != "count":
+                    at = ("p50", "p95", "p99").index(name)
+                    columns[name] = self._out_quantile[:emitted, :, at].reshape(-1).copy()
+        for column in columns.values():
+            column[nothing] = np.nan
+        start = out[:, 1] * self.times[0]
+        good = count.astype(np.int64)
+        return WindowBatch(
+            self.productId,
+            self.window.every,
+            self.slots.slot_of[out[:, 0]],
+            np.tile(self.metric, emitted),
+            start,
+            start + self.times[0],
+            good,
+            good.copy(),
+            part[k.BAD].astype(np.int64),
+            out[:, 2].copy(),
+            columns,
+            out[:, 3].copy(),
+        )
+
+    def export(self) -> dict[str, Any]:
+        """What a snapshot holds."""
+        count = self.slots.count
+        return {
+            "slots": self.slots.export(),
+            "clock": self.clock[:count],
+            "record": self.record[:count],
+            "part": self.part[:count],
+            "heads": self.heads[:count],
+            "keys": self.keys,
+            "counts": self.counts,
+            "following": self.following,
+            "scalars": self.scalars,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take the place of what `export` gave."""
+        self.slots = ProductSlots.load(state["slots"])
+        for name in ("clock", "record", "part", "heads", "keys", "counts", "following", "scalars"):
+            setattr(self, name, state[name])
+        self._make_room(0)
+
+
+class WindowsLogic:
+    """Folds accepted readings into every window of their product (meaning: `kernels`).
+
+    Adds closed and corrected windows to `Slice.windows`, sets LATE on readings that every window
+    of their product refuses, and counts readings_accepted and readings_late.
+    """
+
+    def __init__(self, specs: Mapping[str, ProductWindows], devices: Devices) -> None:
+        self.devices = devices
+        self._windowers = _build(specs)
+
+    def apply(self, specs: Mapping[str, ProductWindows]) -> None:
+        """A changed plant: windows that are the same, over the same metrics, keep their state."""
+        before = self._windowers
+        self._windowers = _build(specs)
+        for productId, windowers in self._windowers.items():
+            for name, windower in windowers.items():
+                known = before.get(productId, {}).get(name)
+                if known is not None and known.identity == windower.identity:
+                    windowers[name] = known
+
+    def process(self, item: Slice) -> None:
+        for batch in item.readings:
+            refused = np.empty(len(batch), np.uint8)
+            late: npt.NDArray[np.bool_] | None = None
+            for windower in self._windowers[batch.productId].values():
+                closed = windower.fold(batch, refused)
+                if closed is not None:
+                    item.windows.append(closed)
+                late = refused == 1 if late is None else late & (refused == 1)
+            _count(item, batch, late)
+
+    def close_all(self) -> list[WindowBatch]:
+        """Close what is still open, as a tick past every window would."""
+        found = []
+        for productId, windowers in self._windowers.items():
+            for windower in windowers.values():
+                width = int(windower.metric.max(initial=0)) + 1
+                closed = windower.fold(_only_a_tick(productId, width), np.empty(0, np.uint8))
+                if closed is not None:
+                    found.append(closed)
+        return found
+
+    def snapshot(self) -> bytes:
+        return pack(
+            {
+                productId: {name: windower.export() for name, windower in windowers.items()}
+                for productId, windowers in self._windowers.items()
+            }
+        )
+
+    def restore(self, data: bytes) -> None:
+        for productId, windowers in unpack(data).items():
+            for name, state in windowers.items():
+                self._windowers[productId][name].load(state)
+
+
+def _build(specs: Mapping[str, ProductWindows]) -> dict[str, dict[str, Windower]]:
+    return {
+        productId: {window.every: Windower(productId, window, product) for window in product.windows}
+        for productId, product in specs.items()
+    }
+
+
+def _count(item: Slice, batch: ReadingBatch, late: npt.NDArray[np.bool_] | None) -> None:
+    """Flags and ledger terms of the readings of one batch."""
+    if late is not None and late.any():
+        batch.flags[late] |= LATE
+        for source, n in enumerate(np.bincount(batch.source[late])):
+            item.count(item.sources[source], batch.productId, "readings_late", int(n))
+        accepted = batch.source[~late]
+    else:
+        accepted = batch.source
+    for source, n in enumerate(np.bincount(accepted)):
+        item.count(item.sources[source], batch.productId, "readings_accepted", int(n))
+
+
+def _only_a_tick(productId: str, metrics: int) -> ReadingBatch:
+    return ReadingBatch(
+        productId,
+        np.empty(0, np.int32),
+        np.empty(0, np.int64),
+        np.empty((metrics, 0), np.float64),
+        np.empty((metrics, 0), np.uint8),
+        np.empty(0, np.uint64),
+        np.empty(0, np.int64),
+        np.empty(0, np.uint8),
+        np.empty(0, np.int32),
+        {},
+        Ticks(np.zeros(1, np.int64), np.array([_FAR], np.int64)),
+    )
