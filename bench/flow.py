@@ -28,6 +28,7 @@ from bytewax.testing import cluster_main, run_main
 
 from bench import plant as job
 from bench.baselines import plain_bytewax
+from connectors.errors import JournalFull
 from connectors.journal.clock import JournalClock
 from connectors.journal.entries import Addresses, pack_rows
 from connectors.journal.reader import JournalReader
@@ -87,11 +88,12 @@ def write_journal(journal: Path, seconds: int) -> int:
     where = list(range(len(addresses)))
     count = 0
     with closing(JournalStore(journal, MAP_BYTES, clock)) as store:
-        for at_ms, rows in job.messages(seconds):
+        for sequence, (at_ms, rows) in enumerate(job.messages(seconds), start=1):
             now[0] = at_ms * 1_000_000
             clock.sample()
             entry = pack_rows(rows, where, [0] * len(rows), addresses)
-            store.commit([Append(b"bench", count + 1, entry)])
+            if None in store.commit([Append(b"bench", sequence, entry)]):
+                raise JournalFull("the benchmark's journal took no more")
             count += len(rows)
     return count
 

@@ -127,18 +127,17 @@ def dataflow(
                 value = getattr(metrics, name)
                 if value is None:
                     continue
+                if not state.active[n] and 0 <= state.onset[n] <= at - 2000:
+                    state.active[n] = True  # the delay is over before this reading is applied
+                    out.append(("raised", at))
                 if state.active[n]:
                     if value < clear:
                         state.active[n], state.onset[n] = False, -1
                         out.append(("cleared", at))
-                elif value > limit:
-                    if state.onset[n] < 0:
-                        state.onset[n] = at
-                    if at - state.onset[n] >= 2000:
-                        state.active[n] = True
-                        out.append(("raised", at))
-                else:
+                elif value <= limit:
                     state.onset[n] = -1
+                elif state.onset[n] < 0:
+                    state.onset[n] = at
         minute = at // 60_000
         if minute > state.minute:
             if state.folds:
