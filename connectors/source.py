@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 
@@ -59,8 +60,19 @@ class SourceStatus:
     extra: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a receiver may need to know beside its own configuration. folder: the plant's, for
+    relative paths; data: the data directory, for what it keeps beside the journal."""
+
+    plant: str
+    folder: Path
+    data: Path
+
+
 class Receiver(Protocol):
-    """One source's connection to the world."""
+    """One source's connection to the world. Its class has `build(name, config, surroundings)`,
+    which `flows.wiring` calls through; it raises `ConfigError` and touches nothing outside."""
 
     status: SourceStatus
 

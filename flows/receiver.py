@@ -22,15 +22,13 @@ import msgspec
 
 from connectors.errors import ConfigError, PenstockError
 from connectors.files.config import FilesConfig
-from connectors.files.source import FilesReceiver
 from connectors.journal.client import JournalClient
 from connectors.mqtt.config import MqttConfig
-from connectors.mqtt.source import MqttReceiver
-from connectors.source import Appender, Receiver
+from connectors.source import Appender, Receiver, Surroundings
 from connectors.tcp.config import TcpConfig
-from connectors.tcp.source import TcpReceiver
 from flows.json_logs import log_as_json
 from flows.status import StatusThread
+from flows.wiring import source_kind
 
 STOP_S = 4.5  # from SIGTERM to the end, whatever hangs
 
@@ -61,14 +59,11 @@ def read_source_file(path: Path) -> SourceFile:
 
 def build_receiver(source: SourceFile, data: Path) -> Receiver:
     """The receiver of a source's kind. Raises `ConfigError`."""
-    config = source.config
-    if isinstance(config, MqttConfig):
-        return MqttReceiver(source.source, config, plant=source.plant)
-    if isinstance(config, FilesConfig):
-        folder = Path(source.folder) if source.folder is not None else data.parent
-        progress = data / "files" / f"{source.source}.json"
-        return FilesReceiver(source.source, config, folder=folder, progress=progress)
-    return TcpReceiver(source.source, config, plant=source.plant)
+    kind = str(source.config.__struct_config__.tag)
+    folder = Path(source.folder) if source.folder is not None else data.parent
+    surroundings = Surroundings(source.plant, folder, data)
+    receiver: Receiver = source_kind(kind).load().build(source.source, source.config, surroundings)
+    return receiver
 
 
 def secrets_of(config: SourceConfig) -> list[str]:

@@ -74,7 +74,9 @@ class Simulator:
                 continue
             turn = turns[product.productId]
             turns[product.productId] += 1
-            values = SimulatedDevice(device, product, plant.rules, seed, turn, members[product.productId])
+            values = SimulatedDevice(
+                device, product, plant.rules, seed, turn, members[product.productId], row
+            )
             self._devices.append(_Sender(values, frames, link, topic))
         for device, why in self.skipped.items():
             log.warning("%s is not simulated: %s", device, why)

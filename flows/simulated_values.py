@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from flows.plant_file import Product
@@ -34,28 +34,56 @@ class Threshold(NamedTuple):
     at: float
 
 
-def thresholds(product: Product, rules: Sequence[Rule]) -> list[Threshold]:
+def thresholds(
+    product: Product, rules: Sequence[Rule], row: Mapping[str, str] | None = None
+) -> list[Threshold]:
     """What the rules of a product compare its metrics with, in the order of the rules. Only plain
-    comparisons with a number or a parameter are found; that is enough to make an alarm."""
+    comparisons with a number or a parameter are found; that is enough to make an alarm.
+
+    row: the device's master data, whose columns override the product's parameters.
+    """
     found: list[Threshold] = []
-    for rule in rules:
-        if product.productId not in rule.products:
-            continue
+    for rule in _rules_of(product, rules):
         for match in _COMPARISON.finditer(rule.condition):
-            at = product.params.get(match["param"]) if match["param"] else float(match["number"])
-            if match["metric"] in product.metrics and isinstance(at, (int, float)):
-                found.append(Threshold(match["metric"], match["sign"] == ">", float(at)))
+            at = float(match["number"]) if match["number"] else _parameter(product, row or {}, match["param"])
+            metric = product.metrics.get(match["metric"])
+            if metric is not None and metric.type in ("number", "integer") and at is not None:
+                found.append(Threshold(match["metric"], match["sign"] == ">", at))
     return found
 
 
-def alarming_texts(product: Product, rules: Sequence[Rule]) -> set[tuple[str, str]]:
-    """(metric, text) that a rule waits for: the walks avoid them."""
-    return {
-        (match["metric"], match["text"])
-        for rule in rules
-        if product.productId in rule.products
-        for match in _EQUALITY.finditer(rule.condition)
-    }
+class Circumstances(NamedTuple):
+    """Values of texts and switches that rules name. wanted: beside a comparison of numbers (`...
+    and mode == 'run'`), so that the excursion counts; avoided: alone, they would be an alarm."""
+
+    wanted: set[tuple[str, Value]]
+    avoided: set[tuple[str, Value]]
+
+
+def circumstances(product: Product, rules: Sequence[Rule]) -> Circumstances:
+    """What the rules of a product ask of its texts and switches."""
+    found = Circumstances(set(), set())
+    for rule in _rules_of(product, rules):
+        named: set[tuple[str, Value]] = {(m["metric"], m["text"]) for m in _EQUALITY.finditer(rule.condition)}
+        for name in re.findall(r"[^\W\d]\w*", rule.condition):
+            if name in product.metrics and product.metrics[name].type == "boolean":
+                named.add((name, True))
+        (found.wanted if _COMPARISON.search(rule.condition) else found.avoided).update(named)
+    return found
+
+
+def _rules_of(product: Product, rules: Sequence[Rule]) -> list[Rule]:
+    return [rule for rule in rules if product.productId in rule.products]
+
+
+def _parameter(product: Product, row: Mapping[str, str], name: str) -> float | None:
+    for value in (row.get(name), product.params.get(name)):
+        if value is not None and value != "":
+            try:
+                return float(value)
+            except ValueError:
+                return None
+    return None
 
 
 class SimulatedDevice:
@@ -66,16 +94,21 @@ class SimulatedDevice:
     """
 
     def __init__(
-        self, device: str, product: Product, rules: Sequence[Rule], seed: int, turn: int, count: int
+        self,
+        device: str,
+        product: Product,
+        rules: Sequence[Rule],
+        seed: int,
+        turn: int,
+        count: int,
+        row: Mapping[str, str] | None = None,
     ) -> None:
         self.device = device
         self._random = random.Random(f"{seed}/{device}")  # noqa: S311 - no secret depends on it
-        self._limits = [
-            one for one in thresholds(product, rules) if product.metrics[one.metric].type != "string"
-        ]
-        avoided = alarming_texts(product, rules)
+        self._limits = thresholds(product, rules, row)
+        told = circumstances(product, rules)
         self._walks = {
-            name: _walk(name, metric, self._limits, avoided, self._random)
+            name: _walk(name, metric, self._limits, told, self._random)
             for name, metric in product.metrics.items()
         }
         self._first_s = FIRST_S + turn * BETWEEN_S
@@ -83,7 +116,7 @@ class SimulatedDevice:
 
     def values(self, elapsed_s: float) -> dict[str, Value]:
         """Every metric's value, `elapsed_s` after the beginning; to be called with rising times."""
-        values = {name: walk.next(self._random) for name, walk in self._walks.items()}
+        values = {name: walk.next(self._random, elapsed_s) for name, walk in self._walks.items()}
         share, threshold = self._excursion(elapsed_s)
         if threshold is not None:
             walk = self._walks[threshold.metric]
@@ -126,7 +159,7 @@ class _Numbers:
         self.whole = metric.type == "integer"
         self.now = self.middle
 
-    def next(self, draw: random.Random) -> Value:
+    def next(self, draw: random.Random, elapsed_s: float) -> Value:
         self.now += (self.middle - self.now) * 0.1 + draw.gauss(0.0, self.width * 0.3)
         return self._shown(self.now)
 
@@ -146,20 +179,34 @@ class _Choices:
         self.choices = choices
         self.now = draw.choice(choices)
 
-    def next(self, draw: random.Random) -> Value:
+    def next(self, draw: random.Random, elapsed_s: float) -> Value:
         if draw.random() < 0.02:
             self.now = draw.choice(self.choices)
         return self.now
 
 
+class _Hours:
+    """An hour meter: it only goes up."""
+
+    def __init__(self, draw: random.Random) -> None:
+        self.start = draw.uniform(1_000, 20_000)
+
+    def next(self, draw: random.Random, elapsed_s: float) -> Value:
+        return round(self.start + elapsed_s / 3600, 1)
+
+
 def _walk(
-    name: str, metric: Metric, limits: list[Threshold], avoided: set[tuple[str, str]], draw: random.Random
-) -> _Numbers | _Choices:
+    name: str, metric: Metric, limits: list[Threshold], told: Circumstances, draw: random.Random
+) -> _Numbers | _Choices | _Hours:
     if metric.type == "boolean":
-        return _Choices([False], draw)  # a switch that stands: what it means is not known here
-    if metric.values:
-        quiet: list[Value] = [value for value in metric.values if (name, str(value)) not in avoided]
-        return _Choices(quiet or list(metric.values), draw)
-    if metric.type == "string":
-        return _Choices(["A"], draw)
+        return _Choices([(name, True) in told.wanted and (name, True) not in told.avoided], draw)
+    if metric.values or metric.type == "string":
+        choices: list[Value] = list(metric.values or ["A"])
+        wanted = [value for value in choices if (name, value) in told.wanted]
+        quiet = [value for value in choices if (name, value) not in told.avoided]
+        return _Choices(wanted or quiet or choices, draw)
+    if metric.unit == "h":
+        return _Hours(draw)
+    if metric.type == "integer" and metric.range is None:
+        return _Choices([draw.randint(1, 9)], draw)
     return _Numbers(metric, [limit for limit in limits if limit.metric == name], draw)

@@ -18,7 +18,7 @@ import msgspec
 from connectors.errors import ConfigError, JournalError
 from connectors.files.config import FilesConfig
 from connectors.files.rows import Row, file_rows
-from connectors.source import Appender, Frame, SourceStatus
+from connectors.source import Appender, Frame, SourceStatus, Surroundings
 
 BATCH_ROWS: Final = 4096
 BATCH_BYTES: Final = 2_000_000
@@ -73,6 +73,12 @@ class FilesReceiver:
         self._appender: Appender
         if len(config.separator) != 1:
             raise ConfigError(f"source {name}: separator must be one character")
+
+    @classmethod
+    def build(cls, name: str, config: FilesConfig, surroundings: Surroundings) -> FilesReceiver:
+        """See `connectors.source.Receiver`."""
+        progress = surroundings.data / "files" / f"{name}.json"
+        return cls(name, config, folder=surroundings.folder, progress=progress)
 
     async def run(self, appender: Appender, stop: asyncio.Event) -> None:
         """See `connectors.source.Receiver`. Raises `ConfigError` when `watch` is no folder and

@@ -14,7 +14,7 @@ from connectors.backoff import Backoff
 from connectors.gather import Gather
 from connectors.mqtt.config import MqttConfig
 from connectors.mqtt.session import MqttSession
-from connectors.source import Appender, Frame, SourceStatus
+from connectors.source import Appender, Frame, SourceStatus, Surroundings
 from operators.batch import FRAME_RETAINED
 
 HARD_CAP: Final = 16_000_000  # of a payload: beyond it only the head is kept, and the size told
@@ -47,6 +47,11 @@ class MqttReceiver:
         header = config.device.partition(":")
         # further properties would only multiply the addresses of a batch
         self._header = header[2] if header[0] == "header" else None
+
+    @classmethod
+    def build(cls, name: str, config: MqttConfig, surroundings: Surroundings) -> MqttReceiver:
+        """See `connectors.source.Receiver`."""
+        return cls(name, config, plant=surroundings.plant)
 
     async def run(self, appender: Appender, stop: asyncio.Event) -> None:
         """See `connectors.source.Receiver`. Raises `ConfigError` for unusable TLS files and

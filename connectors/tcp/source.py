@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 from connectors.backoff import Backoff
 from connectors.errors import ConfigError
 from connectors.gather import Gather
-from connectors.source import Appender, Frame, SourceStatus
+from connectors.source import Appender, Frame, SourceStatus, Surroundings
 from connectors.tcp.config import TcpConfig, listen_address
 from connectors.tcp.framing import Part, framer
 
@@ -43,7 +43,7 @@ class TcpReceiver:
     While the journal is behind, sockets are not read.
     """
 
-    def __init__(self, name: str, config: TcpConfig, *, plant: str = "") -> None:
+    def __init__(self, name: str, config: TcpConfig) -> None:
         self.name = name
         self.config = config
         self.status = SourceStatus()
@@ -59,6 +59,11 @@ class TcpReceiver:
         except ValueError as error:
             raise ConfigError(f"source {name}: {error}") from error
         framer(config.framing, config.max_frame)  # says now what is wrong with it
+
+    @classmethod
+    def build(cls, name: str, config: TcpConfig, surroundings: Surroundings) -> TcpReceiver:
+        """See `connectors.source.Receiver`."""
+        return cls(name, config)
 
     async def run(self, appender: Appender, stop: asyncio.Event) -> None:
         """See `connectors.source.Receiver`. Raises `ConfigError` for an address that can never be

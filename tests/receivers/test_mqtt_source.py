@@ -163,8 +163,8 @@ def test_tls(tmp_path: Path) -> None:
         (data / f"{name}.key").chmod(0o644)
     # the plain listener stays for the publisher; TLS is a second one
     port = free_port()
-    files = f"certfile {data}/good.crt\nkeyfile {data}/good.key\n"
-    settings = f"listener {port} 127.0.0.1\nallow_anonymous true\n{files}"
+    pair = f"certfile {data}/good.crt\nkeyfile {data}/good.key\n"
+    settings = f"listener {port} 127.0.0.1\nallow_anonymous true\n{pair}"
     one = start_broker(data, kind="mosquitto", settings=settings)
     secure = Broker(("127.0.0.1", port), "mosquitto", one.process)
 

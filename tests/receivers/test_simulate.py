@@ -28,7 +28,7 @@ from flows.plant_file import (
 )
 from flows.simulate import Simulator, device_topic
 from flows.simulated_frames import encoder
-from flows.simulated_values import SimulatedDevice, Threshold, thresholds
+from flows.simulated_values import Circumstances, SimulatedDevice, Threshold, circumstances, thresholds
 from operators.contract.spec import Metric
 from operators.decode.spec import DecodeSpec
 from rules.spec import Rule
@@ -74,7 +74,7 @@ def modbus_crc(data: bytes) -> int:
 
 
 def test_a_binary_frame_holds_its_values() -> None:
-    values = {"pressure": 123.4, "oilC": 55.5, "level": 12.5, "pump": True, "mode": "run"}
+    values: dict[str, Any] = {"pressure": 123.4, "oilC": 55.5, "level": 12.5, "pump": True, "mode": "run"}
     frame = encoder(product(HYDRAULICS)).encode(values, 0)
     assert len(frame) == 11
     assert struct.unpack(">Hh", frame[:4]) == (1234, 955)
@@ -151,6 +151,7 @@ def test_what_is_not_simulated_is_said(decode: dict[str, Any], text: str) -> Non
 def test_values_are_quiet_but_for_the_excursion_and_equal_for_equal_seeds() -> None:
     hydraulic = product(HYDRAULICS, params={"hot": 80.0})
     rules = [rule("metrics.oilC > param.hot and mode == 'idle'"), rule("pressure < 20")]
+    assert thresholds(hydraulic, rules, {"hot": "85"})[0] == Threshold("oilC", True, 85.0)
     assert thresholds(hydraulic, rules) == [Threshold("oilC", True, 80.0), Threshold("pressure", False, 20.0)]
 
     def play(seed: int) -> list[dict[str, Any]]:
@@ -165,8 +166,13 @@ def test_values_are_quiet_but_for_the_excursion_and_equal_for_equal_seeds() -> N
     assert 13 <= len(hot) <= 20
     assert hot == list(range(hot[0], hot[-1] + 1))
     assert min(low) > max(hot) + 30
-    assert {values["mode"] for values in seconds} == {"run"}
+    assert {values["mode"] for values in seconds} == {"idle"}
     assert all(-40 <= values["oilC"] <= 120 and 0 <= values["pressure"] <= 400 for values in seconds)
+
+
+def test_switches_and_texts_stand_as_the_rules_need_them() -> None:
+    told = circumstances(product(HYDRAULICS), [rule("oilC > 80 and pump"), rule("mode == 'run'")])
+    assert told == Circumstances({("pump", True)}, {("mode", "run")})
 
 
 def test_topics_follow_the_template_and_the_products_filter() -> None:
