@@ -22,6 +22,7 @@ import msgspec
 from connectors.errors import JournalError
 from connectors.journal import wire
 from connectors.journal.blocking import BlockingJournalClient
+from connectors.journal.connection import Connection
 from connectors.journal.entries import pack_frames, split
 from connectors.source import Frame
 
@@ -32,6 +33,8 @@ RECONNECT_MAX: Final = 1.0
 FULL_RETRY_MIN: Final = 0.05
 FULL_RETRY_MAX: Final = 1.0
 UNSENT_BYTES: Final = 8 << 20  # handed to the socket and not taken by it; then appends wait
+
+Parts = tuple[bytes, bytes | bytearray]
 
 log = logging.getLogger("journal.client")
 
@@ -54,8 +57,8 @@ class JournalClient:
         self._sent = 0  # the last sequence that this connection was given
         self._order = asyncio.Lock()  # appends go out in the order of their calls
         self._window = asyncio.Semaphore(wire.WINDOW)
-        self._waiting: dict[int, tuple[bytes, asyncio.Future[int]]] = {}  # by sequence, in order
-        self._writer: asyncio.StreamWriter | None = None
+        self._waiting: dict[int, tuple[Parts, asyncio.Future[int]]] = {}  # by sequence, in order
+        self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
         self._stalled = False  # an append was refused; only the oldest asks again
         self._retry: asyncio.TimerHandle | None = None
@@ -135,32 +138,31 @@ class JournalClient:
         if self._closed:
             raise JournalError("the journal client was closed")
         sequence, self._next = self._next, self._next + 1
-        packed = wire.message(kind, sequence, *body)
+        head = wire.HEAD.pack(sum(map(len, body)), kind, sequence)
+        parts = (b"".join((head, *body[:-1])), body[-1])  # the frames are not copied
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._waiting[sequence] = (packed, future)
+        self._waiting[sequence] = (parts, future)
         self._pump()
-        writer = self._writer
-        if writer is not None and writer.transport.get_write_buffer_size() > UNSENT_BYTES:
-            with contextlib.suppress(OSError):
-                await writer.drain()
+        if self._connection is not None and self._connection.unsent > UNSENT_BYTES:
+            await self._connection.drain()
         return future
 
     def _pump(self) -> None:
         """Give the connection what it has not been given, unless the journal refused."""
-        if self._writer is None or self._stalled:
+        if self._connection is None or self._stalled:
             return
-        for sequence, (packed, _) in self._waiting.items():
+        for sequence, (parts, _) in self._waiting.items():
             if sequence > self._sent:
-                self._writer.write(packed)
+                self._connection.send(*parts)
                 self._sent = sequence
 
     async def _run(self) -> None:
         delay = RECONNECT_MIN
         while True:
             try:
-                await self._connection()
+                await self._serve()
                 delay = RECONNECT_MIN
-            except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
+            except (OSError, TimeoutError) as error:
                 if self.connected:
                     log.warning("lost the journal: %s", error)
                     delay = RECONNECT_MIN
@@ -170,40 +172,38 @@ class JournalClient:
             delay = min(delay * 2, RECONNECT_MAX)
 
     def _drop_connection(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
         if self._retry is not None:
             self._retry.cancel()
         self._retry, self._stalled, self._sent = None, False, 0
 
-    async def _connection(self) -> None:
+    async def _serve(self) -> None:
         """One connection: greet, send again what waits, then take answers until it ends."""
-        sock = wire.connect(self.path, timeout=1.0)
-        sock.setblocking(False)
-        reader, writer = await asyncio.open_unix_connection(sock=sock, limit=1 << 20)
+        connection = Connection(wire.connect(self.path, timeout=1.0))
         try:
             hello = {"session": self.session, "name": self.source, "watch": False}
-            writer.write(wire.message(wire.HELLO, 0, msgspec.msgpack.encode(hello)))
-            kind, _, body = await asyncio.wait_for(_answer(reader), 10)
+            connection.send(wire.message(wire.HELLO, 0, msgspec.msgpack.encode(hello)))
+            kind, _, body = await asyncio.wait_for(connection.read(), 10)
             if kind != wire.WELCOME:
                 raise ConnectionError(f"the journal refused: {body.decode(errors='replace')}")
-            self._writer, self.connected = writer, True
+            self._connection, self.connected = connection, True
             again = self._restarted
             self._restarted = True
             self._pump()
             says = asyncio.create_task(self._say_states()) if again else None
             try:
-                await self._answers(reader)
+                await self._answers(connection)
             finally:
                 if says is not None:
                     says.cancel()
         finally:
-            writer.close()
+            connection.close()
 
-    async def _answers(self, reader: asyncio.StreamReader) -> None:
+    async def _answers(self, connection: Connection) -> None:
         while True:
-            kind, number, body = await _answer(reader)
+            kind, number, body = await connection.read()
             if kind == wire.ACK:
                 waiting = self._waiting.pop(number, None)
                 if waiting is not None:
@@ -230,8 +230,8 @@ class JournalClient:
 
     def _ask_again(self) -> None:
         self._retry = None
-        if self._writer is not None and self._waiting:
-            self._writer.write(next(iter(self._waiting.values()))[0])
+        if self._connection is not None and self._waiting:
+            self._connection.send(*next(iter(self._waiting.values()))[0])
 
     async def _say_states(self) -> None:
         """After a reconnect: the journal took the loss of the connection for the sources' loss."""
@@ -239,10 +239,3 @@ class JournalClient:
             if state == "connected":
                 with contextlib.suppress(JournalError):
                     await self.control("connected", {"source": source})
-
-
-async def _answer(reader: asyncio.StreamReader) -> tuple[int, int, bytes]:
-    size, kind, number = wire.HEAD.unpack(await reader.readexactly(wire.HEAD.size))
-    if size > wire.MAX_MESSAGE:
-        raise ConnectionError(f"an answer of {size} bytes")
-    return kind, number, await reader.readexactly(size) if size else b""

@@ -95,7 +95,7 @@ def decode_entry(number: int, data: bytes) -> Entry:
     return Entry(number, kind, count, ms, position, data)
 
 
-def stamp(body: bytearray, ms: int, position: int) -> None:
+def stamp(body: bytearray | memoryview, ms: int, position: int) -> None:
     """Write the journal's clock and position into a packed entry, in place."""
     _STAMP.pack_into(body, _STAMP_AT, ms, position)
 
@@ -171,7 +171,7 @@ def split(frames: Sequence[Frame]) -> list[Sequence[Frame]]:
     return runs
 
 
-def check_frames(body: bytes | bytearray, known: Addresses) -> int:
+def check_frames(body: bytes | bytearray | memoryview, known: Addresses) -> int:
     """The number of frames of a packed entry that came over a socket; raises ValueError where any
     size, index or address in it does not hold: what this lets pass, `merge` takes."""
     if len(body) < _ARRAYS_AT:
@@ -193,8 +193,7 @@ def check_frames(body: bytes | bytearray, known: Addresses) -> int:
     if int(where.max()) >= addresses:
         raise ValueError("an address is missing")
     start = _ARRAYS_AT + 9 * count
-    for blob in known.table(bytes(body[start : start + table]), addresses):
-        known.address(blob)
+    known.check(bytes(body[start : start + table]), addresses)
     return int(count)
 
 
@@ -214,15 +213,23 @@ class Addresses:
 
     def table(self, packed: bytes, count: int) -> tuple[bytes, ...]:
         """The packed addresses of one entry's table."""
-        blobs = self._tables.get(packed)
-        if blobs is None:
-            ends = (np.cumsum(np.frombuffer(packed, "<u4", count), dtype=np.int64) + 4 * count).tolist()
-            starts = [4 * count, *ends[:-1]]
-            blobs = tuple(packed[start:end] for start, end in zip(starts, ends, strict=True))
-            if len(self._tables) >= 256:
-                self._tables.clear()
-            if len(packed) <= 65_536:
-                self._tables[packed] = blobs
+        return self._tables.get(packed) or self._split(packed, count)
+
+    def check(self, packed: bytes, count: int) -> None:
+        """Raises ValueError where an address of a table is none."""
+        if packed not in self._tables:
+            self._split(packed, count)
+
+    def _split(self, packed: bytes, count: int) -> tuple[bytes, ...]:
+        ends = (np.cumsum(np.frombuffer(packed, "<u4", count), dtype=np.int64) + 4 * count).tolist()
+        starts = [4 * count, *ends[:-1]]
+        blobs = tuple(packed[start:end] for start, end in zip(starts, ends, strict=True))
+        for blob in blobs:
+            self.address(blob)
+        if len(self._tables) >= 256:
+            self._tables.clear()
+        if len(packed) <= 65_536:
+            self._tables[packed] = blobs
         return blobs
 
     def address(self, packed: bytes) -> Address:

@@ -1,4 +1,5 @@
-"""LMDB environments of the journal: one per path and process, shared by whoever opens it here.
+"""LMDB environments of the journal and the output log: one per path and process, shared by whoever
+opens it here.
 
 LMDB refuses a second environment on one path in one process; a test or a tool that writes and
 reads in the same process gets the same one.
@@ -7,6 +8,7 @@ reads in the same process gets the same one.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +26,9 @@ _opened: dict[Path, tuple[Any, int, bool]] = {}
 class Environment:
     """A counted reference to an LMDB environment and its sub-databases."""
 
-    def __init__(self, path: Path, *, map_bytes: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, map_bytes: int | None = None, databases: Sequence[bytes] = DATABASES
+    ) -> None:
         """`map_bytes` given: open for writing, made if it is not there. Raises JournalError."""
         self.path = path.resolve()
         self.closed = False
@@ -34,11 +38,11 @@ class Environment:
             if env is not None and writing and not may_write:
                 raise JournalError(f"{path} is open for reading in this process; close it first")
             if env is None:
-                env, may_write = _open(self.path, map_bytes), writing
+                env, may_write = _open(self.path, map_bytes, len(databases)), writing
             _opened[self.path] = (env, users + 1, may_write)
         self.env = env
         try:
-            self.databases = {name: env.open_db(name, create=writing) for name in DATABASES}
+            self.databases = {name: env.open_db(name, create=writing) for name in databases}
         except lmdb.Error as error:
             self.close()
             raise JournalError(f"{path} is no journal: {error}") from error
@@ -57,15 +61,11 @@ class Environment:
                 _opened[self.path] = (env, users - 1, writing)
 
 
-def _open(path: Path, map_bytes: int | None) -> Any:
+def _open(path: Path, map_bytes: int | None, max_dbs: int) -> Any:
     try:
         if map_bytes is None:
-            return lmdb.open(
-                str(path), readonly=True, create=False, max_dbs=len(DATABASES), max_readers=MAX_READERS
-            )
+            return lmdb.open(str(path), readonly=True, create=False, max_dbs=max_dbs, max_readers=MAX_READERS)
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return lmdb.open(
-            str(path), map_size=map_bytes, max_dbs=len(DATABASES), max_readers=MAX_READERS, mode=0o600
-        )
+        return lmdb.open(str(path), map_size=map_bytes, max_dbs=max_dbs, max_readers=MAX_READERS, mode=0o600)
     except (lmdb.Error, OSError) as error:
         raise JournalError(f"cannot open the journal {path}: {error}") from error

@@ -26,7 +26,6 @@ from operators.stage import SHARD_KEY
 SLICE_ROWS: Final = 16_384
 SLICE_BYTES: Final = 8 << 20
 WAIT: Final = 0.005  # seconds in `next_batch`; longer would delay the epoch's end
-IN_FLIGHT_BYTES: Final = 512 << 20
 PARTITION: Final = "journal"  # part of the stored state: a rename would lose it
 _PAST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -143,7 +142,8 @@ class _Partition(StatefulSourcePartition[tuple[str, Slice], int]):
     def _is_too_much(self) -> bool:
         if self._source.reached is not None:
             self._landed(self._source.reached())
-        return self._in_flight_bytes >= self._source.in_flight_bytes
+        cap = self._source.in_flight_bytes
+        return cap is not None and self._in_flight_bytes >= cap
 
 
 class JournalSource(FixedPartitionedSource[tuple[str, Slice], int]):
@@ -154,9 +154,10 @@ class JournalSource(FixedPartitionedSource[tuple[str, Slice], int]):
     boundaries: asked once, at the start: entries up to which output stores are applied.
     stop: once set, nothing more is emitted, and after the next committed epoch the dataflow ends
     (`AbortExecution`, exit code 0). hold: while true, nothing is read (a backlog is full).
-    reached: last entry that the end of the dataflow has dealt with; it bounds what is in flight
-    (without it, what was emitted since the last committed epoch counts). on_durable: told the last
-    entry of each committed epoch that moved on.
+    in_flight_bytes: emit no more than this beyond `reached`, the last entry that the end of the
+    dataflow has dealt with, or without that, beyond the last committed epoch. One worker has dealt
+    with a batch before it asks for the next (measured), so it needs neither; several workers do.
+    on_durable: told the last entry of each committed epoch that moved on.
     start: the first entry of a dataflow without state. Raises JournalGap where it was trimmed.
     """
 
@@ -169,7 +170,7 @@ class JournalSource(FixedPartitionedSource[tuple[str, Slice], int]):
         hold: Callable[[], object] = lambda: None,
         reached: Callable[[], int] | None = None,
         on_durable: Callable[[int], object] = lambda entry: None,
-        in_flight_bytes: int = IN_FLIGHT_BYTES,
+        in_flight_bytes: int | None = None,
         start: int = 1,
     ) -> None:
         self.data = data

@@ -58,7 +58,7 @@ class Append:
 
     session: bytes
     sequence: int
-    body: bytearray
+    body: bytearray | memoryview
     key: bytes = b""
     bundle: tuple[bytes, bytes] | None = None
 
@@ -334,7 +334,7 @@ class _Transaction:
         self.counted["frames"] += count
         return place
 
-    def _put(self, body: bytes | bytearray) -> None:
+    def _put(self, body: bytes | bytearray | memoryview) -> None:
         self.txn.put(KEY.pack(self.entry), body, db=self.db[b"entries"], append=True)
         self.entry += 1
         self.used += len(body)
