@@ -1,0 +1,308 @@
+"""The output log: what is written once, in order, whole, over crashes and repeats."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from connectors.errors import JournalError
+from connectors.journal.columns import (
+    decode_alarms,
+    decode_rejects,
+    decode_telemetry,
+    decode_windows,
+    encode_telemetry,
+)
+from connectors.journal.output import OutputReader, OutputWriter
+from connectors.journal.output_store import KINDS, Cursor, cursor_path
+from operators.batch import Slice
+from tests.output.made import (
+    MODES,
+    SECOND,
+    SPEC,
+    SPECS,
+    START_NS,
+    devices,
+    event,
+    made_slice,
+    readings,
+    reject,
+    windows,
+)
+
+
+def writer(path: Path, **given: object) -> OutputWriter:
+    return OutputWriter(path / "output", devices(), SPECS, map_bytes=1 << 28, **given)  # type: ignore[arg-type]
+
+
+def test_telemetry_comes_back_as_it_was() -> None:
+    first, second = readings(0, 10), readings(10, 7)
+    found = decode_telemetry(encode_telemetry([first, second], SPEC, devices().names))
+    assert found.productId == "press-v1"
+    assert found.metrics == [("tempC", "number"), ("count", "integer"), ("mode", "string")]
+    assert found.devices == ["press-00", "press-01", "press-02"]
+    for column in ("seq", "ts_ns", "ingest_ns"):
+        both = np.concatenate((getattr(first, column), getattr(second, column)))
+        assert np.array_equal(getattr(found, column), both)
+    assert np.array_equal(found.value, np.concatenate((first.value, second.value), axis=1), equal_nan=True)
+    assert np.array_equal(found.quality, np.concatenate((first.quality, second.quality), axis=1))
+    assert [found.devices[slot] for slot in found.device[:4]] == [
+        "press-00",
+        "press-01",
+        "press-02",
+        "press-00",
+    ]
+    assert found.historical.tolist() == [1 if row == 10 else 0 for row in range(17)]
+    assert set(found.texts.values()) == set(MODES)
+
+
+def test_alarms_are_written_at_once_and_telemetry_in_big_records(tmp_path: Path) -> None:
+    log = writer(tmp_path)
+    reader = OutputReader(tmp_path / "output")
+    log.write(made_slice(1, 0, 20))
+    log.write(made_slice(2, 20, 20, alarms=[event(25)], rejects=[reject(22)], windows=[windows(23)]))
+    log.commit_due()
+    assert [record.number for record in reader.read("alarms", 0)] == [1]
+    assert reader.read("telemetry", 0) == []
+    assert log.boundaries() == [0, 2]
+    log.write(made_slice(3, 40, 20, tick_ns=START_NS + 4 * SECOND))
+    log.commit_due()
+    assert log.boundaries() == [3, 3]
+    (telemetry,) = reader.read("telemetry", 0)
+    assert (telemetry.number, telemetry.first_position, telemetry.last_position) == (1, 0, 59)
+    assert len(decode_telemetry(telemetry.body)) == 60
+    (closed,) = reader.read("windows", 0)
+    assert decode_windows(closed.body).devices == ["press-00", "press-01"]
+    (refused,) = reader.read("rejects", 0)
+    assert decode_rejects(refused.body) == [reject(22)]
+    (alarms,) = reader.read("alarm_batches", 0)
+    assert decode_alarms(alarms.body) == [event(25).event]
+    assert reader.ledger() == {("line1", "press-v1"): {"frames_in": 60, "readings_accepted": 60}}
+    assert reader.reject_counts() == {("line1", "", "short"): 1}
+    assert reader.alarm_counts() == {"raised": 1}
+    assert [found["id"] for found in reader.open_alarms()] == [event(25).event["id"]]
+    assert reader.applied() == 3
+    reader.close()
+    log.close()
+
+
+def test_a_closed_alarm_is_no_longer_open(tmp_path: Path) -> None:
+    log = writer(tmp_path)
+    log.write(made_slice(1, 0, 5, alarms=[event(1), event(2, 0, "cleared"), event(2, 1, "closed")]))
+    log.flush()
+    reader = OutputReader(tmp_path / "output")
+    assert reader.open_alarms() == []
+    assert [decode_alarms(r.body)[0]["data"]["transition"] for r in reader.read("alarms", 0)] == [
+        "raised",
+        "cleared",
+        "closed",
+    ]
+    reader.close()
+    log.close()
+
+
+def test_slices_that_come_again_are_ignored_by_the_half_that_has_them(tmp_path: Path) -> None:
+    log = writer(tmp_path)
+    first = made_slice(1, 0, 50, alarms=[event(3)])
+    log.write(first)
+    log.commit_due()
+    second = made_slice(2, 50, 50, alarms=[event(60)])
+    log.write(second)
+    log.commit_due()
+    boundaries = log.boundaries()
+    log.close()  # telemetry of the second slice was still gathered
+    assert boundaries[0] <= 1
+    again = writer(tmp_path)
+    assert again.boundaries() == boundaries
+    for item in (first, second):
+        again.write(item)
+        again.commit_due()
+    again.write(made_slice(3, 100, 50, alarms=[event(110)]))
+    again.flush()
+    reader = OutputReader(tmp_path / "output")
+    ids = [decode_alarms(record.body)[0]["id"] for record in reader.read("alarms", 0)]
+    assert ids == [event(p).event["id"] for p in (3, 60, 110)]
+    rows = [decode_telemetry(record.body).seq >> np.uint64(16) for record in reader.read("telemetry", 0)]
+    assert np.concatenate(rows).tolist() == list(range(150))
+    assert reader.ledger()["line1", "press-v1"]["frames_in"] == 150
+    reader.close()
+    again.close()
+
+
+def test_newest_values_are_not_written_while_catching_up(tmp_path: Path) -> None:
+    told: list[tuple[bytes, bytes]] = [(b"press-00", b"new")]
+
+    def state() -> list[tuple[bytes, bytes]]:
+        found, told[:] = list(told), []
+        return found
+
+    log = writer(tmp_path, state=state)
+    log.write(made_slice(1, 0, 5))
+    log.write(made_slice(2, 5, 5, alarms=[event(5)]))
+    log.flush()
+    log.close()
+    told[:] = [(b"press-00", b"old")]
+    again = writer(tmp_path, state=state)
+    reader = OutputReader(tmp_path / "output")
+    again.write(made_slice(1, 0, 5))
+    again.commit_due()
+    again.backlog_full()
+    assert told  # not asked for yet
+    assert reader.state("press-00") == b"new"
+    told[:] = [(b"press-00", b"newer")]
+    again.write(made_slice(2, 5, 5))
+    again.flush()
+    assert reader.state("press-00") == b"newer"
+    assert reader.devices() == ["press-00"]
+    reader.close()
+    again.close()
+
+
+def put_cursor(data: Path, name: str, identity: str, backlog: int = 1 << 40, **kinds: int) -> None:
+    path = cursor_path(data, name)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(msgspec.json.encode(Cursor(name, identity, kinds, backlog)))
+
+
+def test_records_go_when_every_configured_target_has_them(tmp_path: Path) -> None:
+    log = writer(tmp_path, cut_rows=10)
+    for entry in range(1, 11):
+        log.write(made_slice(entry, entry * 10, 10))
+        log.commit_due()
+    reader = OutputReader(tmp_path / "output")
+    log.look()
+    assert len(reader.read("telemetry", 0)) == 10  # nobody is configured: nothing goes
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "target-historian.json").write_text("{}")
+    log.look()
+    assert len(reader.read("telemetry", 0)) == 10  # its drainer has not started yet
+    put_cursor(tmp_path, "historian", log.identity, telemetry=4)
+    put_cursor(tmp_path, "left-over", log.identity, telemetry=1)  # no longer configured
+    log.look()
+    assert [record.number for record in reader.read("telemetry", 0)] == [5, 6, 7, 8, 9, 10]
+    size = sum(len(r.body) + 24 for r in reader.read("telemetry", 0))
+    assert reader.backlog("telemetry", 4) == (6, size)
+    assert log.describe()["backlog_bytes"] == {"historian": size}
+    put_cursor(tmp_path, "historian", log.identity, telemetry=10)
+    log.look()
+    assert reader.read("telemetry", 0) == []
+    log.write(made_slice(11, 200, 10))
+    log.commit_due()
+    assert [record.number for record in reader.read("telemetry", 0)] == [11]
+    reader.close()
+    log.close()
+
+
+def test_a_cursor_of_another_log_counts_for_nothing(tmp_path: Path) -> None:
+    log = writer(tmp_path, cut_rows=10)
+    log.write(made_slice(1, 0, 10))
+    log.commit_due()
+    put_cursor(tmp_path, "historian", "of-another-log", telemetry=99)
+    log.look()
+    reader = OutputReader(tmp_path / "output")
+    assert len(reader.read("telemetry", 0)) == 1
+    reader.close()
+    log.close()
+
+
+def test_a_full_backlog_is_named_and_ends(tmp_path: Path) -> None:
+    log = writer(tmp_path, cut_rows=10)
+    put_cursor(tmp_path, "historian", log.identity, backlog=2_000, telemetry=0)
+    for entry in range(1, 6):
+        log.write(made_slice(entry, entry * 10, 10))
+        log.commit_due()
+    log.look()
+    told = log.backlog_full()
+    assert told is not None
+    assert told.startswith("historian: ")
+    assert told.endswith("its backlog is 2,000")
+    put_cursor(tmp_path, "historian", log.identity, backlog=2_000, telemetry=5)
+    log.look()
+    assert log.backlog_full() is None
+    log.close()
+
+
+def test_the_map_grows(tmp_path: Path) -> None:
+    log = OutputWriter(tmp_path / "output", devices(), SPECS, map_bytes=1 << 19, cut_rows=2000)
+    for entry in range(1, 20):
+        log.write(made_slice(entry, entry * 2000, 2000))
+        log.commit_due()
+    reader = OutputReader(tmp_path / "output")
+    rows = sum(len(decode_telemetry(r.body)) for r in reader.read("telemetry", 0, 1 << 30))
+    assert rows == 19 * 2000
+    reader.close()
+    log.close()
+
+
+def test_no_log_is_told(tmp_path: Path) -> None:
+    with pytest.raises(JournalError):
+        OutputReader(tmp_path / "output")
+
+
+def journaled(entry: int) -> Slice:
+    """What entry `entry` of an imaginary journal leads to, always the same."""
+    first = entry * 20
+    found = [event(first + 3), event(first + 9, 0, "closed")] if entry % 3 == 0 else []
+    refused = [reject(first + 5)] if entry % 4 == 0 else []
+    return made_slice(entry, first, 20, tick_ns=START_NS + first * 10_000_000, alarms=found, rejects=refused)
+
+
+def run_until_killed(path: Path, last: int) -> None:
+    """Write entries from the smaller boundary on, as a resumed flow does; for a child process."""
+    log = OutputWriter(path / "output", devices(), SPECS, map_bytes=1 << 28, cut_rows=300)
+    entry = min(log.boundaries())
+    print("ready", flush=True)
+    while entry < last:
+        entry += 1
+        log.write(journaled(entry))
+        log.commit_due()
+        if entry % 50 == 0:
+            log.flush()
+    log.flush()
+    print("done", flush=True)
+
+
+def test_killed_at_any_moment_nothing_is_missing_or_twice(tmp_path: Path) -> None:
+    last, kills = 400, 0
+    code = (
+        "from pathlib import Path; from tests.output.test_output_log import run_until_killed; "
+        f"run_until_killed(Path({str(tmp_path)!r}), {last})"
+    )
+    for delay in (0.02, 0.05, 0.09, 0.14, None):
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        if delay is None:
+            assert child.stdout.readline() == "done\n"
+            child.wait()
+        else:
+            try:
+                child.wait(delay)
+            except subprocess.TimeoutExpired:
+                os.kill(child.pid, signal.SIGKILL)
+                kills += 1
+                child.wait()
+        child.stdout.close()
+    assert kills
+    reader = OutputReader(tmp_path / "output")
+    expected = [journaled(entry) for entry in range(1, last + 1)]
+    ids = [decode_alarms(r.body)[0]["id"] for r in reader.read("alarms", 0)]
+    assert ids == [alarm.event["id"] for item in expected for alarm in item.alarms]
+    batched = [e["id"] for r in reader.read("alarm_batches", 0) for e in decode_alarms(r.body)]
+    assert batched == ids
+    seqs = np.concatenate([decode_telemetry(r.body).seq for r in reader.read("telemetry", 0, 1 << 30)])
+    assert np.array_equal(seqs, np.concatenate([item.readings[0].seq for item in expected]))
+    refused = [found for r in reader.read("rejects", 0) for found in decode_rejects(r.body)]
+    assert refused == [found for item in expected for found in item.rejects]
+    assert reader.ledger()["line1", "press-v1"] == {"frames_in": 8000, "readings_accepted": 8000}
+    numbers = {kind: [r.number for r in reader.read(kind, 0, 1 << 30)] for kind in KINDS}
+    assert all(found == list(range(1, len(found) + 1)) for found in numbers.values())
+    reader.close()
