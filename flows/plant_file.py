@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -13,6 +13,7 @@ from connectors.mqtt.config import MqttConfig
 from connectors.tcp.config import TcpConfig
 from operators.contract.spec import Contract, Metric
 from operators.decode.spec import DecodeSpec
+from operators.document import Node
 from operators.spec import DAY, MINUTE, Duration, Size
 from operators.state.spec import AasMapping
 from operators.windows.spec import Window
@@ -133,4 +134,4 @@ class Plant:
     server: ServerConfig
     journal: JournalConfig
     limits: Limits
-    tests: dict[str, Any] = field(default_factory=dict)  # tests/*.yaml: file -> node
+    tests: dict[str, list[Node]] = field(default_factory=dict)  # tests/*.yaml: file -> documents

@@ -125,7 +125,7 @@ def load_plant(
         server=config.server,
         journal=config.journal,
         limits=config.limits,
-        tests={path: node for path, nodes in _of("tests", documents).items() for node in nodes[:1]},
+        tests=_of("tests", documents),
     )
     return plant, problems
 

@@ -1,0 +1,138 @@
+"""`penstock test`: tests/*.yaml through the live engine, without a network."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from connectors.errors import ConfigError
+from flows.check_command import check_folder
+from flows.engine import run_recording
+from flows.plant_file import Plant
+from flows.plant_test_frames import recording_of
+from flows.plant_tests import ExpectedAlarm, ExpectedReject, PlantTest, check_tests, parse_time, start_of
+from flows.recorded import recorded_slices
+from flows.replay_files import Outcome
+from operators.document import Problems
+
+COMPARED: Final = ("ruleId", "device_id", "transition", "severity", "message")
+
+
+@click.command()
+@click.argument("plant", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="machine-readable output")
+def test(plant: Path, as_json: bool) -> int:
+    """Run the tests of PLANT; exit code 1 where something differs."""
+    loaded, problems = check_folder(plant)
+    if loaded is None:
+        raise ConfigError(problems.render())
+    tests = check_tests(loaded, Problems())
+    if not tests and not as_json:
+        click.echo("no tests: write one into tests/*.yaml", err=True)
+    results = []
+    for one in tests:
+        differences = run_test(loaded, one, plant)
+        results.append({"file": one.path, "name": one.case.name, "differences": differences})
+        if not as_json:
+            click.echo(f"{'ok  ' if not differences else 'FAIL'}  {one.path}  {one.case.name}")
+            for line in differences:
+                click.echo(f"      {line}")
+    failed = len([result for result in results if result["differences"]])
+    if as_json:
+        click.echo(json.dumps({"ok": not failed, "tests": results}, ensure_ascii=False))
+    elif tests:
+        click.echo(f"{len(tests) - failed} of {len(tests)} passed")
+    return 1 if failed else 0
+
+
+def run_test(plant: Plant, test: PlantTest, folder: Path) -> list[str]:
+    """What differs from what the test expects, line by line; [] when nothing does."""
+    try:
+        recording = recording_of(plant, test, folder)
+    except ConfigError as error:
+        return [str(error)]
+    start = start_of(test.case) or 0
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = [one for one in recording if isinstance(one, Path)]
+        if not paths:
+            lines = Path(scratch) / "input.jsonl"
+            lines.write_text("".join(json.dumps(one) + "\n" for one in recording), encoding="utf-8")
+            paths = [lines]
+        outcome = run_recording(plant, recorded_slices(plant, paths))
+    return [*_alarms(test, outcome, start), *_rejects(test, outcome), *_readings(test, outcome)]
+
+
+def _alarms(test: PlantTest, outcome: Outcome, start: int) -> list[str]:
+    expected = test.case.expect.alarms
+    if expected is None:
+        return []
+    events = [event["data"] for event in outcome.alarms]
+    found = [data for data in events if data["transition"] in ("raised", "cleared")]
+    lines: list[str] = []
+    for number in range(max(len(expected), len(found))):
+        if number >= len(found):
+            lines.append(f"alarms[{number}]: missing   {_wanted(expected[number])}")
+        elif number >= len(expected):
+            lines.append(f"alarms[{number}]: too many  {_event(found[number], start)}")
+        elif differing := _differing(expected[number], found[number], start):
+            lines.append(f"alarms[{number}]: expected  {_wanted(expected[number])}")
+            lines.append(f"{' ' * len(f'alarms[{number}]')}  got       {_event(found[number], start)}")
+            lines.append(f"{' ' * len(f'alarms[{number}]')}  differs   {', '.join(differing)}")
+    return lines
+
+
+def _differing(expected: ExpectedAlarm, data: Mapping[str, Any], start: int) -> list[str]:
+    differing = [
+        key for key in COMPARED if getattr(expected, key) is not None and getattr(expected, key) != data[key]
+    ]
+    if expected.at is not None and parse_time(expected.at, start) != parse_time(data["event_time"], 0):
+        differing.append("at")
+    return differing
+
+
+def _wanted(expected: ExpectedAlarm) -> str:
+    keys = [(key, getattr(expected, key)) for key in COMPARED] + [("at", expected.at)]
+    return "  ".join(f"{key}={value}" for key, value in keys if value is not None)
+
+
+def _event(data: Mapping[str, Any], start: int) -> str:
+    at = parse_time(data["event_time"], 0) or 0
+    shown = f"+{(at - start) / 1000:g}s" if start else data["event_time"]
+    return "  ".join([*(f"{key}={data[key]}" for key in COMPARED), f"at={shown}"])
+
+
+def _rejects(test: PlantTest, outcome: Outcome) -> list[str]:
+    expected = test.case.expect.rejects
+    if expected is None:
+        return []
+    found = outcome.rejects
+    wanted = expected if isinstance(expected, int) else len(expected)
+    lines = [] if len(found) == wanted else [f"rejects: expected {wanted}, got {len(found)}"]
+    if isinstance(expected, list):
+        for number, (one, reject) in enumerate(zip(expected, found, strict=False)):
+            for key in ExpectedReject.__struct_fields__:
+                value = getattr(one, key)
+                if value is not None and value != reject[key]:
+                    lines.append(f"rejects[{number}].{key}: expected {value!r}, got {reject[key]!r}")
+    if lines:
+        lines += [f"  got {one['reason']}: {one['message']}" for one in found[:5]]
+    return lines
+
+
+def _readings(test: PlantTest, outcome: Outcome) -> list[str]:
+    expected = test.case.expect.readings
+    accepted = outcome.summary["readings"]["accepted"]
+    if expected is None or expected == accepted:
+        return []
+    return [f"readings: expected {expected} accepted, got {accepted}"]
+
+
+def as_time(ms: int) -> str:
+    """A time as it is written in tests."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat()
