@@ -53,7 +53,14 @@ def live_flow(data: Path, stop: threading.Event | None = None) -> Dataflow:
 
 
 def _live_flow(data: Path, shard: Shard, stop: threading.Event) -> tuple[Dataflow, Any, Any]:
-    sink = OutputLog(data / "output", shard.devices, telemetry=lambda: specs.telemetry(shard.current))
+    sink = OutputLog(
+        data / "output",
+        shard.devices,
+        telemetry=lambda sha256: specs.telemetry(
+            shard.first_plant if sha256 is None else shard.plant(sha256, None)
+        ),
+        state=lambda: shard.stages["state"].logic.dirty_records(),
+    )
     with closing(JournalReader(data / "journal")) as reader:
         oldest = reader.oldest()
     source = JournalSource(
