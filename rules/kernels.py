@@ -235,14 +235,14 @@ def walk(
     when), due_tick (the journal's clock at which a tick finds the delay over); phase uint8[D, R];
     int64[R]: busy (devices not IDLE), next_tick (no delay is over before), evaluations.
     effective: uint8[2, >= N] scratch.
-    events: int64[E, EVENT_COLUMNS], E >= 4, receives what happened, by rule, then in order.
+    events: int64[E, EVENT_COLUMNS], E >= 2, receives what happened, by rule, then in order.
     resume: int64[4], rule, row and tick to begin at, and whether that rule was begun; zeros at
     first. Returns the number of events; if resume[0] < R the table was full: call again.
     """
     rows = local.shape[0]
     ticks = tick_row.shape[0]
     n = 0
-    room = events.shape[0] - 4
+    room = events.shape[0] - 2  # a row makes at most two events
     for rule in range(resume[0], condition_row.shape[0]):
         row = resume[1]
         tick = resume[2]
@@ -275,7 +275,7 @@ def walk(
                         state = phase[device, rule]
                         if state & 1 and not state & PAUSED:
                             if due_tick[device, rule] <= tick_ns[tick]:
-                                if n >= room:
+                                if n > room:
                                     resume[0], resume[1], resume[2], resume[3] = rule, row, tick, 1
                                     return n
                                 n = _delay_over(
@@ -305,7 +305,7 @@ def walk(
             if state & 3 == IDLE and not now & 1:
                 row += 1
                 continue
-            if n >= room:
+            if n > room:
                 resume[0], resume[1], resume[2], resume[3] = rule, row, tick, 1
                 return n
             time = ts_ns[row]

@@ -36,10 +36,8 @@ def test_precedence() -> None:
 
 
 def test_names() -> None:
-    found = [
-        node for node in walk(parse("온도 > param.`a-b` and metrics.`x.y` < _z and device.site_id == 'x'"))
-    ]
-    names = [(node.root, node.parts) for node in found if isinstance(node, Name)]
+    tree = parse("온도 > param.`a-b` and metrics.`x.y` < _z and device.site_id == 'x'")
+    names = [(node.root, node.parts) for node in walk(tree) if isinstance(node, Name)]
     assert names == [
         ("", ("온도",)),
         ("param", ("a-b",)),

@@ -19,13 +19,14 @@ def text_of(node: tuple[Any, ...]) -> str:
     if kind == "number":
         return repr(node[1])
     if kind == "text":
-        return "'" + node[1].replace("'", "''") + "'"
+        doubled = node[1].replace("'", "''")
+        return f"'{doubled}'"
     if kind == "bool":
         return "true" if node[1] else "false"
     if kind == "null":
         return "null"
     if kind == "name":
-        return str(node[1])
+        return f"{node[1]}"
     if kind == "minus":
         return f"-({text_of(node[1])})"
     if kind == "not":
