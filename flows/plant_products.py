@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from flows.plant_aas import check_mapping
 from flows.plant_file import Product
 from flows.plant_later import LATER, DecodeSection
 from flows.plant_sources import id_problem
@@ -16,6 +15,7 @@ from operators.convert import convert
 from operators.decode.routing import filter_problem
 from operators.decode.spec import parse_decode
 from operators.document import Node, Problems, nearest
+from operators.state.references import check_mapping
 from operators.windows.spec import supported
 from rules.check import number_of
 from rules.spec import Rule
@@ -56,8 +56,13 @@ class Products:
                 continue
             node = self.declared[name].get("aas")
             ids = [rule.ruleId for rule in rules if name in rule.products]
-            for place, text in check_mapping(product.aas, product.metrics, product.windows, ids):
-                problems.add(_below(node, place), text)
+            if "{device_id}" not in product.aas.asset:
+                told = "needs '{device_id}', or all devices are one asset"
+                problems.add(_below(node, ("asset",)), told)
+            for one in check_mapping(product.aas, product.metrics, product.windows, ids):
+                element = ("elements", one.element) if one.element >= 0 else ()
+                place = _below(node, ("submodels", one.submodel, *element, one.key))
+                problems.add(place, one.text)
 
 
 def read_products(
