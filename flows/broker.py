@@ -87,6 +87,8 @@ def start_broker(data: Path, port: int = 0, kind: BrokerKind | None = None, sett
     program = find_mosquitto()
     if kind is None:
         kind = "mosquitto" if program else "amqtt"
+    if port and not is_free(port):
+        raise ConnectError(f"port {port} of 127.0.0.1 is in use; choose another")
     port = port or free_port()
     data.mkdir(parents=True, exist_ok=True)
     logged = data / "broker.log"
@@ -112,6 +114,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on a TCP port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as a server would
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def _command(kind: BrokerKind, program: str | None, data: Path, port: int, settings: str) -> list[str]:

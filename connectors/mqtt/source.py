@@ -41,6 +41,7 @@ class MqttReceiver:
         self.config = config
         self.client_id = config.client_id or f"penstock-{plant}-{name}"
         self.status = SourceStatus()
+        self._cap = min(config.max_payload, config.max_frame, HARD_CAP)
         self._peer = f"{config.host}:{config.port}"
         self._session: MqttSession | None = None
         self._last_frame = time.monotonic()
@@ -165,9 +166,11 @@ class MqttReceiver:
         if self._header is not None and message.properties is not None:
             pairs = getattr(message.properties, "UserProperty", [])
             headers = tuple((key, value) for key, value in pairs if key == self._header)
-        if len(payload) > HARD_CAP:
-            headers = (*headers, ("too_large", f"{len(payload)} bytes, of which the first {HEAD} are kept"))
-            payload = payload[:HEAD]
+        if len(payload) > self._cap:
+            said = f"{len(payload)} bytes; max_payload allows {self._cap}"
+            if len(payload) > HARD_CAP:
+                payload, said = payload[:HEAD], f"{said}; the first {HEAD} are kept"
+            headers = (*headers, ("too_large", said))
         flags = FRAME_RETAINED if message.retain else 0
         status = self.status
         status.frames += 1

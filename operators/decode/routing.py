@@ -193,6 +193,9 @@ class Router:
         if "resync" in headers:
             why = f"garbage between frames: {headers['resync']}"
             return Route(source.name, Reason.resync, self._only(source, address.topic), message=why)
+        if "too_large" in headers:  # a receiver kept only the beginning
+            why = f"the frame has {headers['too_large']}"
+            return Route(source.name, Reason.too_large, self._only(source, address.topic), message=why)
         device, missing = self._device(source, address, parts, named)
         hub = parts.get("hub_id", "")
         return self._product(source, address, device, "" if hub == NO_HUB else hub, missing)

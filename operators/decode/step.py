@@ -366,7 +366,7 @@ class DecodeLogic:
             message = route.message
             if status == Reason.empty:
                 message = "the frame is empty"
-            elif status == Reason.too_large:
+            elif status == Reason.too_large and not message:
                 message = f"{int(frames.length[row])} bytes; limits.frame allows {self.plan.limits.frame}"
         return Reject(
             Reason(status),

@@ -209,19 +209,21 @@ def test_the_socket_is_not_read_while_the_journal_is_behind(broker: Broker) -> N
     asyncio.run(scene())
 
 
-def test_a_payload_beyond_every_cap_is_told_with_its_size(broker: Broker) -> None:
+def test_a_payload_beyond_a_cap_is_told_with_its_size(broker: Broker) -> None:
     async def scene() -> None:
         source, appender = receiver(broker), MemoryAppender()
         async with running(source, appender):
             await until(lambda: source.status.state == "connected")
             device = Publisher(broker)
-            device.send([b"y" * 16_000_001, b"next"])
-            await until(lambda: len(appender.frames) == 2)
+            device.send([b"y" * 16_000_001, b"z" * 1_000_001, b"next" * 250_000])
+            await until(lambda: len(appender.frames) == 3)
             device.close()
-        assert len(appender.frames[0].payload) == 4096
-        assert dict(appender.frames[0].headers) == {
-            "too_large": "16000001 bytes, of which the first 4096 are kept"
-        }
+        assert [len(frame.payload) for frame in appender.frames] == [4096, 1_000_001, 1_000_000]
+        assert [dict(frame.headers).get("too_large") for frame in appender.frames] == [
+            "16000001 bytes; max_payload allows 1000000; the first 4096 are kept",
+            "1000001 bytes; max_payload allows 1000000",
+            None,
+        ]
 
     asyncio.run(scene())
 
