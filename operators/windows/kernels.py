@@ -41,6 +41,7 @@ CHUNK = 16
 BUCKETS = 512
 MAX_CHUNKS = 65  # 2 x 512 buckets, zero, and room
 BIAS = 1 << 16
+HOLE = -(1 << 31)  # key of a place without a bucket
 LOG_GAMMA = math.log(1.01 / 0.99)
 TWO_OVER = 2.0 / (1.01 / 0.99 + 1.0)
 QUANTILES = (0.5, 0.95, 0.99)
@@ -93,28 +94,38 @@ def count_value(
     The caller has seen to a free chunk."""
     key = bucket_key(v)
     while True:
-        hole, hole_at, length = -1, 0, 0
+        length = 0
+        chunk = heads[r, place, w]
+        while chunk >= 0:
+            found = -1
+            for j in range(CHUNK):  # without a way out, so that it becomes vector instructions
+                if keys[chunk, j] == key:
+                    found = j
+            if found >= 0:
+                counts[chunk, found] += 1
+                return
+            length += 1
+            chunk = following[chunk]
+        # holes are in the newest chunk, or, once the chain has its full length, anywhere
         chunk = heads[r, place, w]
         while chunk >= 0:
             for j in range(CHUNK):
                 if counts[chunk, j] == 0:
-                    hole, hole_at = chunk, j
-                elif keys[chunk, j] == key:
-                    counts[chunk, j] += 1
+                    keys[chunk, j] = key
+                    counts[chunk, j] = 1
                     return
-            length += 1
+            if length < MAX_CHUNKS:
+                break
             chunk = following[chunk]
-        if hole >= 0:
-            keys[hole, hole_at] = key
-            counts[hole, hole_at] = 1
-            return
         if length < MAX_CHUNKS:
             fresh = scalars[FREE]
             scalars[FREE] = following[fresh]
             scalars[FREE_COUNT] -= 1
             following[fresh] = heads[r, place, w]
             heads[r, place, w] = fresh
-            counts[fresh, :] = 0
+            for j in range(CHUNK):
+                keys[fresh, j] = HOLE
+                counts[fresh, j] = 0
             keys[fresh, 0] = key
             counts[fresh, 0] = 1
             return
@@ -135,6 +146,7 @@ def count_value(
                             negative_at = chunk * CHUNK + j
                     else:
                         counts[target // CHUNK, target % CHUNK] += counts[chunk, j]
+                        keys[chunk, j] = HOLE
                         counts[chunk, j] = 0
             chunk = following[chunk]
 
@@ -285,6 +297,7 @@ def fold_windows(
     """
     length, lateness, correct_within = times[0], times[1], times[2]
     windows = record.shape[1]
+    flat = part.reshape(-1)  # a view a cell would cost more than the cell's arithmetic
     scalars[EMITTED] = 0
     tick = 0
     for i in range(rows.shape[0] + 1):
@@ -352,26 +365,27 @@ def fold_windows(
         record[r, place, POSITION] = np.int64(seq[i] >> np.uint64(16))
 
         into = float(at - number * length)
+        fields = part.shape[3]
         for w in range(metric.shape[0]):
             q = quality[metric[w], i]
             if q == 3:
                 continue
-            cell = part[r, place, w]
+            cell = ((r * windows + place) * metric.shape[0] + w) * fields
             v = value[metric[w], i]
             if q >= 2 or v != v:
-                cell[BAD] += 1.0
+                flat[cell + BAD] += 1.0
                 continue
-            cell[COUNT] += 1.0
-            cell[MIN] = min(cell[MIN], v)
-            cell[MAX] = max(cell[MAX], v)
-            cell[SUM] += v
-            if into >= cell[LAST_AT]:
-                cell[LAST] = v
-                cell[LAST_AT] = into
-            if part.shape[3] == ALL_FIELDS:
-                off = v - cell[MEAN]
-                cell[MEAN] += off / cell[COUNT]
-                cell[M2] += off * (v - cell[MEAN])
+            flat[cell + COUNT] += 1.0
+            flat[cell + MIN] = min(flat[cell + MIN], v)
+            flat[cell + MAX] = max(flat[cell + MAX], v)
+            flat[cell + SUM] += v
+            if into >= flat[cell + LAST_AT]:
+                flat[cell + LAST] = v
+                flat[cell + LAST_AT] = into
+            if fields == ALL_FIELDS:
+                off = v - flat[cell + MEAN]
+                flat[cell + MEAN] += off / flat[cell + COUNT]
+                flat[cell + M2] += off * (v - flat[cell + MEAN])
             if heads.shape[2]:
                 count_value(heads, r, place, w, v, keys, counts, following, scalars)
 
