@@ -17,6 +17,10 @@ from tests.receivers.brokers import Publisher, need_mosquitto
 from tests.receivers.running import running, until
 
 
+async def connected(source: MqttReceiver) -> None:
+    await until(lambda: source.status.state == "connected")
+
+
 @pytest.mark.parametrize("kind", ["mosquitto", "amqtt"])
 def test_messages_wait_for_a_receiver_that_is_away(tmp_path: Path, kind: BrokerKind) -> None:
     if kind == "mosquitto":
@@ -29,7 +33,7 @@ def test_messages_wait_for_a_receiver_that_is_away(tmp_path: Path, kind: BrokerK
         for _ in range(2):
             source = MqttReceiver("line", config, plant="works")
             async with running(source, appender):
-                await until(lambda source=source: source.status.state == "connected")
+                await connected(source)
                 await asyncio.sleep(0.3)  # the subscription is made behind the connection
             device = Publisher(one, "device")
             device.send([b"%d" % number for number in range(20)])
