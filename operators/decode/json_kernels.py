@@ -95,7 +95,7 @@ U: Final = np.uint64  # of an index in the hot path: no branch for a negative on
 SEEN: Final = 1024  # texts remembered within one call, a power of two
 UNKNOWN: Final = 256  # different names of undeclared metrics counted in one call
 EVENTS: Final = 16384
-WORDS: Final = np.frombuffer(b"truefalsenull", np.uint8)  # `words` of the walk
+WORDS: Final = np.frombuffer(b"truefalsenullNaNInfinity", np.uint8)  # `words` of the walk
 
 # cells of `counters`
 N_EVENTS, STAMP, N_UNKNOWN = range(3)
@@ -718,7 +718,7 @@ def walk(
                     p += 1
                     if p >= end or payload[U(p)] < 48 or payload[U(p)] > 57:
                         bad = W_NUMBER
-                        if p < end and payload[U(p)] == 73:
+                        if _is(payload, p, end, words[16:24]):
                             bad, reason, p = W_NAN, _BAD_NUMBER, at
                         break
                 digits = np.int64(0)
@@ -903,7 +903,7 @@ def walk(
                     truth = np.nan
                 else:
                     bad = W_VALUE
-                    if c == 73 or (c == 78 and p + 1 < end and payload[U(p + 1)] == 97):
+                    if _is(payload, p, end, words[13:16]) or _is(payload, p, end, words[16:24]):
                         bad, reason = W_NAN, _BAD_NUMBER
                     break
                 for a in range(act, act_end):
