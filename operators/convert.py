@@ -290,6 +290,8 @@ class _Walk:
         for known in kind.values:
             if value == known and isinstance(value, bool) == isinstance(known, bool):
                 return known
+            if isinstance(known, str) and isinstance(value, int | float) and node.raw == known:
+                return known  # `protocol: 5`
         texts = [str(known) for known in kind.values]
         if _unresolved(node):
             return kind.values[0]
