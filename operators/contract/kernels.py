@@ -98,9 +98,9 @@ def check_contract(
     times: int64[4] max_future, max_age, live_within in ns, action on an implausible time.
 
     State, C rows: retired: uint8[C]; newest: int64[C] event time of the newest in-order reading;
-    highest: int64[C] largest event time ever accepted; run_last: int64[C] and run_count: uint8[C]
-    the run of older, rising readings; ring: uint64[C, 64] hashes of accepted frames and
-    ring_next: uint8[C] the next place; previous: float64[C, S] last usable in-order value.
+    highest: int64[C] largest event time that an accepted frame begins with; run_last: int64[C],
+    run_count: uint8[C] the run of older, rising readings; ring: uint64[C, 64] hashes of accepted
+    frames, ring_next: uint8[C] the next place; previous: float64[C, S] last usable in-order value.
 
     verdict: uint8[N] ACCEPTED, a Reason, DUPLICATE or RETIRED; breach_metric: int32[N] (-1: the
     time stamp); breach: float64[2, N] the breaching value and, for a step, the value before it.
@@ -108,6 +108,7 @@ def check_contract(
     refused = 0
     metrics = value.shape[0]
     group_stop = 0
+    began = np.int64(0)
     duplicate = False
     pending = np.uint64(0)  # hash of the frame at hand that is not in the ring yet
     for i in range(rows.shape[0]):
@@ -127,8 +128,9 @@ def check_contract(
             ):
                 group_stop += 1
             pending = frame_hash(i, group_stop, ts_ns, value, bits, quality)
+            began = ts_ns[i]
             duplicate = False
-            if ts_ns[i] <= highest[r]:
+            if began <= highest[r]:
                 for k in range(RING):
                     duplicate |= ring[r, k] == pending
         if duplicate:
@@ -228,7 +230,7 @@ def check_contract(
             ring[r, ring_next[r]] = pending
             ring_next[r] = (ring_next[r] + 1) % RING
             pending = np.uint64(0)
-        highest[r] = max(highest[r], heard)
+            highest[r] = max(highest[r], began)
         at = ts_ns[i]
         if not flags[i] & 16 and at < ingest_ns[i] - times[2]:
             flags[i] |= 1

@@ -57,11 +57,17 @@ def contracts(draw):
 
 
 VALUES = {
-    "tempC": st.sampled_from([0, 1.5, 2.5, 6.0, -7.25, None, WRONG, "x"]),
-    "count": st.sampled_from([1, 2, 7, 2.5, None, WRONG]),
-    "open": st.sampled_from([True, False, None, WRONG]),
-    "mode": st.sampled_from(["idle", "run", "stop", "", None, WRONG]),
+    "tempC": st.sampled_from([0, 1.5, 1.5, 2.5, 2.5, 1, 2, 6.0, -7.25, None, WRONG, "x"]),
+    "count": st.sampled_from([1, 1, 2, 2, 3, 7, 2.5, None, WRONG]),
+    "open": st.sampled_from([True, True, True, False, None, WRONG]),
+    "mode": st.sampled_from(["idle", "idle", "run", "run", "stop", "", None, WRONG]),
 }
+BEHIND = st.sampled_from([0, 0, 0, -1, -3, -6, -6, -6, -12, 1, 4])
+PAYLOADS = st.one_of(
+    st.fixed_dictionaries(VALUES),
+    st.fixed_dictionaries({"tempC": st.sampled_from([1.5, 2]), "mode": st.just("run")}),
+    st.fixed_dictionaries({}, optional=VALUES),
+)
 
 
 @st.composite
@@ -73,16 +79,16 @@ def streams(draw):
         if sent and draw(st.integers(0, 4)) == 0:
             rows = [dict(row, frame=frame, ingest=ingest) for row in draw(st.sampled_from(sent))]
         else:
-            device = draw(st.sampled_from(["a", "b", "gone"]))
+            device = draw(st.sampled_from(["a", "a", "a", "b", "b", "gone"]))
             flags = draw(st.sampled_from([(), (), ("time_uncertain",), ("live_reference",), ("historical",)]))
             rows = [
                 {
                     "device": device,
                     "frame": frame,
-                    "ts": ingest + draw(st.integers(-12, 4)) * SECOND,
+                    "ts": ingest + draw(BEHIND) * SECOND,
                     "ingest": ingest,
                     "flags": flags,
-                    "values": draw(st.fixed_dictionaries({}, optional=VALUES)),
+                    "values": draw(PAYLOADS),
                 }
                 for _ in range(draw(st.sampled_from([1, 1, 2, 3])))
             ]
