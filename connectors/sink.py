@@ -8,14 +8,15 @@ target's contract (a token, a tail that is read back, a file's own length).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
 class OutputRecord(NamedTuple):
     """One durable entry of the output log.
 
-    kind: telemetry | windows | alarms | rejects. number: its ordinal within its kind, rising by
-    one. body: see `connectors.journal.output` for the encoding of each kind.
+    kind: telemetry | windows | rejects | alarms (one event) | alarm_batches (the same events, many
+    a record). number: its ordinal within its kind, rising by one. body: see
+    `connectors.journal.columns` for the encoding of each kind.
     """
 
     kind: str
@@ -42,3 +43,12 @@ class Target(Protocol):
 
     def close(self) -> None:
         """Let go of the connection; never raises."""
+
+
+@runtime_checkable
+class RememberingTarget(Target, Protocol):
+    """A target whose `open` tells exactly which records it holds, crash or not, so that the
+    drainer need not write its cursor after every `send`."""
+
+    def settle(self) -> None:
+        """Called before the drainer writes its cursor: make all that was sent durable."""

@@ -39,10 +39,14 @@ MAX_KEY: Final = 500  # LMDB's limit is 511 bytes
 DEFAULT_BACKLOG: Final = 4_000_000_000
 
 
-def text_key(text: str) -> bytes:
-    """A text as a key: itself, or where it is too long its SHA-256."""
-    data = text.encode()
+def bytes_key(data: bytes) -> bytes:
+    """Bytes as a key: themselves, or where they are too long their SHA-256."""
     return data if 0 < len(data) <= MAX_KEY else hashlib.sha256(data).hexdigest().encode()
+
+
+def text_key(text: str) -> bytes:
+    """A text as a key."""
+    return bytes_key(text.encode("utf-8", "surrogatepass"))
 
 
 class Cursor(msgspec.Struct):
@@ -122,6 +126,10 @@ class OutputReader:
     def identity(self) -> str:
         """Tells this output log from one of another data directory; made with it."""
         return (self._meta(b"identity") or b"").decode()
+
+    def version(self) -> int:
+        """Rises with every commit; cheap enough to ask for every millisecond."""
+        return int(self._environment.env.info()["last_txnid"])
 
     def applied(self) -> int:
         """The last journal entry whose alarms, ledger and state are in the log; 0: none."""
@@ -207,7 +215,7 @@ class OutputReader:
     def devices(self) -> list[str]:
         """Devices that have a state record, by name."""
         with self._begin() as txn, txn.cursor(db=self._db("state")) as cursor:
-            return [key.decode() for key in cursor.iternext(values=False)]
+            return [key.decode("utf-8", "surrogatepass") for key in cursor.iternext(values=False)]
 
 
 def backlog(txn: Any, databases: Mapping[bytes, Any], kind: str, after: int) -> tuple[int, int]:

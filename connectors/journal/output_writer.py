@@ -39,6 +39,7 @@ from connectors.journal.output_store import (
     TALLY,
     OutputReader,
     backlog,
+    bytes_key,
     read_cursors,
     text_key,
 )
@@ -235,7 +236,7 @@ class OutputWriter:
         # below `applied` the stage is still catching up: its values are older than those written
         pause = min(STATE_SHARE * self._state_cost, STATE_S)
         if self._is_state_due and self.reached >= self.applied and (state or now - self._state_at >= pause):
-            records = [(text_key(key.decode()), value) for key, value in self._state()]
+            records = [(bytes_key(key), value) for key, value in self._state()]
             self._is_state_due = False
             self._state_at, self._state_cost = now, time.monotonic() - now
         try:
