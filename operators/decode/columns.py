@@ -19,8 +19,8 @@ class Decoded:
     2 = none in the frame (ts_ns is then the frame's ingest time).
     value: float64[M, N]; quality: uint8[M, N]; columns as in `ReadingBatch`.
     texts: code -> text. status: int32[R]: 0 = good, a `Reason` = the frame is a reject, IGNORED.
-    place: int64[R] byte offset of what is wrong (-1: none). detail: frame -> further words for
-    the message (a JSON path, what was expected). unknown: name -> how many readings carried a
+    place: int64[R] byte offset of what is wrong (-1: none). detail: frame -> the sentence of its
+    reject, place included. unknown: name -> how many readings carried a
     metric that the product does not declare; `unknown_frame`: uint8[R], frames that had one.
     """
 

@@ -47,7 +47,7 @@ def cells_of(raw: bytes, separator: str) -> list[str]:
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise RowError(Reason.encoding, error.start, "not valid UTF-8") from error
+        raise RowError(Reason.encoding, error.start, f"not valid UTF-8 at byte {error.start}") from error
     if '"' not in text:
         return text.split(separator)
     try:

@@ -193,14 +193,18 @@ def event_times(found: Walked, spec: JsonSpec, ingest_ns: Int64) -> tuple[Int64,
             time = (spec.timestamp, spec.hub_timestamp)[which]
             found.status[row], found.why[row] = Reason.malformed, k.W_TIME
             found.place[row] = found.time_place[which, row]
-            found.detail[row] = f"{path_text(time.path) if time else ''}: {k.WHY[k.W_TIME]}"
+            where = path_text(time.path) if time else ""
+            found.detail[row] = f"{where}: {k.WHY[k.W_TIME]} at byte {found.place[row]}"
     return ts_ns, source
 
 
 def details(found: Walked) -> None:
-    """Fill in the words for each frame that was refused."""
+    """Fill in the sentence for each frame that was refused."""
     for row in np.flatnonzero(found.status).tolist():
-        found.detail.setdefault(row, k.WHY[int(found.why[row])])
+        if found.status[row] == Reason.empty:
+            found.detail[row] = "the frame is empty"
+        else:
+            found.detail.setdefault(row, f"{k.WHY[int(found.why[row])]} at byte {found.place[row]}")
 
 
 class JsonDecoder:

@@ -43,25 +43,6 @@ ADDRESSES_KEPT: Final = 200_000  # beyond it the table of addresses is begun ane
 UNKNOWN_KEPT: Final = 1_000  # different undeclared metrics that are counted by name
 _NO_PLACE: Final = -1
 
-_WORDS: Final = {
-    Reason.malformed: "not readable",
-    Reason.encoding: "wrong encoding",
-    Reason.too_deep: "too deep",
-    Reason.bad_number: "bad number",
-    Reason.short: "too short",
-    Reason.unmatched: "no case matches",
-    Reason.check: "the check fails",
-    Reason.type: "wrong type",
-    Reason.udf: "the decoder failed",
-}
-
-
-def sentence(reason: Reason, place: int, detail: str) -> str:
-    """What a reject of a decoder says: `too short at byte 5: temperature needs 2 bytes`."""
-    words = _WORDS.get(reason, reason.name)
-    where = f" at byte {place}" if place >= 0 else ""
-    return f"{words}{where}: {detail}" if detail else f"{words}{where}"
-
 
 class _Product:
     """One product's decoder, and the parameters of its devices by slot."""
@@ -250,10 +231,7 @@ class DecodeLogic:
             for at, row in enumerate(rows.tolist()):
                 if names.status[at]:
                     status[row] = names.status[at]
-                    place = int(names.place[at])
-                    detail = names.detail.get(at, "")
-                    reason = Reason(int(names.status[at]))
-                    messages[row] = detail if place < 0 else sentence(reason, place, detail)
+                    messages[row] = names.detail.get(at, "")
                     continue
                 address = frames.addresses[int(frames.address[row])]
                 key = (address, names.device[at])
@@ -299,8 +277,7 @@ class DecodeLogic:
         if decoded.status.any():
             status[rows] = decoded.status
             for at in np.flatnonzero(decoded.status > 0).tolist():
-                reason = Reason(int(decoded.status[at]))
-                messages[int(rows[at])] = sentence(reason, int(decoded.place[at]), decoded.detail.get(at, ""))
+                messages[int(rows[at])] = decoded.detail.get(at, "")
         for name, count in decoded.unknown.items():
             key = (product.spec.productId, name)
             if key in self.unknown_metrics or len(self.unknown_metrics) < UNKNOWN_KEPT:
@@ -362,12 +339,13 @@ class DecodeLogic:
     def _reject(self, frames: FrameBatch, row: int, place: Any, status: int, message: str | None) -> Reject:
         route = self._addresses.routes[place]
         address = frames.addresses[int(frames.address[row])]
-        if message is None:
-            message = route.message
+        if not message:
             if status == Reason.empty:
                 message = "the frame is empty"
-            elif status == Reason.too_large and not message:
+            elif status == Reason.too_large:
                 message = f"{int(frames.length[row])} bytes; limits.frame allows {self.plan.limits.frame}"
+            else:
+                message = route.message or Reason(status).name
         return Reject(
             Reason(status),
             message,

@@ -15,7 +15,7 @@ from operators.document import Problems, load_yaml
 INGEST_NS = 1_772_355_600_000_000_000  # 2026-03-01T09:00:00Z
 
 
-def batch(payloads: Sequence[bytes], address: Address | None = None, **columns: Any) -> FrameBatch:
+def batch(payloads: Sequence[bytes], **columns: Any) -> FrameBatch:
     """One batch of frames from one address."""
     count = len(payloads)
     length = np.array([len(payload) for payload in payloads], np.int64)
@@ -24,7 +24,7 @@ def batch(payloads: Sequence[bytes], address: Address | None = None, **columns: 
         "offset": np.cumsum(length) - length,
         "length": length,
         "address": np.zeros(count, np.int32),
-        "addresses": (address or Address("line1", "t"),),
+        "addresses": (Address("line1", "t"),),
         "ingest_ns": INGEST_NS + np.arange(count, dtype=np.int64) * 1_000_000,
         "position": np.arange(count, dtype=np.int64),
         "flags": np.zeros(count, np.uint8),

@@ -243,7 +243,9 @@ def test_texts_that_are_no_times(text: str) -> None:
     found = decode(DECODER, [json.dumps({"device_timestamp": text}).encode()])
     assert Reason(int(found.status[0])) is Reason.malformed
     assert found.place[0] == 21
-    assert found.detail[0] == "device_timestamp: not a time: a number or an ISO 8601 text is expected"
+    assert (
+        found.detail[0] == "device_timestamp: a time as a number or an ISO 8601 text is expected at byte 21"
+    )
 
 
 HOSTILE = [
@@ -289,7 +291,7 @@ def test_hostile_frames_are_refused_with_their_place_and_hurt_no_other() -> None
         assert told == (reason, place), payload[:60]
     assert found.frame.tolist() == list(range(1, len(payloads), 2))
     assert found.value[0].tolist() == [1.0] * len(HOSTILE)
-    assert found.detail[payloads.index(b"[]")] == WHY[W_NO_OBJECT]
+    assert found.detail[payloads.index(b"[]")] == f"{WHY[W_NO_OBJECT]} at byte 0"
 
 
 def test_sixty_four_levels_are_taken() -> None:
