@@ -213,6 +213,9 @@ def test_killed_at_any_moment_every_alarm_is_in_the_file_once(tmp_path: Path, lo
             assert child.poll() is None
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
+    for _ in range(20):
+        entry += 1
+        put(log, entry)
     child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     until(lambda: path.read_bytes().count(b"\n") >= 2 * entry)
     child.terminate()
