@@ -124,7 +124,9 @@ def run_layout(
             cut: Any = slice(0, made)
         else:
             cut = np.flatnonzero(keep)
-        parts.append((value[cut], kind[cut], rows[0][cut], rows[1][cut], rows[2][cut], source[cut], flag[cut]))
+        parts.append(
+            (value[cut], kind[cut], rows[0][cut], rows[1][cut], rows[2][cut], source[cut], flag[cut])
+        )
         if done == first:
             if capacity > 70_000 and text_bytes > 1 << 27:
                 status[first], place[first] = int(Reason.malformed), 0
@@ -135,7 +137,11 @@ def run_layout(
     if len(parts) == 1:
         joined = parts[0]
     else:
-        joined = tuple(np.concatenate([part[n] for part in parts]) for n in range(7)) if parts else _nothing(layout)
+        joined = (
+            tuple(np.concatenate([part[n] for part in parts]) for n in range(7))
+            if parts
+            else _nothing(layout)
+        )
     return Rows(*joined, status, place, texts, missed, traced)
 
 

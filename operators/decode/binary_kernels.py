@@ -355,7 +355,15 @@ def fill_holes(names: Int64, w: int, ctx: Int64, depth: int, counters: Int64, nu
 
 @inline
 def holds(
-    tests: Int64, ranges: Int64, first: int, count: int, buf: Bytes, base: int, end: int, port: int, length: int
+    tests: Int64,
+    ranges: Int64,
+    first: int,
+    count: int,
+    buf: Bytes,
+    base: int,
+    end: int,
+    port: int,
+    length: int,
 ) -> bool:
     """All conditions of a `when`, rows (what, at, mask, first range, ranges) of `tests`."""
     for i in range(first, first + count):
@@ -827,7 +835,9 @@ def interpret(
                         if fields[a, 19]:
                             k = np.int64(3)
                             if math.fabs(real) < EXACT:
-                                v = scaled(real, reals[a, 0], reals[a, 1], reals[a, 2], reals[a, 3], reals[a, 4])
+                                v = scaled(
+                                    real, reals[a, 0], reals[a, 1], reals[a, 2], reals[a, 3], reals[a, 4]
+                                )
                             else:
                                 high = real
                                 low = 0.0
@@ -898,9 +908,7 @@ def interpret(
                 pc = a
             elif op == 10:  # when
                 base = ctx[depth, AT] if code[pc - 1, 4] else ctx[depth, BASE]
-                if not holds(
-                    tests, ranges, a, b, buf, base, ctx[depth, END], ports[frame], length
-                ):
+                if not holds(tests, ranges, a, b, buf, base, ctx[depth, END], ports[frame], length):
                     pc = code[pc - 1, 3]
             elif op == 11:  # enter a fragment at the same base
                 push(ctx, depth, ctx[depth, BASE], ctx[depth, END], FRAGMENT)
@@ -971,7 +979,17 @@ def interpret(
                     index = np.int64(0)
                     if times[a, 5]:
                         ref = time_of(
-                            times, timef, times[a, 6], regs[3], regk[3], regw[3], regi[3], arrival, ref, gap, index
+                            times,
+                            timef,
+                            times[a, 6],
+                            regs[3],
+                            regk[3],
+                            regw[3],
+                            regi[3],
+                            arrival,
+                            ref,
+                            gap,
+                            index,
                         )
                     gap = timef[a] if times[a, 7] == 0 else regs[4] * 1e9
                     if times[a, 7] and (regk[4] < 2 or regk[4] == 5):
@@ -1313,7 +1331,9 @@ def interpret(
                 slot = names[selects[a, 0], 0]
                 if slot == -1:
                     fill_holes(names, selects[a, 0], ctx, depth, counters, numbers)
-                    slot = find_name(made, names[selects[a, 0], 1], numbers[0], numbers[1], numbers[2], numbers[3])
+                    slot = find_name(
+                        made, names[selects[a, 0], 1], numbers[0], numbers[1], numbers[2], numbers[3]
+                    )
                 row = ctx[depth, ROW]
                 if slot >= 0 and kind[row, slot] != 0:
                     v = value[row, slot]
@@ -1328,7 +1348,9 @@ def interpret(
                         if selects[a, 3 + 3 * part] >= 0 and k > 1:
                             i = np.int64(-1)
                             if have:
-                                i = choose(mi, mf, selects[a, 2 + 3 * part], selects[a, 3 + 3 * part], 1, 0, real)
+                                i = choose(
+                                    mi, mf, selects[a, 2 + 3 * part], selects[a, 3 + 3 * part], 1, 0, real
+                                )
                             if i < 0:
                                 i = selects[a, 4 + 3 * part]
                             if i < 0 or mi[i, 2] < 2:

@@ -86,9 +86,7 @@ class Layout:
         return made.fill(tuple(int(n) for n in numbers[: len(made.holes)]))
 
 
-def build_layout(
-    spec: BinarySpec, columns: Sequence[str] | None = None, found: Sequence[str] = ()
-) -> Layout:
+def build_layout(spec: BinarySpec, columns: Sequence[str] | None = None, found: Sequence[str] = ()) -> Layout:
     """The tables of a layout. columns: the metrics, in the order of the readings' columns (default:
     the declared ones; of a bare spec, all names); found: further names that templates made."""
     return _Builder(spec, columns, found).build()
@@ -348,9 +346,7 @@ class _Builder:
             self._length(fragment.size, scope, 1)
         return scope
 
-    def _field(
-        self, one: Field, scope: _Scope, *, register: int | None = None, behind: bool = False
-    ) -> None:
+    def _field(self, one: Field, scope: _Scope, *, register: int | None = None, behind: bool = False) -> None:
         skip = None
         if one.condition is not None:
             if register is not None:
@@ -445,7 +441,9 @@ class _Builder:
             if texts:
                 self.franges.extend((float(text_code(text)),) * 2 for text in test.texts)
                 self.franges.extend(
-                    (float(text_code(_plain(low))),) * 2 for low, high in test.ranges if low == high and low is not None
+                    (float(text_code(_plain(low))),) * 2
+                    for low, high in test.ranges
+                    if low == high and low is not None
                 )
             else:
                 for low, high in test.ranges:

@@ -1,0 +1,354 @@
+"""`penstock decode`: frames to readings, with the bytes that became each value."""
+
+from __future__ import annotations
+
+import binascii
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from connectors.errors import ConfigError
+from flows.folder import open_plant
+from operators.batch import Address, FrameBatch
+from operators.decode.binary_decoder import single_batch
+from operators.decode.binary_spec import parse_binary_spec
+from operators.decode.binary_tree import BinarySpec
+from operators.decode.decoders import build_decoder
+from operators.decode.evaluate import BOOL, FLOAT, INT, NULL, TEXT
+from operators.decode.explain import Answer, Frame, explain, typed
+from operators.decode.spec import DecodeSpec, ProductDecode, parse_decode
+from operators.document import Node, Problems, load_yaml, nearest
+from operators.rejects import Reason
+
+_COLOURS: Final = ("cyan", "yellow", "green", "magenta", "bright_blue", "bright_red")
+_KINDS: Final = {"number": FLOAT, "integer": INT, "boolean": BOOL, "string": TEXT}
+_MILLISECOND: Final = 1_000_000
+
+
+@dataclass(slots=True)
+class Given:
+    """What is decoded with: a layout, or the decoder of a product; units and parameters."""
+
+    layout: BinarySpec | None
+    product: ProductDecode | None
+    units: Mapping[str, str]
+    params: Mapping[str, float]
+    device_params: Mapping[str, Mapping[str, float]]
+
+
+class Line(NamedTuple):
+    """A frame of the input, or (`problem`) what is wrong with its line."""
+
+    payload: bytes = b""
+    port: int = -1
+    device_id: str = ""
+    ingest_ms: int | None = None
+    problem: str = ""
+
+
+@click.command()
+@click.argument("plant", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True), required=False)
+@click.option("--product", help="which product of the plant decodes")
+@click.option("--hex", "hexadecimal", help="one frame in hexadecimal, blanks and 0x allowed")
+@click.option("--port", type=int, default=-1, help="the frame's port (with --hex)")
+@click.option("--device", default="", help="the device whose parameters apply (with --hex)")
+@click.option("--json", "as_json", is_flag=True, help="one line of JSON for each frame")
+def decode(
+    plant: Path,
+    file: Path | None,
+    product: str | None,
+    hexadecimal: str | None,
+    port: int,
+    device: str,
+    as_json: bool,
+) -> int:
+    """Decode frames by a product of PLANT (a plant folder, a product file or a bare layout).
+
+    FILE holds JSON lines {"payload_hex", "port", "device_id", "ingest_ts"}; - is standard input.
+    """
+    if (file is None) == (hexadecimal is None):
+        raise click.UsageError("give one frame with --hex, or a FILE of frames")
+    given = open_spec(plant, product)
+    if hexadecimal is not None:
+        payload = from_hex(hexadecimal)
+        if payload is None:
+            raise click.UsageError(f"--hex: '{hexadecimal}' is not hexadecimal")
+        lines = [Line(payload, port, device)]
+    else:
+        lines = list(read_lines(file))  # type: ignore[arg-type]  # checked above
+    return run_decode(given, lines, as_json)
+
+
+def open_spec(path: Path, product: str | None) -> Given:
+    """The decoder that a plant folder, a product file or a file with the value of `decode:` says."""
+    if path.is_dir():
+        return _of_plant(path, product)
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    problems = Problems()
+    nodes = load_yaml(text, path.name, problems)
+    if not nodes:
+        raise ConfigError(problems.render() or f"{path}: the file is empty")
+    node = nodes[0]
+    inside = node.get("decode")
+    given = _of_product(node, inside, problems) if inside is not None else _of_layout(node, problems)
+    if given is None or problems.errors:
+        raise ConfigError(problems.render())
+    for problem in problems.sorted():
+        click.echo(problem.render(), err=True)
+    return given
+
+
+def _of_layout(node: Node, problems: Problems) -> Given | None:
+    kind = node.get("format")
+    if kind is not None and kind.value != "binary":
+        problems.add(kind, "a bare spec file is a binary layout; decode other formats with a product file")
+        return None
+    layout = parse_binary_spec(node, None, None, problems)
+    return None if layout is None else Given(layout, None, {}, {}, {})
+
+
+def _of_product(node: Node, inside: Node, problems: Problems) -> Given | None:
+    metrics, params = node.get("metrics"), node.get("params")
+    declared: dict[str, Any] = {}
+    units, types = {}, []
+    for name, child in metrics.items() if metrics is not None else ():
+        told, unit = child.get("type"), child.get("unit")
+        declared[name] = child
+        types.append((name, str(told.value) if told is not None else "number"))
+        if unit is not None:
+            units[name] = unit.raw
+    values = {name: child.value for name, child in params.items()} if params is not None else {}
+    kind = inside.get("format")
+    if kind is None or kind.value == "binary":
+        layout = parse_binary_spec(inside, declared or None, values if params is not None else None, problems)
+        if layout is None:
+            return None
+        return Given(layout, None, units, _numbers(values), {})
+    spec = parse_decode(inside, declared, values, problems)
+    if spec is None:
+        return None
+    return Given(None, ProductDecode("", spec, tuple(types)), units, _numbers(values), {})
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        name: float(value)
+        for name, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def _of_plant(folder: Path, wanted: str | None) -> Given:
+    plant = open_plant(folder)
+    names = list(plant.products)
+    if wanted is None:
+        if len(names) != 1:
+            raise click.UsageError(f"--product is missing; one of {', '.join(names)}")
+        wanted = names[0]
+    if wanted not in plant.products:
+        known = nearest(wanted, names) or f"; one of {', '.join(names)}"
+        raise ConfigError(f"no product '{wanted}' in {plant.name}{known}")
+    product = plant.products[wanted]
+    units = {name: metric.unit for name, metric in product.metrics.items() if metric.unit}
+    defaults = _numbers(product.params)
+    devices = {name: _row(row) for name, row in plant.master.devices.items()}
+    spec: DecodeSpec = product.decode
+    if isinstance(spec.layout, BinarySpec):
+        return Given(spec.layout, None, units, defaults, devices)
+    types = tuple((name, metric.type) for name, metric in product.metrics.items())
+    return Given(None, ProductDecode(wanted, spec, types), units, defaults, devices)
+
+
+def _row(row: Mapping[str, str]) -> dict[str, float]:
+    found = {}
+    for name, text in row.items():
+        try:
+            found[name] = float(text)
+        except ValueError:
+            continue
+    return found
+
+
+def from_hex(text: str) -> bytes | None:
+    """Bytes of a hexadecimal text, with or without blanks and `0x`; None if it is none."""
+    joined = "".join(part.removeprefix("0x").removeprefix("0X") for part in text.replace(",", " ").split())
+    try:
+        return binascii.unhexlify(joined)
+    except ValueError:
+        return None
+
+
+def read_lines(file: Path) -> Iterator[Line]:
+    """The frames of a file of JSON lines, blank ones left out."""
+    if str(file) == "-":
+        text = sys.stdin.read()
+    else:
+        try:
+            text = file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{file}: {error}") from error
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield _line(line, f"{os.path.basename(file)}:{number}")
+
+
+def _line(line: str, where: str) -> Line:
+    try:
+        told = json.loads(line)
+    except ValueError as error:
+        return Line(problem=f"{where}: not JSON: {error}")
+    if not isinstance(told, dict):
+        return Line(problem=f"{where}: an object with payload_hex is expected")
+    payload = told.get("payload_hex")
+    data = from_hex(payload) if isinstance(payload, str) else None
+    if data is None and isinstance(told.get("payload"), str):
+        data = told["payload"].encode("utf-8", "surrogatepass")
+    if data is None:
+        return Line(problem=f"{where}: 'payload_hex' is missing or not hexadecimal")
+    port, ingest = told.get("port"), told.get("ingest_ts")
+    return Line(
+        data,
+        port if isinstance(port, int) and not isinstance(port, bool) else -1,
+        str(told.get("device_id") or ""),
+        int(ingest) if isinstance(ingest, int | float) and not isinstance(ingest, bool) else None,
+    )
+
+
+def run_decode(given: Given, lines: Sequence[Line], as_json: bool) -> int:
+    """Print what each frame gives; 1 if a line of the input is none, else 0."""
+    good = [line for line in lines if not line.problem]
+    frames = [
+        Frame(
+            line.payload,
+            line.port,
+            None if line.ingest_ms is None else line.ingest_ms * _MILLISECOND,
+            {**given.params, **given.device_params.get(line.device_id, {})},
+        )
+        for line in good
+    ]
+    if given.layout is not None:
+        answers = iter(explain(given.layout, frames, point=not as_json) if frames else [])
+    else:
+        answers = iter(_by_decoder(given, frames) if frames else [])
+    console = Console(highlight=False)
+    for line in lines:
+        if line.problem:
+            answer = Answer(reject=(Reason.malformed.name, None, line.problem))
+        else:
+            answer = next(answers)
+        if as_json:
+            click.echo(json.dumps(answer.as_object(), ensure_ascii=False, allow_nan=False))
+        else:
+            show(console, line, answer, given.units)
+    return 1 if any(line.problem for line in lines) else 0
+
+
+def _by_decoder(given: Given, frames: Sequence[Frame]) -> list[Answer]:
+    """Answers of a product that is no binary layout, typed by its metrics."""
+    product = given.product
+    if product is None:
+        return []
+    decoder = build_decoder(product, 64)
+    batch: FrameBatch = single_batch(
+        [frame.payload for frame in frames],
+        [frame.port for frame in frames],
+        [frame.ingest_ns or 0 for frame in frames],
+    )
+    batch.addresses = tuple(Address("", "", address.port) for address in batch.addresses)
+    params = np.array(
+        [[frame.params.get(name, math.nan) for frame in frames] for name in decoder.param_names], np.float64
+    ).reshape(len(decoder.param_names), len(frames))
+    found = decoder.decode(batch, np.arange(len(frames), dtype=np.int64), params)
+    answers = []
+    for n in range(len(frames)):
+        status, place = int(found.status[n]), int(found.place[n])
+        message = found.detail.get(n, "the frame is not as the product says")
+        reject = (Reason(status).name, None if place < 0 else place, message) if status > 0 else None
+        answers.append(Answer(reject=reject, ignored=status < 0))
+    for row in range(len(found.frame)):
+        n = int(found.frame[row])
+        metrics = {}
+        for m, (name, kind) in enumerate(product.metrics):
+            quality = int(found.quality[m, row])
+            if quality != 3:
+                shown = NULL if quality >= 2 else _KINDS[kind]
+                metrics[name] = typed(float(found.value[m, row]), shown, found.texts)
+        none = found.time_source[row] == 2 and frames[n].ingest_ns is None
+        answers[n].readings.append((None if none else int(found.ts_ns[row]), metrics))
+    return answers
+
+
+def show(console: Console, line: Line, answer: Answer, units: Mapping[str, str]) -> None:
+    """One frame for people: its bytes, coloured by the value that they became, and the values."""
+    told = f"{len(line.payload)} bytes" + (f", port {line.port}" if line.port >= 0 else "")
+    console.print(Text(told, style="bold"))
+    colours: dict[int, str] = {}
+    for n, one in enumerate(answer.pointed):
+        for byte in range(one.first_bit // 8, (one.end_bit + 7) // 8):
+            colours[byte] = _COLOURS[n % len(_COLOURS)]
+    if answer.reject is not None and answer.reject[1] is not None:
+        colours[answer.reject[1]] = "bold white on red"
+    for start in range(0, len(line.payload), 16):
+        dump = Text(f"  {start:04x}  ", style="dim")
+        for at in range(start, min(start + 16, len(line.payload))):
+            dump.append(f"{line.payload[at]:02x}", style=colours.get(at, "default"))
+            dump.append(" ")
+        console.print(dump)
+    if answer.reject is not None:
+        reason, _, message = answer.reject
+        console.print(Text(f"  rejected: {reason}: {message}", style="red"))
+        return
+    if answer.ignored:
+        console.print("  no reading: the layout ignores this frame")
+        return
+    if answer.pointed:
+        table = Table(box=None, pad_edge=False, padding=(0, 2))
+        for heading in ("  bytes", "bits", "value of", "", "unit"):
+            table.add_column(heading)
+        for n, one in enumerate(answer.pointed):
+            table.add_row(
+                f"  {_bytes(one.first_bit, one.end_bit)}",
+                _bits(one.first_bit, one.end_bit),
+                Text(one.name, style=_COLOURS[n % len(_COLOURS)]),
+                _value(one.value),
+                units.get(one.name, ""),
+            )
+        console.print(table)
+    from operators.decode.explain import iso_time
+
+    for ts, metrics in answer.readings:
+        at = iso_time(ts) or "on arrival"
+        values = ", ".join(f"{name} = {_value(value)}" for name, value in metrics.items())
+        console.print(Text(f"  reading at {at}: {values or 'nothing'}"))
+    if answer.uncertain:
+        console.print("  a check failed: quality is uncertain")
+
+
+def _bytes(first: int, end: int) -> str:
+    if first == end:
+        return "-"
+    low, high = first // 8, (end + 7) // 8 - 1
+    return str(low) if low == high else f"{low}..{high}"
+
+
+def _bits(first: int, end: int) -> str:
+    return f"{first % 8}+{end - first}" if first % 8 or end % 8 else ""
+
+
+def _value(value: Any) -> str:
+    return "null" if value is None else json.dumps(value, ensure_ascii=False)
