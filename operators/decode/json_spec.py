@@ -161,7 +161,7 @@ def _binary(
         node.line,
         node.column,
         node.path,
-        keys=node.keys,
+        keys={key: at for key, at in node.keys.items() if key not in ours},
     )
     return JsonSpec(
         timestamp=timestamp,

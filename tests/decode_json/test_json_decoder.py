@@ -114,7 +114,7 @@ def values(draw: st.DrawFn, depth: int = 2) -> str:
     if way <= 6:
         return draw(quoted())
     if way == 7 or depth == 0:
-        return draw(st.sampled_from(["true", "false", "null"]))
+        return str(draw(st.sampled_from(["true", "false", "null"])))
     if way == 8:
         return "[" + ",".join(draw(st.lists(values(depth=depth - 1), max_size=3))) + "]"
     return draw(objects(st.sampled_from(["a", "tempC", "data", ""]), values(depth=depth - 1)))
