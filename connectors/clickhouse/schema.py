@@ -76,7 +76,10 @@ def telemetry_columns(metrics: Metrics) -> list[tuple[str, str]]:
         ("_historical", "Bool"),
     ]
     for name, kind in metrics:
-        columns += [(identifier(name), TYPES[kind]), (f"{identifier(name)}__quality", f"{QUALITY} CODEC(ZSTD(1))")]
+        columns += [
+            (identifier(name), TYPES[kind]),
+            (f"{identifier(name)}__quality", f"{QUALITY} CODEC(ZSTD(1))"),
+        ]
     return columns
 
 
@@ -158,7 +161,11 @@ def quoted(text: str) -> str:
 
 
 def migrate(
-    client: Commands, products: Mapping[str, Metrics], windows: Iterable[str], keep_raw: int, keep_windows: int
+    client: Commands,
+    products: Mapping[str, Metrics],
+    windows: Iterable[str],
+    keep_raw: int,
+    keep_windows: int,
 ) -> None:
     """Make what is missing: tables, columns, the view. Running it again changes nothing.
 
