@@ -77,7 +77,7 @@ class ContractLogic:
         products = {}
         for productId, spec in specs.items():
             kept = self._products.get(productId)
-            if kept is None or kept.spec != spec:
+            if kept is None or kept.spec != spec or list(kept.spec.metrics) != list(spec.metrics):
                 kept = _Product(spec)
             kept.spec = spec
             kept.forget_retired()

@@ -122,3 +122,14 @@ def test_retired_after_a_plant_change_is_filtered():
 )
 def test_durations(ns, text):
     assert duration_text(ns) == text
+
+
+def test_metrics_in_another_order_are_another_contract():
+    devices = Devices()
+    logic = ContractLogic({"p": ProductContract(METRICS, Contract(), 900 * SECOND)}, devices)
+    turned = dict(reversed(METRICS.items()))
+    logic.apply({"p": ProductContract(turned, Contract(), 900 * SECOND)})
+    kinds = {name: metric.type for name, metric in turned.items()}
+    item = slice_of([reading(0, {"tempC": 151.2})], kinds, devices)
+    logic.process(item)
+    assert [reject.message for reject in item.rejects] == ["tempC: 151.2 is above 150 (range -40..150)"]
