@@ -90,7 +90,7 @@ def historian_config(config: Mapping[str, Any]) -> HistorianFile:
 class ClickHouseTarget:
     """A ClickHouse database over HTTP; it keeps no memory of what it has, tokens see to repeats."""
 
-    kinds = ("telemetry", "windows", "alarms", "rejects")
+    kinds: tuple[str, ...] = ("telemetry", "windows", "alarm_batches", "rejects")
 
     def __init__(self, config: HistorianFile, identity: str) -> None:
         self.config = config
@@ -184,7 +184,7 @@ class ClickHouseTarget:
             rows = window_rows(windows)
             for keep in by_partition(windows.start_ns):
                 yield table, rows if keep is None else rows.filter(pa.array(keep))
-        elif record.kind == "alarms":
+        elif record.kind == "alarm_batches":
             yield "alarms", alarm_rows(decode_alarms(record.body))
         elif record.kind == "rejects":
             yield "rejects", reject_rows(record.body)
@@ -206,7 +206,7 @@ class ClickHouseTarget:
         """The product's table and columns, for a plant that has changed since this connected."""
         known = self.config.products.get(telemetry.productId)
         if known is None or [tuple(m) for m in known] != telemetry.metrics:
-            there = {name: kind for name, kind in known or []}
+            there = dict(known or [])
             there.update(telemetry.metrics)
             self.config.products[telemetry.productId] = list(there.items())
             self._types.pop(telemetry_table(telemetry.productId), None)
