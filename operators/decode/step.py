@@ -75,18 +75,19 @@ class _Addresses:
     """What is known of each address so far, as columns that a batch takes from."""
 
     COLUMNS: Final = ("verdict", "product", "slot", "pair", "source", "flags")
+    VERDICT, PRODUCT, SLOT, PAIR, SOURCE, FLAGS = range(6)
 
     def __init__(self) -> None:
         self.rows: dict[Any, int] = {}
         self.routes: list[Route] = []
-        self.table: Int64 = np.empty((256, len(self.COLUMNS)), np.int64)
+        self.table: Int64 = np.empty((len(self.COLUMNS), 256), np.int64)
 
     def add(self, key: Any, route: Route, row: tuple[int, ...]) -> int:
         """Keep a route under its key; returns its number."""
         number = len(self.routes)
-        if number == len(self.table):
-            self.table = np.concatenate((self.table, np.empty_like(self.table)))
-        self.table[number] = row
+        if number == self.table.shape[1]:
+            self.table = np.concatenate((self.table, np.empty_like(self.table)), axis=1)
+        self.table[:, number] = row
         self.routes.append(route)
         self.rows[key] = number
         return number
@@ -163,22 +164,25 @@ class DecodeLogic:
             frames.payload = frames.payload.copy()
         messages: dict[int, str] = {}
         places = self._routes(frames)
-        status = self._addresses.table[places, 0].astype(np.int32)
-        status[(frames.flags & FRAME_RETAINED) != 0] = FILTERED
+        status = self._addresses.table[_Addresses.VERDICT][places].astype(np.int32)
+        if frames.flags.any():
+            status[(frames.flags & FRAME_RETAINED) != 0] = FILTERED
         waiting = (status == GO) | (status == UNREAD)
         status[waiting & (frames.length == 0)] = Reason.empty
         status[waiting & (frames.length > self.plan.limits.frame)] = Reason.too_large
         if (status == UNREAD).any():
             self._read_names(frames, places, status, messages)
         self._give_slots(places, status, messages)
-        table = self._addresses.table[places]
         batches = {}
-        for number in np.unique(table[status == GO, 1]).tolist():
-            rows = np.flatnonzero((status == GO) & (table[:, 1] == number))
-            batch = self._decode(item, number, rows, table, status, messages)
+        product = self._addresses.table[_Addresses.PRODUCT][places]
+        product[status != GO] = len(self.products)
+        counts = np.bincount(product, minlength=len(self.products) + 1)
+        for number in np.flatnonzero(counts[:-1]).tolist():
+            rows = np.flatnonzero(product == number)
+            batch = self._decode(item, number, rows, places[rows], status, messages)
             if len(batch) or len(frames.ticks.row):
                 batches[number] = batch
-        self._ledger(item, table[:, 3], status)
+        self._ledger(item, self._addresses.table[_Addresses.PAIR][places], status)
         for row in np.flatnonzero(status > 0).tolist():
             item.rejects.append(self._reject(frames, row, places[row], int(status[row]), messages.get(row)))
         return batches
@@ -239,12 +243,12 @@ class DecodeLogic:
                 if known is None:
                     known = self._add(key, self.router.route(address, names.device[at]))
                 places[row] = known
-                status[row] = self._addresses.table[known, 0]
+                status[row] = self._addresses.table[_Addresses.VERDICT, known]
 
     def _give_slots(self, places: Int64, status: Int32, messages: dict[int, str]) -> None:
         """A slot for each address whose device has none yet, in the order of the frames."""
-        table = self._addresses.table
-        new = np.flatnonzero((status == GO) & (table[places, 2] < 0))
+        slots = self._addresses.table[_Addresses.SLOT]
+        new = np.flatnonzero((status == GO) & (slots[places] < 0))
         if not len(new):
             return
         limit = self.plan.limits.devices
@@ -255,8 +259,8 @@ class DecodeLogic:
             if slot < 0 and len(self.devices) < limit:
                 slot = self.devices.add(route.device_id, route.productId, route.hub_id)
                 self.products[self._product_number[route.productId]].devices += 1
-            table[number, 2] = slot
-        for row in new[table[places[new], 2] < 0].tolist():
+            slots[number] = slot
+        for row in new[slots[places[new]] < 0].tolist():
             status[row] = Reason.device_limit
             device = self._addresses.routes[places[row]].device_id
             messages[row] = f"'{device}' is one device more than limits.devices allows ({limit})"
@@ -266,12 +270,12 @@ class DecodeLogic:
         item: Slice,
         number: int,
         rows: Int64,
-        table: Int64,
+        places: Int64,
         status: Int32,
         messages: dict[int, str],
     ) -> ReadingBatch:
-        product, frames = self.products[number], item.frames
-        slots = table[rows, 2]
+        product, frames, table = self.products[number], item.frames, self._addresses.table
+        slots = table[_Addresses.SLOT][places]
         decoded = product.decoder.decode(frames, rows, product.params(slots, self.devices))
         self._too_many(decoded)
         if decoded.status.any():
@@ -282,21 +286,23 @@ class DecodeLogic:
             key = (product.spec.productId, name)
             if key in self.unknown_metrics or len(self.unknown_metrics) < UNKNOWN_KEPT:
                 self.unknown_metrics[key] += count
+        places = places[decoded.frame]
         row = rows[decoded.frame]
-        flags = table[row, 5].astype(np.uint8)
-        flags[(frames.flags[row] & FRAME_HISTORICAL) != 0] |= HISTORICAL
+        flags = table[_Addresses.FLAGS][places].astype(np.uint8)
+        if frames.flags.any():
+            flags[(frames.flags[row] & FRAME_HISTORICAL) != 0] |= HISTORICAL
         quality = decoded.quality
         doubtful = decoded.time_source != 0
         if doubtful.any():
             flags[doubtful] |= TIME_UNCERTAIN
             quality = np.where((quality == GOOD) & doubtful, UNCERTAIN, quality).astype(np.uint8)
-        source = table[row, 4].astype(np.int32)
-        for at, count in enumerate(np.bincount(source, minlength=1).tolist()):
-            item.count(self._sources[at] if count else "", product.spec.productId, "readings_decoded", count)
+        source = table[_Addresses.SOURCE][places].astype(np.int32)
+        for at, count in enumerate(np.bincount(source).tolist()):
+            item.count(self._sources[at], product.spec.productId, "readings_decoded", count)
         ticks = frames.ticks
         return ReadingBatch(
             productId=product.spec.productId,
-            device=table[row, 2].astype(np.int32),
+            device=slots[decoded.frame].astype(np.int32),
             ts_ns=decoded.ts_ns,
             value=np.ascontiguousarray(decoded.value),
             quality=np.ascontiguousarray(quality),
@@ -325,12 +331,13 @@ class DecodeLogic:
 
     def _ledger(self, item: Slice, pair: Int64, status: Int32) -> None:
         width = len(self._pairs)
-        terms = {
-            "frames_in": np.bincount(pair, minlength=width),
-            "frames_decoded": np.bincount(pair[status == GO], minlength=width),
-            "frames_rejected": np.bincount(pair[status > 0], minlength=width),
-            "frames_filtered": np.bincount(pair[status < 0], minlength=width),
-        }
+        terms = {"frames_in": np.bincount(pair, minlength=width)}
+        if status.any():
+            terms["frames_decoded"] = np.bincount(pair[status == GO], minlength=width)
+            terms["frames_rejected"] = np.bincount(pair[status > 0], minlength=width)
+            terms["frames_filtered"] = np.bincount(pair[status < 0], minlength=width)
+        else:
+            terms["frames_decoded"] = terms["frames_in"]
         for number in np.flatnonzero(terms["frames_in"]).tolist():
             source, productId = self._pairs[number]
             for term, counts in terms.items():

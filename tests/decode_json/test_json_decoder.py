@@ -76,7 +76,7 @@ def compare(
 
 
 BLANK = st.sampled_from(["", "", "", " ", "\n", "\t ", "\r\n"])
-NUMBERS = st.one_of(
+NUMBERS: st.SearchStrategy[str] = st.one_of(
     st.integers(-(10**6), 10**6).map(str),
     st.floats(allow_nan=False, allow_infinity=False).map(repr),
     st.integers(0, 10**40).map(str),
