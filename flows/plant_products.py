@@ -35,10 +35,13 @@ _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
 
 @dataclass(slots=True, eq=False)
 class Products:
-    """good: products without a problem. declared: every productId that stands in a file, good or
-    not, so that what names it is not told off as well."""
+    """good: products without a problem. known: these, and what could be made out of the others, so
+    that what names them can be checked as well. declared: every productId that stands in a file.
+    complete: no file was unreadable, so that an undeclared product is really not there."""
 
     good: dict[str, Product] = field(default_factory=dict)
+    known: dict[str, Product] = field(default_factory=dict)
+    complete: bool = True
     declared: dict[str, Node] = field(default_factory=dict)
 
     @property
@@ -46,15 +49,15 @@ class Products:
         """productId -> parameters whose default is a number."""
         return {
             name: [param for param, value in product.params.items() if not isinstance(value, str)]
-            for name, product in self.good.items()
+            for name, product in self.known.items()
         }
 
     def check_references(self, rules: Sequence[Rule], problems: Problems) -> None:
         """What products name of rules: the alarms of their AAS mappings."""
-        for name, product in self.good.items():
-            if product.aas is None:
-                continue
+        for name, product in self.known.items():
             node = self.declared[name].get("aas")
+            if product.aas is None or node is None or _has_problem(node, problems):
+                continue
             ids = [rule.ruleId for rule in rules if name in rule.products]
             if "{device_id}" not in product.aas.asset:
                 told = "needs '{device_id}', or all devices are one asset"
@@ -75,11 +78,15 @@ def read_products(
     if not documents:
         return products
     for path, nodes in documents.items():
-        if not nodes and not any(problem.file == path for problem in problems.found):
-            problems.found.append(_empty(path))
+        if not nodes:
+            products.complete = False
+            if not any(problem.file == path for problem in problems.found):
+                problems.found.append(_empty(path))
         for node in nodes:
             name = node.get("productId")
-            if name is not None and isinstance(name.value, str):
+            if name is None or not isinstance(name.value, str):
+                products.complete = False
+            else:
                 if name.value in products.declared:
                     first = products.declared[name.value]
                     problems.add(name, f"product '{name.value}' stands already in {first.file}:{first.line}")
@@ -90,9 +97,12 @@ def read_products(
                     told = f"its table telemetry_{table} is also that of '{tables[table]}'; rename one"
                     problems.add(name, told)
                 tables.setdefault(table, name.value)
+            before = len(problems.errors)
             product = _read_product(node, numeric, problems)
             if product is not None:
-                products.good[product.productId] = product
+                products.known[product.productId] = product
+                if len(problems.errors) == before:
+                    products.good[product.productId] = product
     return products
 
 
@@ -113,40 +123,52 @@ def _empty(path: str) -> Any:
 
 
 def _read_product(node: Node, columns: Mapping[str, float], problems: Problems) -> Product | None:
-    before = len(problems.errors)
-    product = convert(node, Product, problems, LATER)
-    metrics_node = node.get("metrics")
-    if product is None:
-        # what can be checked without the rest still is, so that all problems come at once
-        if metrics_node is not None and metrics_node.is_map:
-            _check_names(metrics_node, problems)
+    """The product, or as much of it as is sound; None without a name or metrics."""
+    product = convert(node, Product, problems, LATER, partial=True)
+    name, metrics = node.get("productId"), node.get("metrics")
+    if metrics is not None and metrics.is_map:
+        _check_names(metrics, problems)
+        if not metrics.value:
+            problems.add(metrics, "at least one metric is expected")
+    if product is None or name is None or metrics is None:
         return None
-    assert metrics_node is not None
-    _told(node.get("productId"), id_problem(product.productId), problems)
-    if product.version < 1:
-        problems.add(node.get("version") or node, "a whole number from 1 is expected")
+    if not isinstance(product.productId, str) or not isinstance(product.metrics, dict):
+        return None
+    _told(name, id_problem(product.productId), problems)
+    version = node.get("version")
+    if version is not None and isinstance(version.value, int) and product.version < 1:
+        problems.add(version, "a whole number from 1 is expected")
     for one in node.get("topics") or ():
-        _told(one, filter_problem(str(one.value)), problems)
-    if not product.metrics:
-        problems.add(metrics_node, "at least one metric is expected")
-    _check_names(metrics_node, problems)
-    for name, metric in product.metrics.items():
-        metric.name = name
-        below = metrics_node.get(name)
-        if below is not None:
+        if isinstance(one.value, str):
+            _told(one, filter_problem(one.value), problems)
+    for key, below in metrics.items():
+        metric = product.metrics.setdefault(key, Metric())
+        metric.name = key
+        if not _has_problem(below, problems):
             _check_metric(below, metric, problems)
-    for name in product.params:
-        if _BAD_NAME.search(name) or not name:
-            problems.add(node.get("params") or node, "no name of a parameter", key=name)
+    for param in product.params:
+        if _BAD_NAME.search(param) or not param:
+            problems.add(node.get("params") or node, "no name of a parameter", key=param)
     _check_windows(node, product, problems)
     section: Any = product.decode
-    assert isinstance(section, DecodeSection)
-    params = {**columns, **product.params}
-    decode = parse_decode(section.node, product.metrics, params, problems)
-    if decode is None or len(problems.errors) > before:
-        return None
-    product.decode = decode
+    if isinstance(section, DecodeSection):
+        decode = parse_decode(section.node, product.metrics, {**columns, **product.params}, problems)
+        if decode is not None:
+            product.decode = decode
+    product.windows = [window for window in product.windows if window is not None]
     return product
+
+
+def _has_problem(node: Node, problems: Problems) -> bool:
+    """Whether anything was wrong at a node or below it."""
+    at = node.path
+    return any(
+        one.file == node.file
+        and not one.warning
+        and one.path.startswith(at)
+        and one.path[len(at) :][:1] in ("", ".", "[")
+        for one in problems.found
+    )
 
 
 def _check_names(node: Node, problems: Problems) -> None:
@@ -199,6 +221,8 @@ def _check_windows(node: Node, product: Product, problems: Problems) -> None:
     listed = node.get("windows")
     seen: set[str] = set()
     for window, below in zip(product.windows, listed or (), strict=False):
+        if window is None:
+            continue
         every = below.get("every") or below
         told = supported(window)
         if told is not None:
@@ -210,7 +234,9 @@ def _check_windows(node: Node, product: Product, problems: Problems) -> None:
         seen.add(window.every)
         metrics = below.get("metrics")
         for one in metrics or ():
-            name = str(one.value)
+            if not isinstance(one.value, str):
+                continue
+            name = one.value
             if name not in product.metrics:
                 problems.add(
                     one, f"no metric '{name}' in {product.productId}{nearest(name, product.metrics)}"

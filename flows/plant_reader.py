@@ -20,7 +20,7 @@ from flows.plant_rules import read_rules
 from flows.plant_sources import check_plant_yaml, check_source_products
 from flows.plant_tables import Table, check_devices, read_table
 from operators.convert import convert
-from operators.document import Node, Problem, Problems, load_yaml, nearest
+from operators.document import Node, Problem, Problems, decode_text, load_yaml, nearest
 
 FOLDERS: Final = ("products", "rules", "formulas", "actions", "tests")
 TABLES: Final = {"devices.csv": "device_id", "sites.csv": "site_id", "customers.csv": "customer_id"}
@@ -97,13 +97,13 @@ def load_plant(
     rows = devices.rows if devices is not None else {}
     products = read_products(_of("products", documents), rows, problems)
     if devices is not None:
-        check_devices(devices, products.declared, products.numeric_params, problems)
+        check_devices(devices, products.declared, products.complete, products.numeric_params, problems)
     rules = read_rules(_of("rules", documents), products, devices, problems)
     for path, nodes in documents.items():
         folder = path.partition("/")[0]
         if folder in LATER_FOLDERS and nodes:
             problems.found.append(Problem(path, 1, 1, "", f"{LATER_FOLDERS[folder]} not yet in this version"))
-    if config is not None:
+    if config is not None and products.complete:
         check_source_products(documents["plant.yaml"][0], config, products.declared, problems)
     products.check_references(rules, problems)
     if config is None or problems.errors:
@@ -162,13 +162,8 @@ def _misnamed(path: str, problems: Problems) -> bool:
 
 
 def _read_yaml(path: str, data: bytes, problems: Problems) -> list[Node]:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        problems.found.append(
-            Problem(path, line, 1, "", f"not UTF-8 at byte {error.start}; save it as UTF-8")
-        )
+    text = decode_text(data, path, problems)
+    if text is None:
         return []
     nodes = load_yaml(text, path, problems)
     if path.startswith(("products/", "rules/")) and "${" in text:
@@ -201,7 +196,7 @@ def _plant_yaml(
     if len(nodes) > 1:
         problems.add(nodes[1], "plant.yaml is one document; remove the '---'")
     resolve_references(nodes[0], environ, problems)
-    config = convert(nodes[0], PlantYaml, problems, LATER)
+    config = convert(nodes[0], PlantYaml, problems, LATER, partial=True)
     if config is not None:
         check_plant_yaml(nodes[0], config, problems)
     return config

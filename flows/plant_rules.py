@@ -75,10 +75,11 @@ class _Checker:
     def __init__(self, products: Products, devices: Table | None, problems: Problems) -> None:
         self.problems = problems
         self.declared = products.declared
-        self.products = {name: rule_product(product) for name, product in products.good.items()}
+        self.complete = products.complete
+        self.products = {name: rule_product(product) for name, product in products.known.items()}
         self.ranges = {
             name: {metric: one.range for metric, one in product.metrics.items() if one.range is not None}
-            for name, product in products.good.items()
+            for name, product in products.known.items()
         }
         self.columns = devices.columns if devices is not None else ()
         self.attributes = _samples(devices)
@@ -93,19 +94,27 @@ class _Checker:
         if kind is not None and kind.value in LATER_RULE_TYPES:
             problems.add(kind, f"'{kind.value}' {NOT_YET}")
             return None
-        rule = convert(node, Rule, problems, LATER)
-        if rule is None:
+        rule = convert(node, Rule, problems, LATER, partial=True)
+        if rule is None or name is None:
             return None
-        assert name is not None
-        if (told := id_problem(rule.ruleId)) is not None:
+        if isinstance(rule.ruleId, str) and (told := id_problem(rule.ruleId)) is not None:
             problems.add(name, told)
         rule.version = rule_version(node.plain())
-        broken = [one for one in rule.products if one in self.declared and one not in self.products]
-        sound = [one for one in rule.products if one not in broken]
-        if broken and not sound:
-            return None  # its product has problems of its own; they come first
-        checked = rule if not broken else msgspec.structs.replace(rule, productId=sound)
-        found = check_rule(checked, {**self.products}, self.columns, self.attributes, self.ranges)
+        if not isinstance(rule.condition, str) or not rule.productId or None in rule.products:
+            return None
+        # products that are there but could not be made out: their own problems come first
+        absent = [one for one in rule.products if one not in self.products]
+        hidden = [one for one in absent if one in self.declared or not self.complete]
+        sound = [one for one in rule.products if one not in hidden]
+        if not sound:
+            return None
+        found = check_rule(
+            msgspec.structs.replace(rule, productId=sound),
+            self.products,
+            self.columns,
+            self.attributes,
+            self.ranges,
+        )
         for one in found:
             place = node.get(one.field) or node
             if one.start >= 0 and isinstance(place.value, str):

@@ -33,14 +33,17 @@ def id_problem(text: str) -> str | None:
 
 def check_plant_yaml(node: Node, config: PlantYaml, problems: Problems) -> None:
     """All checks of plant.yaml that need nothing but itself."""
-    _told(node.get("plant"), id_problem(config.plant), problems)
+    if isinstance(config.plant, str):
+        _told(node.get("plant"), id_problem(config.plant), problems)
+    if not isinstance(config.sources, dict):
+        config.sources = {}
     zone = node.get("timezone")
-    if zone is not None and not _is_zone(config.timezone):
+    if zone is not None and isinstance(zone.value, str) and not _is_zone(config.timezone):
         mend = nearest(config.timezone, available_timezones()) or "; write for example Asia/Seoul"
         problems.add(zone, f"unknown time zone '{config.timezone[:60]}'{mend}")
-    if not config.sources:
-        problems.add(node, "at least one source is expected", key="sources")
     sources = node.get("sources")
+    if sources is not None and sources.is_map and not sources.value:
+        problems.add(node, "at least one source is expected", key="sources")
     for name, source in config.sources.items():
         below = sources.get(name) if sources is not None else None
         if below is None or sources is None:
@@ -122,7 +125,7 @@ def _check_mqtt(node: Node, source: MqttConfig, problems: Problems) -> None:
     if port is not None and not 0 < source.port < 65_536 and not _unresolved(str(port.value)):
         problems.add(port, "a port from 1 to 65535 is expected")
     subscribe = node.get("subscribe")
-    if subscribe is not None and not source.subscribe:
+    if subscribe is not None and subscribe.is_list and not source.subscribe:
         problems.add(subscribe, 'at least one topic filter is expected, e.g. ["devices/#"]')
     for one in subscribe if subscribe is not None else ():
         _told(one, filter_problem(str(one.value)), problems)
@@ -131,7 +134,7 @@ def _check_mqtt(node: Node, source: MqttConfig, problems: Problems) -> None:
         problems.warn(
             password, "a password in plain text is kept in the journal; write ${NAME} or ${file:PATH}"
         )
-    if source.password is not None and source.username is None:
+    if password is not None and node.get("username") is None:
         problems.add(node, "a password without 'username'", key="password")
     if not source.tls:
         for key in ("ca_file", "cert_file", "key_file"):

@@ -7,7 +7,7 @@ import io
 from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
-from operators.document import Problem, Problems, nearest
+from operators.document import Problem, Problems, decode_text, nearest
 from rules.check import number_of
 
 STATUSES: Final = ("in_service", "maintenance", "retired")
@@ -38,13 +38,8 @@ def read_table(
     if len(data) > MAX_BYTES:
         problems.found.append(Problem(file, 1, 1, "", f"the file is larger than {MAX_BYTES >> 20} MiB"))
         return None
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        problems.found.append(
-            Problem(file, line, 1, "", f"not UTF-8 at byte {error.start}; save it as UTF-8")
-        )
+    text = decode_text(data, file, problems)
+    if text is None:
         return None
     lines = text.splitlines() or [""]
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -151,14 +146,16 @@ def _cell(lines: list[str], line: int, index: int) -> int:
 def check_devices(
     table: Table,
     products: Collection[str],
+    complete: bool,
     numeric_params: Mapping[str, Collection[str]],
     problems: Problems,
 ) -> None:
-    """Cross checks of devices.csv. products: every productId of the folder; numeric_params:
-    productId -> its parameters whose default is a number. Rows keep what they say."""
+    """Cross checks of devices.csv. products: every productId of the folder, if it is `complete` (a
+    file that could not be read may have held more). numeric_params: productId -> its parameters
+    whose default is a number. Rows keep what they say."""
     for device, row in table.rows.items():
         product = row["productId"]
-        if product not in products:
+        if product not in products and complete:
             told = f"no product '{product}'{nearest(product, products)}"
             problems.found.append(table.problem(device, "productId", told))
         status = row.get("status", "")

@@ -62,15 +62,21 @@ NOT_YET: Final = "is not yet in this version"
 _NONE_LATER: Final = Later()
 
 
-def convert(node: Node, kind: type[T], problems: Problems, later: Later = _NONE_LATER) -> T | None:
+def convert(
+    node: Node, kind: type[T], problems: Problems, later: Later = _NONE_LATER, *, partial: bool = False
+) -> T | None:
     """An instance of a Struct type, or None where the node has problems, all of which are added.
+
+    partial: with problems too there is an instance of what is sound, so that checks can go on: the
+    default (of a required key: None) stands for what is wrong, None for an item of a list, and a
+    member of a mapping is left out. Whether there were problems is seen by counting them.
 
     A key that the type does not have is a problem that names the nearest one (a camelCase form
     names its snake_case key); a missing key takes its default, and is a problem where there is
     none. `null` is the same as leaving the key out. A union of Structs is told apart by its tag.
     """
     described: Any = kind
-    value = _Walk(problems, later).value(node, _type_info(described), None, "")
+    value = _Walk(problems, later, partial).value(node, _type_info(described), None, "")
     return None if value is _WRONG else value
 
 
@@ -124,9 +130,11 @@ def _quantity(text: str, units: Mapping[str, int], what: str, examples: str) -> 
 
 
 class _Walk:
-    def __init__(self, problems: Problems, later: Later) -> None:
+    def __init__(self, problems: Problems, later: Later, partial: bool) -> None:
         self.problems = problems
         self.later = later
+        self.partial = partial
+        self.root = True
 
     def wrong(self, node: Node, text: str, key: str | None = None) -> Any:
         self.problems.add(node, text, key=key)
@@ -165,11 +173,12 @@ class _Walk:
             return self.wrong(
                 node, f"a mapping with keys such as '{_first_key(kind)}' is expected, not {shown(node)}"
             )
+        root, self.root = self.root, False
         hidden = self.later.hidden.get(kind.cls, ())
         known = {one.encode_name: one for one in kind.fields if one.encode_name not in hidden}
         later = self.later.keys.get(kind.cls, ())
         given: dict[str, Any] = {}
-        good = True
+        good = whole = True
         for key, child in node.items():
             field_ = known.get(key)
             if key == kind.tag_field:
@@ -179,7 +188,7 @@ class _Walk:
             if field_ is None:
                 good = False
                 if (kind.cls, key) in self.later.harmless and not child.is_map and not child.is_list:
-                    self.wrong(child, f"{shown(child)} {NOT_YET}")
+                    self.wrong(child, f"'{key}: {child.raw}' {NOT_YET}")
                 elif key in later or (kind.cls, key) in self.later.harmless:
                     self.wrong(node, f"'{key}' {NOT_YET}", key)
                 else:
@@ -190,21 +199,27 @@ class _Walk:
             if child.value is None and not field_.required:
                 continue
             value = self.value(child, field_.type, kind.cls, key)
-            if value is _WRONG:
-                good = False
-            else:
+            if value is not _WRONG:
                 given[field_.name] = value
+                continue
+            good = False
+            if field_.required:
+                whole = False
+                given[field_.name] = None
         for key, field_ in known.items():
             child_or_none = node.get(key)
             if field_.required and child_or_none is None:
-                good = False
+                good = whole = False
+                given[field_.name] = None
                 self.wrong(node, f"'{key}' is missing")
-        return kind.cls(**given) if good else _WRONG
+        return kind.cls(**given) if good or (self.partial and (whole or root)) else _WRONG
 
     def mapping(self, node: Node, kind: inspect.DictType, owner: type | None, key: str) -> Any:
         if not node.is_map:
             return self.wrong(node, f"a mapping is expected, not {shown(node)}")
         made = {name: self.value(child, kind.value_type, owner, key) for name, child in node.items()}
+        if self.partial:
+            return {name: value for name, value in made.items() if value is not _WRONG}
         return _WRONG if any(value is _WRONG for value in made.values()) else made
 
     def union(self, node: Node, kind: inspect.UnionType, owner: type | None, key: str) -> Any:
@@ -243,7 +258,7 @@ class _Walk:
         if given.value in later:
             return self.wrong(given, f"'{given.value}' {NOT_YET}")
         mend = nearest(given.raw, [*known, *later]) or ";"
-        return self.wrong(given, f"unknown {tag} {shown(given)}{mend} {words}".replace("the number ", ""))
+        return self.wrong(given, f"unknown {tag} {shown(given).removeprefix('the number ')}{mend} {words}")
 
     # lists
 
@@ -254,7 +269,9 @@ class _Walk:
             return self.wrong(node, f"a list is expected, not {shown(node)}; write [ ... ]")
         made = [self.value(child, kind.item_type, owner, key) for child in node]
         if any(value is _WRONG for value in made):
-            return _WRONG
+            if not self.partial:
+                return _WRONG
+            made = [None if value is _WRONG else value for value in made]
         return tuple(made) if isinstance(kind, inspect.VarTupleType) else made
 
     def tuple_of(self, node: Node, kind: inspect.TupleType, owner: type | None, key: str) -> Any:
@@ -300,7 +317,8 @@ class _Walk:
         if node.is_map or node.is_list or value is None:
             return self.wrong(node, f"one of {', '.join(texts)} is expected, not {shown(node)}")
         mend = nearest(str(value), texts) if not node.masked else ""
-        return self.wrong(node, f"unknown value {shown(node)}{mend or '; one of ' + ', '.join(texts)}")
+        mend = mend or f"; one of {', '.join(texts)}"
+        return self.wrong(node, f"unknown value {shown(node).removeprefix('the number ')}{mend}")
 
     def scalar_of(self, node: Node, kind: inspect.Type, *, expression: bool) -> Any:
         value = node.value

@@ -22,6 +22,7 @@ MAX_DEPTH = 40
 _INTEGER = re.compile(r"[-+]?[0-9]+\Z")
 _HEX = re.compile(r"0x[0-9a-fA-F]+\Z")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it was built in
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 
 
@@ -171,12 +172,34 @@ def scalar(raw: str, quoted: bool = False) -> str | int | float | bool | None:
     return raw
 
 
+def decode_text(data: bytes, file: str, problems: Problems) -> str | None:
+    """The text of a UTF-8 file, with or without a byte order mark; None and a problem otherwise."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        begin = data.rfind(b"\n", 0, error.start) + 1
+        column = len(data[begin : error.start].decode("utf-8", "replace")) + 1
+        problems.found.append(
+            Problem(
+                file, line, column, "", f"byte 0x{data[error.start]:02X} is not UTF-8; save the file as UTF-8"
+            )
+        )
+        return None
+
+
 def load_yaml(text: str, file: str, problems: Problems) -> list[Node]:
     """The documents of a YAML file; [] and a problem where it cannot be read."""
     if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         problems.found.append(
             Problem(file, 1, 1, "", f"the file is larger than {MAX_BYTES >> 20} MiB; split it")
         )
+        return []
+    if (found := _UNPRINTABLE.search(text)) is not None:
+        line = text.count("\n", 0, found.start()) + 1
+        column = found.start() - text.rfind("\n", 0, found.start())
+        what = f"the character U+{ord(found.group()):04X} is not allowed; remove it"
+        problems.found.append(Problem(file, line, column, "", what))
         return []
     try:
         return [node for node in _documents(text, file) if node.value is not None]
