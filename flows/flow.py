@@ -17,10 +17,10 @@ from bytewax.dataflow import Dataflow
 from bytewax.testing import cluster_main
 
 from connectors.errors import PenstockError
+from connectors.journal.columns import TelemetrySpec
 from connectors.journal.output import OutputLog
 from connectors.journal.reader import JournalReader
 from connectors.journal.source import JournalSource
-from connectors.journal.wire import socket_path
 from flows import specs
 from flows.plant import plant_flow
 from flows.plant_reader import load_bundle
@@ -43,32 +43,29 @@ def live_shard(data: Path) -> Shard:
         first = reader.first_plant()
     if first is None:
         raise PenstockError("no plant has been applied; start it with: penstock run PLANT")
-    return Shard(load_bundle(bundle(first[1])), load=load_bundle, bundle=bundle)
+    return Shard(load_bundle(first.files), load=load_bundle, bundle=bundle)
 
 
 def live_flow(data: Path, stop: threading.Event | None = None) -> Dataflow:
     """The dataflow from the journal of `data` to its output log."""
-    shard = live_shard(data)
-    return _live_flow(data, shard, stop or threading.Event())[0]
+    return wired_flow(data, live_shard(data), stop or threading.Event())[0]
 
 
-def _live_flow(data: Path, shard: Shard, stop: threading.Event) -> tuple[Dataflow, Any, Any]:
-    sink = OutputLog(
-        data / "output",
-        shard.devices,
-        telemetry=lambda sha256: specs.telemetry(
-            shard.first_plant if sha256 is None else shard.plant(sha256, None)
-        ),
-        state=lambda: shard.stages["state"].logic.dirty_records(),
-    )
+def wired_flow(data: Path, shard: Shard, stop: threading.Event) -> tuple[Dataflow, JournalSource, OutputLog]:
+    """The dataflow with its source and its sink."""
+
+    def telemetry(sha256: str | None) -> Mapping[str, TelemetrySpec]:
+        return specs.telemetry(shard.first_plant if sha256 is None else shard.plant(sha256, None))
+
+    sink = OutputLog(data / "output", shard.devices, telemetry, state=shard.newest_values)
     with closing(JournalReader(data / "journal")) as reader:
         oldest = reader.oldest()
     source = JournalSource(
-        data / "journal",
-        socket=socket_path(data),
+        data,
         boundaries=sink.boundaries,
         stop=stop,
         hold=sink.backlog_full,
+        reached=sink.reached,
         start=oldest,
     )
     return plant_flow(shard, source, sink), source, sink
@@ -84,7 +81,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides when
     shard = live_shard(data)
-    flow, source, sink = _live_flow(data, shard, stop)
+    flow, source, sink = wired_flow(data, shard, stop)
     recovery, scrubbed = prepare_recovery(data / "recovery")
     status = StatusThread(data, "flow", lambda: describe(shard, source, sink))
     status.start()
@@ -95,7 +92,7 @@ def main() -> int:
     return 0
 
 
-def describe(shard: Shard, source: Any, sink: Any) -> dict[str, Any]:
+def describe(shard: Shard, source: JournalSource, sink: OutputLog) -> dict[str, Any]:
     """What the flow tells about itself, for health and metrics."""
     stages = {
         name: {"slices": clock.slices, "rows": clock.rows, "seconds": round(clock.seconds, 6)}

@@ -23,7 +23,6 @@ import msgspec
 from connectors.errors import ConfigError, JournalError, PenstockError
 from connectors.journal.blocking import BlockingJournalClient
 from connectors.journal.reader import JournalReader
-from connectors.journal.wire import socket_path
 from flows.plant_file import Plant
 from flows.processes import Child
 from flows.status import write_atomically
@@ -182,6 +181,7 @@ class Supervisor:
                         product.productId: [[m.name, m.type] for m in product.metrics.values()]
                         for product in self.plant.products.values()
                     },
+                    "windows": sorted({w.every for p in self.plant.products.values() for w in p.windows}),
                 }
             )
             write_atomically(self._target_file(name), json.dumps(body).encode(), mode=0o600)
@@ -190,10 +190,10 @@ class Supervisor:
         """Bring the folder into the journal as the applied plant, if it is not that already."""
         with self._journal() as journal, closing(JournalReader(self.data / "journal")) as reader:
             applied = reader.last_plant()
-            if applied is not None and applied[1] == self.plant.sha256:
+            if applied is not None and applied.sha256 == self.plant.sha256:
                 return
             if applied is not None and not apply:
-                raise ConfigError(plan(reader.bundle(applied[1]), self.plant.files))
+                raise ConfigError(plan(applied.files, self.plant.files))
             journal.control("plant", {"sha256": self.plant.sha256, "files": dict(self.plant.files)})
 
     def _journal(self) -> BlockingJournalClient:
@@ -204,7 +204,7 @@ class Supervisor:
             if child.pid is None:
                 raise PenstockError(f"the journal process did not start; see {child.log}")
             try:
-                return BlockingJournalClient(socket_path(self.data), "supervisor")
+                return BlockingJournalClient(self.data, "supervisor")
             except JournalError:
                 if time.monotonic() > until:
                     raise PenstockError(f"the journal does not answer; see {child.log}") from None
