@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import random
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +35,7 @@ FULL_RETRY_MIN: Final = 0.05
 FULL_RETRY_MAX: Final = 1.0
 UNSENT_BYTES: Final = 8 << 20  # handed to the socket and not taken by it; then appends wait
 
-Parts = tuple[bytes, bytes | bytearray]
+Parts = tuple[bytes | bytearray, ...]
 
 log = logging.getLogger("journal.client")
 
@@ -58,6 +59,7 @@ class JournalClient:
         self._order = asyncio.Lock()  # appends go out in the order of their calls
         self._window = asyncio.Semaphore(wire.WINDOW)
         self._waiting: dict[int, tuple[Parts, asyncio.Future[int]]] = {}  # by sequence, in order
+        self._shared = wire.shared_memory()
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
         self._stalled = False  # an append was refused; only the oldest asks again
@@ -98,6 +100,9 @@ class JournalClient:
             if not future.done():
                 future.set_exception(JournalError("the journal client was closed"))
         self._waiting.clear()
+        if self._shared >= 0:
+            os.close(self._shared)
+            self._shared = -1
 
     async def append(self, frames: Sequence[Frame], key: str | None = None) -> int:
         """Durable when it returns: the position of the first frame. Order of calls is order in
@@ -138,14 +143,23 @@ class JournalClient:
         if self._closed:
             raise JournalError("the journal client was closed")
         sequence, self._next = self._next, self._next + 1
-        head = wire.HEAD.pack(sum(map(len, body)), kind, sequence)
-        parts = (b"".join((head, *body[:-1])), body[-1])  # the frames are not copied
+        parts = self._message(kind, sequence, body)
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting[sequence] = (parts, future)
         self._pump()
         if self._connection is not None and self._connection.unsent > UNSENT_BYTES:
             await self._connection.drain()
         return future
+
+    def _message(self, kind: int, sequence: int, body: tuple[bytes | bytearray, ...]) -> Parts:
+        """A message whose frames are not copied, or, if large, are put where the journal reads them.
+        A slot is free again when its append is acknowledged: no more than WINDOW are under way."""
+        *before, frames = body
+        if kind == wire.APPEND and self._shared >= 0 and wire.SHARED_FROM <= len(frames) <= wire.SLOT:
+            os.pwrite(self._shared, frames, sequence % wire.WINDOW * wire.SLOT)
+            return (wire.message(wire.SHARED, sequence, wire.SIZE.pack(len(frames)), *before),)
+        head = wire.HEAD.pack(sum(map(len, body)), kind, sequence)
+        return b"".join((head, *before)), frames
 
     def _pump(self) -> None:
         """Give the connection what it has not been given, unless the journal refused."""
@@ -181,10 +195,16 @@ class JournalClient:
 
     async def _serve(self) -> None:
         """One connection: greet, send again what waits, then take answers until it ends."""
-        connection = Connection(wire.connect(self.path, timeout=1.0))
+        sock = wire.connect(self.path, timeout=1.0)
+        hello = {"session": self.session, "name": self.source[:100], "watch": False}
+        packed = wire.message(wire.HELLO, 0, msgspec.msgpack.encode(hello))
         try:
-            hello = {"session": self.session, "name": self.source, "watch": False}
-            connection.send(wire.message(wire.HELLO, 0, msgspec.msgpack.encode(hello)))
+            socket.send_fds(sock, [packed], [self._shared] if self._shared >= 0 else [])
+        except OSError:
+            sock.close()
+            raise
+        connection = Connection(sock)
+        try:
             kind, _, body = await asyncio.wait_for(connection.read(), 10)
             if kind != wire.WELCOME:
                 raise ConnectionError(f"the journal refused: {body.decode(errors='replace')}")

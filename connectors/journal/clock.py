@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -27,6 +28,7 @@ class JournalClock:
     ) -> None:
         self._wall_ns = wall_ns
         self._monotonic_ns = monotonic_ns
+        self._lock = threading.Lock()  # read by the status, advanced by the writer
         self._ns = max(at_least_ms * 1_000_000, 0)
         self._seen = monotonic_ns()
         self._behind_ms = 0  # of the wall clock at the last sample, never above 0
@@ -37,17 +39,19 @@ class JournalClock:
 
     def now_ms(self) -> int:
         """The clock now."""
-        return self._advance() // 1_000_000
+        with self._lock:
+            return self._advance() // 1_000_000
 
     def sample(self) -> int:
         """Compare with the wall clock, once a second: by how many milliseconds it has been set
         (or the machine slept) since the last sample; 0 where that is within STEP_MS."""
-        now = self._advance()
-        difference = self._wall_ns() - now
-        self._ahead = difference < 0
-        self._ns = now + max(difference, 0)
-        step = difference // 1_000_000 - self._behind_ms
-        self._behind_ms = min(difference, 0) // 1_000_000
+        with self._lock:
+            now = self._advance()
+            difference = self._wall_ns() - now
+            self._ahead = difference < 0
+            self._ns = now + max(difference, 0)
+            step = difference // 1_000_000 - self._behind_ms
+            self._behind_ms = min(difference, 0) // 1_000_000
         return step if abs(step) > STEP_MS else 0
 
     def _advance(self) -> int:

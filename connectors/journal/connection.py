@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections import deque
 
@@ -40,6 +41,36 @@ class Connection:
         if size > wire.MAX_MESSAGE:
             raise TooLarge(f"a message of {size} bytes")
         return kind, number, await self._exactly(size) if size else bytearray()
+
+    async def read_first(self) -> tuple[int, int, bytearray, int]:
+        """The first message, with the descriptor that came with it, or -1."""
+        readable: asyncio.Future[None] = self._loop.create_future()
+        self._reading = True
+        self._loop.add_reader(self._sock, _resolve, readable)
+        try:
+            await readable
+            self._loop.remove_reader(self._sock)
+            head, descriptors, _, _ = socket.recv_fds(self._sock, wire.HEAD.size, 1)
+        finally:
+            self._loop.remove_reader(self._sock)
+            self._reading = False
+            if self.closed:
+                self._sock.close()
+        for extra in descriptors[1:]:
+            os.close(extra)
+        fd = descriptors[0] if descriptors else -1
+        try:
+            head += await self._exactly(wire.HEAD.size - len(head)) if head else b""
+            if len(head) < wire.HEAD.size:
+                raise ConnectionError("the connection ended")
+            size, kind, number = wire.HEAD.unpack(head)
+            if size > wire.MAX_HELLO:
+                raise TooLarge(f"a greeting of {size} bytes")
+            return kind, number, await self._exactly(size), fd
+        except BaseException:
+            if fd >= 0:
+                os.close(fd)
+            raise
 
     def send(self, *parts: bytes | bytearray) -> None:
         """Queue a message, never waiting, in parts that must not change any more; a broken
@@ -112,3 +143,8 @@ class Connection:
             if self.closed:
                 self._sock.close()
         return data
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

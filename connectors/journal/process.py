@@ -63,6 +63,7 @@ class _Peer:
         self.session = b""
         self.name = "?"
         self.watch = False
+        self.shared = -1  # descriptor of its shared memory
         self.expected = 1  # the next sequence to queue
         self.waiting = 0  # bytes queued and not committed
         self.room = asyncio.Event()
@@ -102,7 +103,7 @@ class JournalServer:
     async def serve(self, stop: asyncio.Event, ready: asyncio.Event | None = None) -> None:
         """Serve until `stop` is set; raises JournalError where the store fails."""
         path = wire.socket_path(self.options.data)
-        own = await self._in_thread(self.store.control, "started", {"clean": self.store.stopped_cleanly})
+        own = await self._in_thread(self.store.begin)
         log.info("started at entry %s, position %d", own and own.entry, self.store.next_position)
         listener = wire.listen(path)
         work = (self._commits(), self._seconds(), self._trims(), self._accepts(listener))
@@ -288,12 +289,16 @@ class JournalServer:
         finally:
             self._peers.discard(peer)
             connection.close()
+            if peer.shared >= 0:
+                os.close(peer.shared)
             if not self._stopping and not peer.replaced:
                 for source in sorted(peer.connected):
                     self._queue_own("disconnected", {"source": source})
 
     async def _hello(self, peer: _Peer) -> None:
-        kind, _, body = await asyncio.wait_for(peer.connection.read(), HELLO_WITHIN)
+        kind, _, body, peer.shared = await asyncio.wait_for(peer.connection.read_first(), HELLO_WITHIN)
+        if peer.shared >= 0 and not wire.is_memory(peer.shared):
+            raise _Refused("what it shares is no memory")
         try:
             hello = msgspec.msgpack.decode(body, type=_Hello)
         except msgspec.DecodeError as error:
@@ -319,8 +324,10 @@ class JournalServer:
     async def _message(self, peer: _Peer, kind: int, number: int, body: bytearray) -> None:
         if peer.replaced:
             raise _Refused("its session has another connection")
-        if kind in (wire.APPEND, wire.CONTROL):
+        if kind in (wire.APPEND, wire.SHARED, wire.CONTROL):
             try:
+                if kind == wire.SHARED:
+                    body = _from_shared(peer.shared, number, body)
                 append = _append(peer.session, kind, number, body, self._addresses)
             except (ValueError, msgspec.DecodeError) as error:
                 raise _Refused(f"append {number}: {error}") from error
@@ -351,7 +358,7 @@ def _append(session: bytes, kind: int, number: int, body: bytearray, addresses: 
     """A client's append, checked."""
     if number < 1:
         raise ValueError("sequence below 1")
-    if kind == wire.APPEND:
+    if kind != wire.CONTROL:
         (size,) = wire.KEY_SIZE.unpack_from(body) if len(body) >= wire.KEY_SIZE.size else (0xFFFF,)
         start = wire.KEY_SIZE.size + size
         packed = memoryview(body)[start:]
@@ -366,6 +373,19 @@ def _append(session: bytes, kind: int, number: int, body: bytearray, addresses: 
         bundle = (sha.encode(), msgspec.msgpack.encode(files))
         data = {"sha256": sha}
     return Append(session, number, entries.pack_control(name, data), b"", bundle)
+
+
+def _from_shared(fd: int, number: int, body: bytearray) -> bytearray:
+    """The body of the APPEND that a SHARED stands for: a copy, which the peer cannot change."""
+    (size,) = wire.SIZE.unpack_from(body) if len(body) >= wire.SIZE.size else (wire.SLOT + 1,)
+    if fd < 0 or size > wire.SLOT:
+        raise ValueError("no shared memory, or not so much")
+    key = memoryview(body)[wire.SIZE.size :]
+    whole = bytearray(len(key) + size)
+    whole[: len(key)] = key
+    if os.preadv(fd, [memoryview(whole)[len(key) :]], number % wire.WINDOW * wire.SLOT) != size:
+        raise ValueError("the shared memory is too small")
+    return whole
 
 
 def _note_connection(peer: _Peer, append: Append) -> None:

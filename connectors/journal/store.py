@@ -131,6 +131,12 @@ class JournalStore:
             self.commit_seconds.append(time.perf_counter() - began)
         return places
 
+    def begin(self) -> Place | None:
+        """The entry `started`. Seconds at which no journal ran have no tick, so that silence before
+        `started` is not taken for silence of the devices."""
+        self.last_tick_ms = max(self.last_tick_ms, self.clock.now_ms() // 1000 * 1000)
+        return self.control("started", {"clean": self.stopped_cleanly})
+
     def control(self, kind: str, data: Mapping[str, Any]) -> Place | None:
         """A control entry of the journal's own."""
         return self.commit([Append(b"", 0, entries.pack_control(kind, data))])[0]

@@ -5,10 +5,13 @@ belongs to the plant's user alone (mode 0600); sizes are capped all the same, so
 is mad or stuck costs bounded memory.
 
 client -> journal
-    HELLO      number 0, body MessagePack {"session": bytes16, "name": text, "watch": bool}
+    HELLO      number 0, body MessagePack {"session": bytes16, "name": text, "watch": bool}; may carry
+               the descriptor of a memfd, the session's shared memory
     APPEND     number = sequence in the session, from 1, rising by one; body = key size u16 | key |
                packed frames entry
-    CONTROL    number = sequence; body = packed control entry | for a plant its bundle is in `files`
+    SHARED     as APPEND, but the packed frames lie in the shared memory, in slot number % WINDOW:
+               body = size u32 | key size u16 | key
+    CONTROL    number = sequence; body = MessagePack [kind, data]
     DURABLE    number = entry up to which everything is durable elsewhere; no answer
     STATUS     number chosen by the client
 journal -> client
@@ -22,6 +25,7 @@ journal -> client
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import struct
@@ -33,6 +37,7 @@ APPEND: Final = 2
 CONTROL: Final = 3
 DURABLE: Final = 4
 STATUS: Final = 5
+SHARED: Final = 6
 WELCOME: Final = 17
 ACK: Final = 18
 FULL: Final = 19
@@ -43,7 +48,11 @@ ANSWER: Final = 22
 HEAD: Final = struct.Struct("<IBQ")
 ACK_BODY: Final = struct.Struct("<qq")
 KEY_SIZE: Final = struct.Struct("<H")
+SIZE: Final = struct.Struct("<I")
+SLOT: Final = 2 << 20  # bytes of one append in shared memory
+SHARED_FROM: Final = 32 << 10  # bytes of an append that are worth it
 MAX_MESSAGE: Final = 40 << 20  # one frame of 16 MiB and its addresses; a plant bundle
+MAX_HELLO: Final = 4096
 WINDOW: Final = 32  # appends of one session in flight
 SOCKET_BUFFER: Final = 4 << 20
 SOCKET_NAME: Final = "journal.sock"
@@ -95,6 +104,26 @@ def connect(path: Path, timeout: float | None) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def shared_memory() -> int:
+    """A descriptor of WINDOW slots of memory; -1 where the system has no memfd. Its pages are taken
+    when they are first used."""
+    try:
+        fd = os.memfd_create("penstock-journal", os.MFD_CLOEXEC)
+    except (AttributeError, OSError):
+        return -1
+    os.ftruncate(fd, WINDOW * SLOT)
+    return fd
+
+
+def is_memory(fd: int) -> bool:
+    """Whether a descriptor that a peer sent is memory, so that reading it cannot block."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError:
+        return False
+    return True
 
 
 def listen(path: Path) -> socket.socket:
