@@ -44,7 +44,7 @@ def _canonical(value: Any) -> Any:
         return {key: _canonical(below) for key, below in value.items()}
     if isinstance(value, list):
         return [_canonical(below) for below in value]
-    if isinstance(value, float) and value == int(value) and abs(value) < 1 << 53:
+    if isinstance(value, float) and abs(value) < 1 << 53 and value == int(value):
         return int(value)
     return value
 

@@ -18,6 +18,9 @@ import yaml
 
 MAX_BYTES = 4 << 20
 MAX_DEPTH = 40
+LONGEST_NUMBER = 400  # digits
+LONGEST_SHOWN = 600
+WIDEST_SOURCE = 120  # characters of an expression that are shown above a caret
 
 _INTEGER = re.compile(r"[-+]?[0-9]+\Z")
 _HEX = re.compile(r"0x[0-9a-fA-F]+\Z")
@@ -42,12 +45,17 @@ class Problem(NamedTuple):
     def render(self) -> str:
         """`file:line:column`, two spaces, `path: what; mend`; then the caret lines, if any."""
         where = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        told = ("warning: " if self.warning else "") + self.text
-        head = f"{where}  {self.path}: {told}" if self.path else f"{where}  {told}"
+        told = ("warning: " if self.warning else "") + _short(self.text)
+        head = f"{where}  {_short(self.path)}: {told}" if self.path else f"{where}  {told}"
         if not self.source:
             return head
         width = max(1, self.caret_to - self.caret_from)
         return f"{head}\n    {self.source}\n    {' ' * self.caret_from}^{'~' * (width - 1)}"
+
+
+def _short(text: str) -> str:
+    """What is shown of a text that somebody else chose."""
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
 
 
 @dataclass(slots=True, eq=False)
@@ -113,6 +121,10 @@ class Problems:
         """A problem at characters start..stop (from 0) of a scalar node that holds an expression."""
         column = node.column + start + (1 if node.quoted else 0)
         source = str(node.value).splitlines()[0] if str(node.value) else ""
+        if len(source) > WIDEST_SOURCE:
+            begin = max(0, min(start - WIDEST_SOURCE // 4, len(source) - WIDEST_SOURCE))
+            source = source[begin : begin + WIDEST_SOURCE]
+            start, stop = start - begin, min(stop - begin, WIDEST_SOURCE)
         self.found.append(Problem(node.file, node.line, column, path or node.path, text, source, start, stop))
 
     @staticmethod
@@ -137,6 +149,8 @@ class Problems:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the nearest of the known words, or ``."""
+    if len(word) > 100:
+        return ""
     words = list(known)
     folded = {w.replace("_", "").lower(): w for w in words}
     same = folded.get(word.replace("_", "").lower())
@@ -153,7 +167,7 @@ class _Refused(Exception):
 
 def scalar(raw: str, quoted: bool = False) -> str | int | float | bool | None:
     """The value of a YAML 1.2 scalar: true, false, null, decimal or 0x numbers; all else is text.
-    A number with a leading zero (`0367`) is text."""
+    A number with a leading zero (`0367`), or beyond the range of a double, is text."""
     if quoted:
         return raw
     if raw in ("", "null", "~"):
@@ -163,12 +177,14 @@ def scalar(raw: str, quoted: bool = False) -> str | int | float | bool | None:
     digits = raw.lstrip("+-")
     if len(digits) > 1 and digits[0] == "0" and digits[1].isdigit():
         return raw
-    if _INTEGER.match(raw) and len(digits) <= 4000:
+    if len(digits) > LONGEST_NUMBER:
+        return raw
+    if _INTEGER.match(raw):
         return int(raw)
     if _HEX.match(raw):
         return int(raw, 16)
-    if _FLOAT.match(raw):
-        return float(raw)
+    if _FLOAT.match(raw) and abs(number := float(raw)) < float("inf"):
+        return number
     return raw
 
 
