@@ -30,6 +30,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 from operators.batch import SEQ_PER_FRAME, AlarmEvent
@@ -39,8 +40,13 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 def iso_ms(ns: int) -> str:
     """`2026-03-01T09:00:00.000Z`, cut down to milliseconds."""
-    moment = _EPOCH + timedelta(milliseconds=ns // 1_000_000)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+    second, rest = divmod(ns, 1_000_000_000)
+    return f"{_to_the_second(second)}.{rest // 1_000_000:03d}Z"
+
+
+@lru_cache(maxsize=4096)
+def _to_the_second(second: int) -> str:
+    return (_EPOCH + timedelta(seconds=second)).isoformat()[:19]
 
 
 @dataclass(slots=True, eq=False)

@@ -50,6 +50,49 @@ _ABSENT: Final = 3
 
 
 @kernel
+def whole(quality: Bytes, used: Int32) -> bool:
+    """Whether every used metric of every reading is there and usable: quality uint8[M, N] is
+    good or uncertain in the rows `used` int32[J]."""
+    worst = np.uint8(0)
+    for j in range(used.shape[0]):
+        line = quality[used[j]]
+        for row in range(line.shape[0]):
+            worst |= line[row]
+    return bool(worst < 2)
+
+
+@kernel
+def keep_last(
+    local: Int32,
+    ts_ns: Int64,
+    ingest_ns: Int64,
+    seq: UInt64,
+    value: Float64,
+    quality: Bytes,
+    used: Int32,
+    held_value: Float64,
+    held_quality: Bytes,
+    held_ns: Int64,
+    last: Int64,
+    last_row: Int32,
+) -> None:
+    """Take a `whole` batch into the state: of each device its last row. Arguments as in `hold`."""
+    for row in range(local.shape[0]):
+        last_row[local[row]] = row
+    for row in range(local.shape[0]):
+        device = local[row]
+        if last_row[device] == row:
+            last_row[device] = -1
+            last[device, 0] = ts_ns[row]
+            last[device, 1] = ingest_ns[row]
+            last[device, 2] = np.int64(seq[row] >> np.uint64(16))
+            for j in range(used.shape[0]):
+                held_value[device, j] = value[used[j], row]
+                held_quality[device, j] = quality[used[j], row]
+                held_ns[device, j] = ts_ns[row]
+
+
+@kernel
 def hold(
     local: Int32,
     ts_ns: Int64,
@@ -64,49 +107,41 @@ def hold(
     held_quality: Bytes,
     held_ns: Int64,
     last: Int64,
-    last_row: Int32,
+    met: Int32,
     columns: Float64,
     out_quality: Bytes,
-    previous: Int32,
     before_value: Float64,
     before_quality: Bytes,
     before: Int64,
-) -> bool:
+) -> None:
     """Values as each reading finds them: its own, and the last good ones of what it lacks.
 
     local: int32[N] device; value: float64[M, N], quality: uint8[M, N]; used: int32[J] rows of
     them that rules use. stale_after: nanoseconds, 0 = never.
     State: held_value float64[D, J], held_quality uint8[D, J], held_ns int64[D, J] and last
     int64[D, 3] (event time, ingest time, position of the device's last reading).
-    last_row: int32[D], -1 throughout, and so again after the call is undone by the caller.
-    Out: columns float64[>= J, >= N] and out_quality uint8[J, >= N] (with CARRIED) after each row;
-    previous int32[N]: the device's row before, or -1 - f where it is the f-th device met in
-    the batch; then row f of before_value, before_quality, before holds its state as it was.
-    Returns whether any used metric of any row is absent.
+    met: int32[D], -1 throughout; afterwards f for the f-th device met in the batch, and row f of
+    before_value float64[F, J], before_quality, before int64[F, 3] holds its state as it was.
+    Out: columns float64[>= M, >= N], its rows `used`, and out_quality uint8[J, >= N] (with
+    CARRIED), as they stand after each row.
     """
-    lacking = False
-    met = 0
+    count = 0
     for row in range(local.shape[0]):
         device = local[row]
         now = ts_ns[row]
         rebased = flags[row] & _REBASED
-        if last_row[device] < 0:
-            previous[row] = -1 - met
+        if met[device] < 0:
             then = last[device, 0]
             for j in range(used.shape[0]):
-                stale = stale_after > 0 and then - held_ns[device, j] > stale_after
-                known = held_quality[device, j] < 2 and not stale
-                before_value[met, j] = held_value[device, j] if known else np.nan
-                before_quality[met, j] = (
-                    _ABSENT if stale and held_quality[device, j] < 2 else held_quality[device, j]
-                )
-            before[met, 0] = last[device, 0]
-            before[met, 1] = last[device, 1]
-            before[met, 2] = last[device, 2]
-            met += 1
-        else:
-            previous[row] = last_row[device]
-        last_row[device] = row
+                code = held_quality[device, j]
+                if code < 2 and stale_after > 0 and then - held_ns[device, j] > stale_after:
+                    code = _ABSENT
+                before_value[count, j] = held_value[device, j] if code < 2 else np.nan
+                before_quality[count, j] = code
+            for k in range(3):
+                before[count, k] = last[device, k]
+            met[device] = count
+            count += 1
         last[device, 0] = now
         last[device, 1] = ingest_ns[row]
         last[device, 2] = np.int64(seq[row] >> np.uint64(16))
@@ -117,20 +152,39 @@ def hold(
                 held_value[device, j] = number
                 held_quality[device, j] = code
                 held_ns[device, j] = now
-                columns[j, row] = number
+                columns[used[j], row] = number
                 out_quality[j, row] = code | CARRIED
             else:
-                lacking = True
                 if rebased and held_ns[device, j] > now:
                     held_ns[device, j] = now
                 code = held_quality[device, j]
                 if code < 2 and stale_after > 0 and now - held_ns[device, j] > stale_after:
-                    columns[j, row] = np.nan
+                    columns[used[j], row] = np.nan
                     out_quality[j, row] = _ABSENT
                 else:
-                    columns[j, row] = held_value[device, j]
+                    columns[used[j], row] = held_value[device, j]
                     out_quality[j, row] = code
-    return lacking
+
+
+@kernel
+def last_readings(lines: Int64, local: Int32, last_row: Int32, out: Int64) -> None:
+    """For each event the row of the reading that it rests on: itself, or the device's last one
+    before it; -1 where that is not in the batch.
+
+    lines: int64[E, EVENT_COLUMNS], EVENT_ROW never falling. local: int32[N]; last_row: int32[D],
+    -1 throughout, and again afterwards. out: int64[E].
+    """
+    row = 0
+    for at in range(lines.shape[0]):
+        while row < lines[at, EVENT_ROW]:
+            last_row[local[row]] = row
+            row += 1
+        if lines[at, EVENT_BY] == AT_ROW:
+            out[at] = lines[at, EVENT_ROW]
+        else:
+            out[at] = last_row[lines[at, EVENT_DEVICE]]
+    for before in range(row):
+        last_row[local[before]] = -1
 
 
 @inline
@@ -383,16 +437,22 @@ def walk(
 
 
 def warm_up() -> None:
-    """Compile both kernels for the types of the hot path."""
+    """Compile the kernels for the types of the hot path."""
     one: npt.NDArray[np.int64] = np.zeros(1, np.int64)
     i32 = np.zeros(1, np.int32)
     u8 = np.zeros(1, np.uint8)
     f2, u2, i2 = np.zeros((1, 1)), np.zeros((1, 1), np.uint8), np.zeros((1, 1), np.int64)
+    state = np.zeros((1, 3), np.int64)
+    seq = np.zeros(1, np.uint64)
+    whole(u2, i32)
+    keep_last(
+        i32, one, one, seq, f2, u2, i32, f2.copy(), u2.copy(), i2.copy(), state, np.full(1, -1, np.int32)
+    )
     hold(
         i32,
         one,
         one,
-        np.zeros(1, np.uint64),
+        seq,
         u8,
         f2,
         u2,
@@ -401,14 +461,16 @@ def warm_up() -> None:
         f2.copy(),
         u2.copy(),
         i2.copy(),
-        np.zeros((1, 3), np.int64),
+        state,
         np.full(1, -1, np.int32),
         f2.copy(),
         u2.copy(),
-        i32.copy(),
         f2.copy(),
         u2.copy(),
-        np.zeros((1, 3), np.int64),
+        state.copy(),
+    )
+    last_readings(
+        np.zeros((1, EVENT_COLUMNS), np.int64), i32, np.full(1, -1, np.int32), np.zeros(1, np.int64)
     )
     walk(
         u2,

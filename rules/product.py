@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from operators.batch import BAD, QUALITY_NAMES, Int32, Int64, ReadingBatch
+from operators.batch import BAD, QUALITY_NAMES, Bytes, Float64, Int32, Int64, ReadingBatch
 from operators.devices import Devices
 from operators.expression.grammar import parse
 from operators.expression.machine import Machine
@@ -17,6 +17,7 @@ from operators.expression.program import Column, compile_conditions, metrics_of
 from operators.spec import SECOND
 from operators.text import text_code
 from rules import kernels as k
+from rules.alarm import Subject
 from rules.check import clear_of, message_of, number_of, scope_of
 from rules.message import Field
 from rules.spec import Rule, RuleProduct
@@ -86,9 +87,9 @@ class ProductRules:
         self.metrics = tuple(dict.fromkeys((*metrics_of(trees), *shown)))
         self.types = tuple(product.metrics[name] for name in self.metrics)
         self.used = np.array([names.index(name) for name in self.metrics], np.int32)
-        program = compile_conditions(trees, scope, [Column("metrics", name) for name in self.metrics])
+        program = compile_conditions(trees, scope, [Column("metrics", name) for name in names])
         self.machine = Machine(program)
-        self.other_columns = program.columns[len(self.metrics) :]
+        self.other_columns = program.columns[len(names) :]
         self.evidence_of = [[self.metrics.index(name) for name in metrics_of([tree])] for tree in conditions]
         self.tables = self._tables(rules, clears, conditions, program.outputs)
         self.local = np.full(0, -1, np.int32)  # slot -> index in the product
@@ -97,6 +98,7 @@ class ProductRules:
         self.capacity = 0
         self.state: dict[str, npt.NDArray[Any]] = {}
         self.texts: dict[int, str] = {}
+        self.subjects: dict[tuple[int, int], Subject] = {}  # rule, slot: facts, once they were needed
         count = len(rules)
         self.busy = np.zeros(count, np.int64)
         self.next_tick = np.full(count, k.NEVER, np.int64)
@@ -146,6 +148,7 @@ class ProductRules:
             "phase": ((rules,), np.uint8, k.IDLE),
             **dict.fromkeys(_BY_RULE[1:], ((rules,), np.int64, 0)),
             "last_row": ((), np.int32, -1),
+            "met": ((), np.int32, -1),
             "inputs": ((len(self.other_columns),), np.float64, np.nan),
         }
         for name, (shape, dtype, fill) in shapes.items():
@@ -159,7 +162,6 @@ class ProductRules:
         metrics = len(self.metrics)
         self.room = rows
         self.quality = np.zeros((metrics, rows), np.uint8)
-        self.previous = np.zeros(rows, np.int32)
         self.before_value = np.zeros((rows, metrics))
         self.before_quality = np.zeros((rows, metrics), np.uint8)
         self.before = np.zeros((rows, 3), np.int64)
@@ -227,45 +229,67 @@ class ProductRules:
         if rows > self.room:
             self._scratch(max(rows, 2 * self.room))
         local = self._locals(batch.device)
-        columns = self.machine.room(max(rows, 1))
         state = self.state
         if "string" in self.types and batch.texts:
             self.texts.update(batch.texts)
             if len(self.texts) > _TEXTS_AT_MOST:
                 self._forget_texts(keep=batch.texts)
-        lacking = k.hold(
-            local,
-            batch.ts_ns,
-            batch.ingest_ns,
-            batch.seq,
-            batch.flags,
-            batch.value,
-            batch.quality,
-            self.used,
-            self.product.stale_after,
-            state["held_value"],
-            state["held_quality"],
-            state["held_ns"],
-            state["last"],
-            state["last_row"],
-            columns,
-            self.quality,
-            self.previous,
-            self.before_value,
-            self.before_quality,
-            self.before,
-        )
-        state["last_row"][local] = -1
-        metrics = len(self.metrics)
-        for at in range(len(self.other_columns)):
-            columns[metrics + at, :rows] = state["inputs"][local, at]
-        results = self.machine.run(rows)
-        return self._walk(batch, local, results, lacking)
+        whole = k.whole(batch.quality, self.used)
+        columns = batch.value
+        if not whole or self.other_columns:
+            columns = self.machine.room(max(rows, 1))
+            self._fill_other(columns, local)
+        if whole and self.other_columns:
+            columns[self.used, :rows] = batch.value[self.used]
+        if not whole:
+            k.hold(
+                local,
+                batch.ts_ns,
+                batch.ingest_ns,
+                batch.seq,
+                batch.flags,
+                batch.value,
+                batch.quality,
+                self.used,
+                self.product.stale_after,
+                *self._held_state(),
+                state["met"],
+                columns,
+                self.quality,
+                self.before_value,
+                self.before_quality,
+                self.before,
+            )
+        found = self._walk(batch, local, columns, lacking=not whole)
+        if whole:
+            k.keep_last(
+                local,
+                batch.ts_ns,
+                batch.ingest_ns,
+                batch.seq,
+                batch.value,
+                batch.quality,
+                self.used,
+                *self._held_state(),
+                state["last_row"],
+            )
+        else:
+            state["met"][local] = -1
+        return found
 
-    def _walk(
-        self, batch: ReadingBatch, local: Int32, results: npt.NDArray[np.uint8], lacking: bool
-    ) -> list[Found]:
+    def _held_state(self) -> tuple[Float64, Bytes, Int64, Int64]:
+        state = self.state
+        return state["held_value"], state["held_quality"], state["held_ns"], state["last"]
+
+    def _fill_other(self, columns: Float64, local: Int32) -> None:
+        """Parameters and attributes of each row's device."""
+        first = len(self.product.metrics)
+        for at in range(len(self.other_columns)):
+            columns[first + at, : len(local)] = self.state["inputs"][local, at]
+
+    def _walk(self, batch: ReadingBatch, local: Int32, columns: Float64, *, lacking: bool) -> list[Found]:
         tables, state = self.tables, self.state
+        results = self.machine.run(len(batch), columns)
         resume = np.zeros(4, np.int64)
         happened: list[npt.NDArray[np.int64]] = []
         while resume[0] < len(self.rules):
@@ -306,9 +330,15 @@ class ProductRules:
                 happened.append(self.events[:count].copy())
         if not happened:
             return []
-        return [self._found(line, batch, local) for line in self._in_order(np.concatenate(happened), batch)]
+        lines = self._in_order(np.concatenate(happened))
+        readings = np.zeros(len(lines), np.int64)
+        k.last_readings(lines, local, state["last_row"], readings)
+        return [
+            self._found(line, row, batch, columns, lacking)
+            for line, row in zip(lines.tolist(), readings.tolist(), strict=True)
+        ]
 
-    def _in_order(self, lines: npt.NDArray[np.int64], batch: ReadingBatch) -> list[list[int]]:
+    def _in_order(self, lines: Int64) -> Int64:
         """By place in the batch; at a tick by the second in which the delay ends, then due time,
         device, rule; at a row first the delays found over, then the reading's own."""
         by = lines[:, k.EVENT_BY]
@@ -317,32 +347,24 @@ class ProductRules:
         due = np.where(by == k.AT_ROW, 0, lines[:, k.EVENT_TIME])
         slot = np.array(self.slots, np.int64)[lines[:, k.EVENT_DEVICE]]
         order = np.lexsort((lines[:, k.EVENT_RULE], slot, due, second, by, lines[:, k.EVENT_ROW]))
-        listed: list[list[int]] = lines[order].tolist()
-        return listed
+        return np.ascontiguousarray(lines[order])
 
-    def _found(self, line: list[int], batch: ReadingBatch, local: Int32) -> Found:
-        kind, rule, device, time_ns, onset, earlier, row, by, _ = line
-        reading = row
-        if by == k.BY_ROW:
-            reading = int(self.previous[row])
-        elif by == k.BY_TICK:
-            earlier_rows = np.nonzero(local[:row] == device)[0]
-            if len(earlier_rows):
-                reading = int(earlier_rows[-1])
-            else:
-                later = np.nonzero(local[row:] == device)[0]
-                reading = int(self.previous[row + int(later[0])]) if len(later) else -1 - len(batch)
-        if reading >= 0:
-            values = self.machine.columns[: len(self.metrics), reading].copy()
-            qualities = self.quality[:, reading] & np.uint8(0x7F)
-            ingest, position = int(batch.ingest_ns[reading]), int(batch.seq[reading]) >> 16
-        elif reading == -1 - len(batch):
-            values, qualities = self._held(device)
-            ingest, position = int(self.state["last"][device, 1]), int(self.state["last"][device, 2])
-        else:
-            at = -1 - reading
+    def _found(
+        self, line: list[int], row: int, batch: ReadingBatch, columns: Float64, lacking: bool
+    ) -> Found:
+        """An event with what the reading left that it rests on: `row` of the batch, or (-1) the
+        device's last one before the batch."""
+        kind, rule, device, time_ns, onset, earlier = line[:6]
+        if row >= 0:
+            values = columns[self.used, row]
+            qualities = self.quality[:, row] & np.uint8(0x7F) if lacking else batch.quality[self.used, row]
+            ingest, position = int(batch.ingest_ns[row]), int(batch.seq[row]) >> 16
+        elif (at := int(self.state["met"][device])) >= 0:
             values, qualities = self.before_value[at].copy(), self.before_quality[at].copy()
             ingest, position = int(self.before[at, 1]), int(self.before[at, 2])
+        else:
+            values, qualities = self._held(device)
+            ingest, position = int(self.state["last"][device, 1]), int(self.state["last"][device, 2])
         return Found(
             rule, kind, self.slots[device], time_ns, onset, earlier, values, qualities, ingest, position
         )

@@ -20,6 +20,8 @@ from rules.message import Value
 from rules.product import Found, ProductRules, rule_key
 from rules.spec import RulesSpec
 
+_SUBJECTS_AT_MOST = 100_000  # facts of subjects kept at hand, a product
+
 
 class RulesLogic:
     """Evaluates the rules of every product and writes their events into the slice."""
@@ -81,8 +83,13 @@ class RulesLogic:
                 yield event("closed", found.onset_ns, False)
 
     def _subject(self, product: ProductRules, found: Found) -> Subject:
+        known = product.subjects.get((found.rule, found.device))
+        if known is not None:
+            return known
+        if len(product.subjects) > _SUBJECTS_AT_MOST:
+            product.subjects.clear()
         rule = product.rules[found.rule]
-        return Subject(
+        subject = product.subjects[found.rule, found.device] = Subject(
             self.devices.names[found.device],
             rule.ruleId,
             rule.version,
@@ -93,6 +100,7 @@ class RulesLogic:
             rule.severity,
             rule.acknowledged_by_hand,
         )
+        return subject
 
     def _named(
         self, product: ProductRules, found: Found, subject: Subject, transition: str, root: str, name: str

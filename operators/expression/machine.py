@@ -304,15 +304,19 @@ class Machine:
         if self.columns.shape[1] < rows:
             wide = -(-max(rows, 2 * self.columns.shape[1]) // CHUNK) * CHUNK
             self.columns = np.full((self.columns.shape[0], wide), np.nan)
-            self.out = np.zeros((self.out.shape[0], wide), np.uint8)
         return self.columns
 
-    def run(self, rows: int) -> Bytes:
-        """Results uint8[O, >= rows] of the columns as they stand; valid until the next run."""
+    def run(self, rows: int, columns: Float64 | None = None) -> Bytes:
+        """Results uint8[O, >= rows] of the given columns (default: those of `room`); valid until
+        the next run."""
+        if columns is None:
+            columns = self.columns
+        if self.out.shape[1] < rows:
+            self.out = np.zeros((self.out.shape[0], -(-rows // CHUNK) * CHUNK), np.uint8)
         evaluate(
             self.program.code,
             self.program.constants,
-            self.columns,
+            columns,
             rows,
             self.temps,
             self.trits,
