@@ -87,6 +87,7 @@ def main() -> int:
     status.start()
     log("ready", seconds=round(time.perf_counter() - began, 2), scrubbed_snapshots=scrubbed)
     cluster_main(flow, [], 0, epoch_interval=EPOCH, recovery_config=recovery)  # returns after a clean stop
+    status.describe = lambda: {"state": "stopped", "plant": shard.current.name}
     status.close()
     log("stopped")
     return 0

@@ -61,6 +61,7 @@ _CODE = re.compile(r"Code: (\d+)")
 _COMMENT = re.compile(r"\A(?:\s+|--[^\n]*\n|/\*.*?\*/)+", re.DOTALL)
 _FORMAT = re.compile(r"\bFORMAT\s+([A-Za-z0-9_]+)\s*;?\s*\Z", re.IGNORECASE)
 _INSERT_FORMAT = re.compile(r"\bFORMAT\s+([A-Za-z0-9_]+)[ \t]*(?:\r?\n|\Z|[ \t;])", re.IGNORECASE)
+_VALUES = re.compile(r"\bVALUES\b", re.IGNORECASE)
 _SETTINGS = re.compile(r"\bSETTINGS\b", re.IGNORECASE)
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 
@@ -228,14 +229,14 @@ class Engine:
 
 
 def with_settings(sql: str, settings: Mapping[str, str]) -> str:
-    """The statement with `SETTINGS`, before its FORMAT; one that has its own keeps it alone."""
+    """The statement with `SETTINGS`, before its FORMAT or VALUES; one that has its own keeps it alone."""
     head = _COMMENT.sub("", sql)[:6].upper()
     if not settings or _SETTINGS.search(sql) or not head.startswith(("SELECT", "WITH", "INSERT")):
         return sql
-    form = _FORMAT.search(sql)
-    if form is None:
+    before = (_VALUES if head == "INSERT" else _FORMAT).search(sql)
+    if before is None:
         return f"{sql.rstrip().rstrip(';')} SETTINGS {written(settings)}"
-    return f"{sql[: form.start()]} SETTINGS {written(settings)} {sql[form.start() :]}"
+    return f"{sql[: before.start()]} SETTINGS {written(settings)} {sql[before.start() :]}"
 
 
 def written(settings: Mapping[str, str]) -> str:

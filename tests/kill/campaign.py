@@ -27,7 +27,7 @@ from flows.folder import open_plant
 from flows.undisturbed import Differences, differences
 from flows.views import Views
 
-PLANT = Path(__file__).resolve().parent / "plant"
+PLANT = Path(__file__).resolve().parents[2] / "examples" / "press-line"
 VICTIMS = (
     "flow",
     "journal",
@@ -35,7 +35,7 @@ VICTIMS = (
     "drainer-historian",
     "drainer-alarms-file",
     "receiver-line1",
-    "receiver-press",
+    "receiver-hydraulics",
 )
 PAUSE_S = (0.2, 2.0)
 
