@@ -334,3 +334,11 @@ def test_every_kind_of_source_is_wired() -> None:
     with pytest.raises(ConfigError) as error:
         source_kind("mqt")
     assert str(error.value) == "unknown kind 'mqt'; did you mean 'mqtt'? known: files, mqtt, tcp"
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_the_sample_of_a_connector_is_a_plant(kind: str) -> None:
+    files = read_folder(BASE)
+    sample = (ROOT / "connectors" / kind / "sample.yaml").read_bytes()
+    problems = load_plant(files | {"plant.yaml": b"plant: line\n" + sample}, {"MQTT_PASSWORD": "x"})[1]
+    assert [one.text for one in problems.errors if not one.text.startswith("cannot read the file")] == []
