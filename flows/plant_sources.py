@@ -81,7 +81,7 @@ def check_plant_yaml(node: Node, config: PlantYaml, problems: Problems) -> None:
             problems.add(below, f"a number from {least} to {most} is expected")
     journal = node.get("journal")
     below = journal.get("max") if journal is not None else None
-    if below is not None and config.journal.max < 16_000_000:
+    if below is not None and not below.masked and config.journal.max < 16_000_000:
         problems.add(below, "the journal needs at least 16MB")
 
 
@@ -129,17 +129,24 @@ def _check_mqtt(node: Node, source: MqttConfig, problems: Problems) -> None:
         problems.add(subscribe, 'at least one topic filter is expected, e.g. ["devices/#"]')
     for one in subscribe if subscribe is not None else ():
         _told(one, filter_problem(str(one.value)), problems)
-    password = node.get("password")
+    password = _given(node, "password")
     if password is not None and not password.masked:
         problems.warn(
             password, "a password in plain text is kept in the journal; write ${NAME} or ${file:PATH}"
         )
-    if password is not None and node.get("username") is None:
+    if password is not None and _given(node, "username") is None:
         problems.add(node, "a password without 'username'", key="password")
-    if not source.tls:
+    tls = _given(node, "tls")
+    if not source.tls and (tls is None or not tls.masked):
         for key in ("ca_file", "cert_file", "key_file"):
-            if node.get(key) is not None:
+            if _given(node, key) is not None:
                 problems.add(node, f"'{key}' goes with tls: true", key=key)
+
+
+def _given(node: Node, key: str) -> Node | None:
+    """The child under a key, if it says something."""
+    child = node.get(key)
+    return child if child is not None and child.value is not None else None
 
 
 def _each(

@@ -79,6 +79,7 @@ sources:
       password: "${file:/run/secrets/x}", qos: "${QOS}", tls: "${TLS}", keep_alive: "${KEEP}"}
   b: {kind: tcp, listen: "${LISTEN}", framing: {kind: length_prefix, size: "${SIZE}"}, acknowledge: "${ACK}"}
 historian: {url: "${URL}"}
+journal: {max: "${MAX}"}
 server: {listen: "127.0.0.1:${PORT}"}
 """
     plant = load_bundle(files)
