@@ -33,7 +33,8 @@ class Target(Protocol):
 
     def open(self) -> dict[str, int] | None:
         """Connect. May return, by kind, the number of the last record that the target is known
-        to hold (then the drainer goes on after it); None: the drainer's own cursor counts.
+        to hold (then the drainer goes on after it, be it lower or higher than its own cursor);
+        None, or a kind left out: the cursor counts.
         Raises `ConnectError` (tried again with back-off) or `ConfigError`."""
 
     def send(self, records: Sequence[OutputRecord]) -> None:

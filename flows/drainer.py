@@ -114,7 +114,7 @@ class Drainer:
         self.state = "connecting"
         known = self.target.open()
         for kind, number in (known or {}).items():
-            self.cursor.kinds[kind] = max(self.cursor.kinds[kind], number)
+            self.cursor.kinds[kind] = number
         self._save()
         log.info("%s is open, at %s", self.name, json.dumps(self.cursor.kinds))
         self.state, self.detail = "idle", ""

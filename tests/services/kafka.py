@@ -1,0 +1,186 @@
+"""A real Kafka broker for tests: one node (KRaft), on loopback, its jars fetched once by Maven.
+
+librdkafka's mock cluster honours neither idempotence over a restart nor topic settings, so only a
+broker proves anything. `CACHE` may be set by PENSTOCK_KAFKA_CACHE; the jars are 44 MB.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+VERSION = "4.3.1"
+LOG4J = "2.25.4"
+PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
+CACHE = Path(
+    os.environ.get("PENSTOCK_KAFKA_CACHE")
+    or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "penstock" / "kafka"
+)
+READY_S = 90.0
+CLUSTER = "Kbq3Tf0oR2uZx5vWnY7hLg"  # any 16 bytes as base64url; always the same, so a folder is made once
+
+POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+<groupId>tests</groupId><artifactId>broker</artifactId><version>1</version><packaging>pom</packaging>
+<dependencies>
+<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId>
+<version>{VERSION}</version></dependency>
+<dependency><groupId>org.apache.logging.log4j</groupId><artifactId>log4j-slf4j-impl</artifactId>
+<version>{LOG4J}</version></dependency>
+</dependencies></project>
+"""
+
+LOGGING = """status = warn
+appender.out.type = Console
+appender.out.name = out
+appender.out.layout.type = PatternLayout
+appender.out.layout.pattern = %d %p %c{1}: %m%n
+rootLogger.level = WARN
+rootLogger.appenderRef.out.ref = out
+logger.ready.name = kafka.server.KafkaRaftServer
+logger.ready.level = INFO
+"""
+
+
+def why_not() -> str | None:
+    """What this machine lacks for a broker, or None."""
+    lacking = [name for name in ("java", "mvn") if shutil.which(name) is None]
+    return f"no {' and no '.join(lacking)} here" if lacking else None
+
+
+def jars() -> Path:
+    """The folder of the jars, fetched if they are not there; safe in several processes at once."""
+    folder = CACHE / VERSION
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "complete").exists():
+            (folder / "pom.xml").write_text(POM)
+            subprocess.run(
+                [
+                    "mvn",
+                    "-B",
+                    "-q",
+                    "-f",
+                    str(folder / "pom.xml"),
+                    f"{PLUGIN}:copy-dependencies",
+                    "-DincludeScope=runtime",
+                    f"-DoutputDirectory={folder / 'libs'}",
+                ],
+                check=True,
+                capture_output=True,
+                timeout=600,
+            )
+            (folder / "complete").touch()
+    return folder / "libs"
+
+
+def free_ports() -> tuple[int, int]:
+    """Two ports that were free a moment ago."""
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("127.0.0.1", 0))
+        two.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], two.getsockname()[1]
+
+
+class KafkaBroker:
+    """A broker over a folder; it can be stopped, killed and started again on the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self.libs = jars()
+        self.port, controller = free_ports()
+        self.process: subprocess.Popen[bytes] | None = None
+        (self.folder / "tmp").mkdir(parents=True, exist_ok=True)
+        (self.folder / "log4j2.properties").write_text(LOGGING)
+        (self.folder / "server.properties").write_text(self._properties(controller))
+        self._java("kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", self._config()).wait(60)
+
+    @property
+    def address(self) -> str:
+        """host:port"""
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start and wait until it serves."""
+        log = self.folder / "Kafka.log"
+        log.write_bytes(b"")
+        self.process = self._java("kafka.Kafka", self._config())
+        until = time.monotonic() + READY_S
+        while b"Kafka Server started" not in log.read_bytes():
+            assert self.process.poll() is None, log.read_text()[-2000:]
+            assert time.monotonic() < until, "the broker is not ready"
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self.process is None:
+            return
+        self.process.send_signal(number)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    def _config(self) -> str:
+        return str(self.folder / "server.properties")
+
+    def _java(self, main: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{main.rpartition('.')[2]}.log").open("ab") as log:
+            return subprocess.Popen(
+                [
+                    "java",
+                    "-Xms64m",
+                    "-Xmx384m",
+                    "-XX:+UseSerialGC",
+                    f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}",
+                    f"-Djava.io.tmpdir={self.folder / 'tmp'}",
+                    "-cp",
+                    f"{self.libs}/*",
+                    main,
+                    *arguments,
+                ],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                cwd=self.folder,
+            )
+
+    def _properties(self, controller: int) -> str:
+        return f"""process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={self.folder / "data"}
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+default.replication.factor=1
+auto.create.topics.enable=false
+group.initial.rebalance.delay.ms=0
+broker.session.timeout.ms=2500
+broker.heartbeat.interval.ms=500
+log.segment.bytes=16777216
+log.cleaner.dedupe.buffer.size=8388608
+"""
