@@ -92,6 +92,7 @@ server: {listen: "127.0.0.1:${PORT}"}
         "KEEP": "5s",
         "LISTEN": ":7",
         "SIZE": "4",
+        "MAX": "1GB",
     }
     _, problems = load_plant(files, resolved | {"ACK": "06", "URL": "https://h"})
     assert [one.text for one in problems.found] == [
