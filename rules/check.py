@@ -50,6 +50,20 @@ def number_of(cell: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def samples_of(attributes: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Two rows that say of every column of devices.csv whether any cell is filled and whether any
+    is a number: all that a scope asks, whatever the number of devices."""
+    filled: dict[str, str] = {}
+    numeric: dict[str, str] = {}
+    for row in attributes.values():
+        for name, cell in row.items():
+            if name not in filled or (not filled[name] and cell):
+                filled[name] = cell
+            if cell and name not in numeric and number_of(cell) is not None:
+                numeric[name] = cell
+    return {"filled": filled, "numeric": numeric}
+
+
 def scope_of(
     product: RuleProduct, columns: Collection[str], attributes: Mapping[str, Mapping[str, str]]
 ) -> Scope:

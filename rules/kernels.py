@@ -1,4 +1,4 @@
-"""Kernels of the rules stage: values held by device, and the walk of every rule over a batch.
+"""The kernel that walks every rule over a batch, and its table of events.
 
 Arrays of state have the device's index within the product as their leading dimension (D), rules
 (R) or metrics (J) as the second. Times are nanoseconds since 1970.
@@ -11,8 +11,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from operators.batch import Bytes, Float64, Int32, Int64, UInt64
+from operators.batch import Bytes, Int32, Int64
 from operators.jit import inline, kernel
+from rules import held_kernels
+from rules.held_kernels import CARRIED
 
 # phase of one rule of one device, in the lower two bits ...
 IDLE: Final = 0
@@ -23,7 +25,6 @@ FALLING: Final = 3  # the clear condition holds, off_delay runs
 PAUSED: Final = 4  # unknown stopped the running delay
 OPEN: Final = 8  # an earlier occurrence has cleared and waits to be acknowledged
 
-CARRIED: Final = 0x80  # beside a held quality: this very reading carries the metric
 NOT_CARRIED: Final = 4  # a condition's byte where the reading carries none of the rule's metrics
 
 RAISED: Final = 0
@@ -46,145 +47,6 @@ BY_TICK, BY_ROW, AT_ROW = 0, 1, 2  # a delay found over by a tick, by the next r
 
 NEVER: Final = np.iinfo(np.int64).max
 _REBASED: Final = 8  # operators.batch.REBASED
-_ABSENT: Final = 3
-
-
-@kernel
-def whole(quality: Bytes, used: Int32) -> bool:
-    """Whether every used metric of every reading is there and usable: quality uint8[M, N] is
-    good or uncertain in the rows `used` int32[J]."""
-    worst = np.uint8(0)
-    for j in range(used.shape[0]):
-        line = quality[used[j]]
-        for row in range(line.shape[0]):
-            worst |= line[row]
-    return bool(worst < 2)
-
-
-@kernel
-def keep_last(
-    local: Int32,
-    ts_ns: Int64,
-    ingest_ns: Int64,
-    seq: UInt64,
-    value: Float64,
-    quality: Bytes,
-    used: Int32,
-    held_value: Float64,
-    held_quality: Bytes,
-    held_ns: Int64,
-    last: Int64,
-    last_row: Int32,
-) -> None:
-    """Take a `whole` batch into the state: of each device its last row. Arguments as in `hold`."""
-    for row in range(local.shape[0]):
-        last_row[local[row]] = row
-    for row in range(local.shape[0]):
-        device = local[row]
-        if last_row[device] == row:
-            last_row[device] = -1
-            last[device, 0] = ts_ns[row]
-            last[device, 1] = ingest_ns[row]
-            last[device, 2] = np.int64(seq[row] >> np.uint64(16))
-            for j in range(used.shape[0]):
-                held_value[device, j] = value[used[j], row]
-                held_quality[device, j] = quality[used[j], row]
-                held_ns[device, j] = ts_ns[row]
-
-
-@kernel
-def hold(
-    local: Int32,
-    ts_ns: Int64,
-    ingest_ns: Int64,
-    seq: UInt64,
-    flags: Bytes,
-    value: Float64,
-    quality: Bytes,
-    used: Int32,
-    stale_after: int,
-    held_value: Float64,
-    held_quality: Bytes,
-    held_ns: Int64,
-    last: Int64,
-    met: Int32,
-    columns: Float64,
-    out_quality: Bytes,
-    before_value: Float64,
-    before_quality: Bytes,
-    before: Int64,
-) -> None:
-    """Values as each reading finds them: its own, and the last good ones of what it lacks.
-
-    local: int32[N] device; value: float64[M, N], quality: uint8[M, N]; used: int32[J] rows of
-    them that rules use. stale_after: nanoseconds, 0 = never.
-    State: held_value float64[D, J], held_quality uint8[D, J], held_ns int64[D, J] and last
-    int64[D, 3] (event time, ingest time, position of the device's last reading).
-    met: int32[D], -1 throughout; afterwards f for the f-th device met in the batch, and row f of
-    before_value float64[F, J], before_quality, before int64[F, 3] holds its state as it was.
-    Out: columns float64[>= M, >= N], its rows `used`, and out_quality uint8[J, >= N] (with
-    CARRIED), as they stand after each row.
-    """
-    count = 0
-    for row in range(local.shape[0]):
-        device = local[row]
-        now = ts_ns[row]
-        rebased = flags[row] & _REBASED
-        if met[device] < 0:
-            then = last[device, 0]
-            for j in range(used.shape[0]):
-                code = held_quality[device, j]
-                if code < 2 and stale_after > 0 and then - held_ns[device, j] > stale_after:
-                    code = _ABSENT
-                before_value[count, j] = held_value[device, j] if code < 2 else np.nan
-                before_quality[count, j] = code
-            for k in range(3):
-                before[count, k] = last[device, k]
-            met[device] = count
-            count += 1
-        last[device, 0] = now
-        last[device, 1] = ingest_ns[row]
-        last[device, 2] = np.int64(seq[row] >> np.uint64(16))
-        for j in range(used.shape[0]):
-            code = quality[used[j], row]
-            if code < _ABSENT:
-                number = value[used[j], row] if code < 2 else np.nan
-                held_value[device, j] = number
-                held_quality[device, j] = code
-                held_ns[device, j] = now
-                columns[used[j], row] = number
-                out_quality[j, row] = code | CARRIED
-            else:
-                if rebased and held_ns[device, j] > now:
-                    held_ns[device, j] = now
-                code = held_quality[device, j]
-                if code < 2 and stale_after > 0 and now - held_ns[device, j] > stale_after:
-                    columns[used[j], row] = np.nan
-                    out_quality[j, row] = _ABSENT
-                else:
-                    columns[used[j], row] = held_value[device, j]
-                    out_quality[j, row] = code
-
-
-@kernel
-def last_readings(lines: Int64, local: Int32, last_row: Int32, out: Int64) -> None:
-    """For each event the row of the reading that it rests on: itself, or the device's last one
-    before it; -1 where that is not in the batch.
-
-    lines: int64[E, EVENT_COLUMNS], EVENT_ROW never falling. local: int32[N]; last_row: int32[D],
-    -1 throughout, and again afterwards. out: int64[E].
-    """
-    row = 0
-    for at in range(lines.shape[0]):
-        while row < lines[at, EVENT_ROW]:
-            last_row[local[row]] = row
-            row += 1
-        if lines[at, EVENT_BY] == AT_ROW:
-            out[at] = lines[at, EVENT_ROW]
-        else:
-            out[at] = last_row[lines[at, EVENT_DEVICE]]
-    for before in range(row):
-        last_row[local[before]] = -1
 
 
 @inline
@@ -240,6 +102,27 @@ def _delay_over(
     phase[device, rule] = OPEN if keeps_open[rule] else IDLE
     busy[rule] -= 1
     return _event(events, n, CLEARED, rule, device, time, onset[device, rule], -1, row, by, tick)
+
+
+@kernel
+def last_readings(lines: Int64, local: Int32, last_row: Int32, out: Int64) -> None:
+    """For each event the row of the reading that it rests on: itself, or the device's last one
+    before it; -1 where that is not in the batch.
+
+    lines: int64[E, EVENT_COLUMNS], EVENT_ROW never falling. local: int32[N]; last_row: int32[D],
+    -1 throughout, and again afterwards. out: int64[E].
+    """
+    row = 0
+    for at in range(lines.shape[0]):
+        while row < lines[at, EVENT_ROW]:
+            last_row[local[row]] = row
+            row += 1
+        if lines[at, EVENT_BY] == AT_ROW:
+            out[at] = lines[at, EVENT_ROW]
+        else:
+            out[at] = last_row[lines[at, EVENT_DEVICE]]
+    for before in range(row):
+        last_row[local[before]] = -1
 
 
 @kernel
@@ -321,6 +204,7 @@ def walk(
             evaluations[rule] += 0 if begun else rows
         if busy[rule] == 0 and (rows == 0 or not any_true[condition_row[rule]]):
             continue
+        mine = phase[:, rule]
         while True:
             while tick < ticks and (tick_row[tick] <= row or row >= rows):
                 if busy[rule] > 0 and tick_ns[tick] >= next_tick[rule]:
@@ -353,12 +237,14 @@ def walk(
                 tick += 1
             if row >= rows:
                 break
+            stop = min(rows, tick_row[tick]) if tick < ticks else rows
+            while row < stop and not ((mine[local[row]] & 3) | (condition[row] & 1)):
+                row += 1
+            if row == stop:
+                continue
             device = local[row]
             state = phase[device, rule]
             now = condition[row]
-            if state & 3 == IDLE and not now & 1:
-                row += 1
-                continue
             if n > room:
                 resume[0], resume[1], resume[2], resume[3] = rule, row, tick, 1
                 return n
@@ -441,34 +327,8 @@ def warm_up() -> None:
     one: npt.NDArray[np.int64] = np.zeros(1, np.int64)
     i32 = np.zeros(1, np.int32)
     u8 = np.zeros(1, np.uint8)
-    f2, u2, i2 = np.zeros((1, 1)), np.zeros((1, 1), np.uint8), np.zeros((1, 1), np.int64)
-    state = np.zeros((1, 3), np.int64)
-    seq = np.zeros(1, np.uint64)
-    whole(u2, i32)
-    keep_last(
-        i32, one, one, seq, f2, u2, i32, f2.copy(), u2.copy(), i2.copy(), state, np.full(1, -1, np.int32)
-    )
-    hold(
-        i32,
-        one,
-        one,
-        seq,
-        u8,
-        f2,
-        u2,
-        i32,
-        0,
-        f2.copy(),
-        u2.copy(),
-        i2.copy(),
-        state,
-        np.full(1, -1, np.int32),
-        f2.copy(),
-        u2.copy(),
-        f2.copy(),
-        u2.copy(),
-        state.copy(),
-    )
+    u2, i2 = np.zeros((1, 1), np.uint8), np.zeros((1, 1), np.int64)
+    held_kernels.warm_up()
     last_readings(
         np.zeros((1, EVENT_COLUMNS), np.int64), i32, np.full(1, -1, np.int32), np.zeros(1, np.int64)
     )

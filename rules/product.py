@@ -11,16 +11,16 @@ import numpy.typing as npt
 
 from operators.batch import BAD, QUALITY_NAMES, Bytes, Float64, Int32, Int64, ReadingBatch
 from operators.devices import Devices
-from operators.expression.grammar import parse
 from operators.expression.machine import Machine
-from operators.expression.program import Column, compile_conditions, metrics_of
+from operators.expression.program import Column
 from operators.spec import SECOND
 from operators.text import text_code
+from rules import held_kernels as held
 from rules import kernels as k
 from rules.alarm import Subject
-from rules.check import clear_of, message_of, number_of, scope_of
-from rules.message import Field
+from rules.check import number_of, samples_of
 from rules.spec import Rule, RuleProduct
+from rules.tables import compile_rules, rule_key
 
 GRACE_NS = 1 * SECOND
 _EVENTS_AT_ONCE = 4096
@@ -43,16 +43,6 @@ class Found(NamedTuple):
     position: int
 
 
-class _RuleTables(NamedTuple):
-    condition_row: Int32
-    clear_row: Int32
-    carry_start: Int32
-    carry: Int32
-    on_delay: Int64
-    off_delay: Int64
-    keeps_open: npt.NDArray[np.uint8]
-
-
 _BY_DEVICE = ("held_value", "held_quality", "held_ns", "last")
 _BY_RULE = ("phase", "since", "onset", "due", "paused", "due_tick")
 
@@ -66,32 +56,22 @@ class ProductRules:
         rules: Sequence[Rule],
         attributes: Mapping[str, Mapping[str, str]],
         devices: Devices,
+        samples: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
-        columns = {name for row in attributes.values() for name in row}
-        scope = scope_of(product, columns, attributes)
+        """attributes: rows of devices.csv by device; samples: `check.samples_of` of them."""
         self.product = product
         self.rules = tuple(rules)
         self.attributes = attributes
         self.devices = devices
-        conditions = [parse(rule.condition) for rule in rules]
-        clears = [clear_of(rule, tree) for rule, tree in zip(rules, conditions, strict=True)]
-        self.messages = [message_of(rule, scope) for rule in rules]
-        names = list(product.metrics)
-        shown = {
-            piece.name: None
-            for template in self.messages
-            for piece in template.pieces
-            if isinstance(piece, Field) and piece.root == "metrics"
-        }
-        trees = [*conditions, *(tree for tree in clears if tree is not None)]
-        self.metrics = tuple(dict.fromkeys((*metrics_of(trees), *shown)))
+        compiled = compile_rules(product, rules, samples_of(attributes) if samples is None else samples)
+        self.tables = compiled.tables
+        self.messages = compiled.messages
+        self.metrics = compiled.metrics
         self.types = tuple(product.metrics[name] for name in self.metrics)
-        self.used = np.array([names.index(name) for name in self.metrics], np.int32)
-        program = compile_conditions(trees, scope, [Column("metrics", name) for name in names])
-        self.machine = Machine(program)
-        self.other_columns = program.columns[len(names) :]
-        self.evidence_of = [[self.metrics.index(name) for name in metrics_of([tree])] for tree in conditions]
-        self.tables = self._tables(rules, clears, conditions, program.outputs)
+        self.used = compiled.used
+        self.evidence_of = compiled.evidence_of
+        self.other_columns = compiled.program.columns[len(product.metrics) :]
+        self.machine = Machine(compiled.program)
         self.local = np.full(0, -1, np.int32)  # slot -> index in the product
         self.slots: list[int] = []  # index in the product -> slot
         self.described = 0  # devices whose parameters and attributes stand in state["inputs"]
@@ -106,29 +86,6 @@ class ProductRules:
         self.events = np.zeros((_EVENTS_AT_ONCE, k.EVENT_COLUMNS), np.int64)
         self._scratch(0)
         self._grow(16)
-
-    def _tables(
-        self, rules: Sequence[Rule], clears: Sequence[Any], conditions: Sequence[Any], outputs: Sequence[int]
-    ) -> _RuleTables:
-        clear_rows: list[int] = []
-        at = len(rules)
-        for tree in clears:
-            clear_rows.append(-1 if tree is None else outputs[at])
-            at += tree is not None
-        start, carry = [0], []
-        for condition, clear in zip(conditions, clears, strict=True):
-            trees = [condition] if clear is None else [condition, clear]
-            carry += [self.metrics.index(name) for name in metrics_of(trees)]
-            start.append(len(carry))
-        return _RuleTables(
-            np.array(outputs[: len(rules)], np.int32),
-            np.array(clear_rows, np.int32),
-            np.array(start, np.int32),
-            np.array(carry, np.int32),
-            np.array([rule.on_delay for rule in rules], np.int64),
-            np.array([rule.off_delay for rule in rules], np.int64),
-            np.array([rule.acknowledged_by_hand for rule in rules], np.uint8),
-        )
 
     # -- devices
 
@@ -234,7 +191,7 @@ class ProductRules:
             self.texts.update(batch.texts)
             if len(self.texts) > _TEXTS_AT_MOST:
                 self._forget_texts(keep=batch.texts)
-        whole = k.whole(batch.quality, self.used)
+        whole = held.whole(batch.quality, self.used)
         columns = batch.value
         if not whole or self.other_columns:
             columns = self.machine.room(max(rows, 1))
@@ -242,7 +199,7 @@ class ProductRules:
         if whole and self.other_columns:
             columns[self.used, :rows] = batch.value[self.used]
         if not whole:
-            k.hold(
+            held.hold(
                 local,
                 batch.ts_ns,
                 batch.ingest_ns,
@@ -262,7 +219,7 @@ class ProductRules:
             )
         found = self._walk(batch, local, columns, lacking=not whole)
         if whole:
-            k.keep_last(
+            held.keep_last(
                 local,
                 batch.ts_ns,
                 batch.ingest_ns,
@@ -403,8 +360,8 @@ class ProductRules:
 
     def _forget_texts(self, keep: Mapping[int, str]) -> None:
         """Drop texts that no device holds any more."""
-        held = self.state["held_value"][: len(self.slots), [kind == "string" for kind in self.types]]
-        codes = {int(code) for code in held[~np.isnan(held)]} | set(keep)
+        values = self.state["held_value"][: len(self.slots), [kind == "string" for kind in self.types]]
+        codes = {int(code) for code in values[~np.isnan(values)]} | set(keep)
         self.texts = {code: text for code, text in self.texts.items() if code in codes}
 
     def export(self) -> dict[str, Any]:
@@ -458,11 +415,3 @@ class ProductRules:
         """Each device's name and the position of its last in-order reading."""
         for index, slot in enumerate(self.slots[: self.described]):
             yield self.devices.names[slot], int(self.state["last"][index, 2])
-
-
-def rule_key(rule: Rule, product: RuleProduct) -> str:
-    """What must be equal for a rule's state to be kept over a change of the plant: its text and
-    the types of the metrics that it uses."""
-    trees = [parse(text) for text in (rule.condition, rule.clear_condition) if text is not None]
-    used = ",".join(f"{name}:{product.metrics.get(name)}" for name in metrics_of(trees))
-    return f"{rule.ruleId}\x1f{rule.version}\x1f{used}"

@@ -15,10 +15,12 @@ from operators.batch import HISTORICAL, IN_ORDER, AlarmEvent, Slice
 from operators.devices import Devices
 from operators.snapshot import pack, unpack
 from rules.alarm import Alarms, Evidence, Subject
+from rules.check import samples_of
 from rules.kernels import RAISED
 from rules.message import Value
-from rules.product import Found, ProductRules, rule_key
+from rules.product import Found, ProductRules
 from rules.spec import RulesSpec
+from rules.tables import rule_key
 
 _SUBJECTS_AT_MOST = 100_000  # facts of subjects kept at hand, a product
 
@@ -37,10 +39,11 @@ class RulesLogic:
 
     def _build(self, spec: RulesSpec) -> dict[str, ProductRules]:
         built = {}
+        samples = samples_of(spec.attributes)
         for name, product in spec.products.items():
             rules = [rule for rule in spec.rules if name in rule.products]
             if rules:
-                built[name] = ProductRules(product, rules, spec.attributes, self.devices)
+                built[name] = ProductRules(product, rules, spec.attributes, self.devices, samples)
         return built
 
     def process(self, item: Slice) -> None:
