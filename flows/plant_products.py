@@ -18,7 +18,6 @@ from operators.document import Node, Problems, nearest
 from operators.state.references import check_mapping
 from operators.windows.spec import supported
 from rules.check import number_of
-from rules.spec import Rule
 
 RESERVED_COLUMNS: Final = ("_ts", "_ingest_ts", "_device", "_seq", "_historical")
 LONGEST_METRIC: Final = 128
@@ -52,17 +51,16 @@ class Products:
             for name, product in self.known.items()
         }
 
-    def check_references(self, rules: Sequence[Rule], problems: Problems) -> None:
-        """What products name of rules: the alarms of their AAS mappings."""
+    def check_references(self, rules: Mapping[str, Sequence[str]], problems: Problems) -> None:
+        """What products name of rules: the alarms of their AAS mappings. rules: productId -> ruleIds."""
         for name, product in self.known.items():
             node = self.declared[name].get("aas")
             if product.aas is None or node is None or _has_problem(node, problems):
                 continue
-            ids = [rule.ruleId for rule in rules if name in rule.products]
             if "{device_id}" not in product.aas.asset:
                 told = "needs '{device_id}', or all devices are one asset"
                 problems.add(_below(node, ("asset",)), told)
-            for one in check_mapping(product.aas, product.metrics, product.windows, ids):
+            for one in check_mapping(product.aas, product.metrics, product.windows, rules.get(name, ())):
                 element = ("elements", one.element) if one.element >= 0 else ()
                 place = _below(node, ("submodels", one.submodel, *element, one.key))
                 problems.add(place, one.text)

@@ -98,14 +98,14 @@ def load_plant(
     products = read_products(_of("products", documents), rows, problems)
     if devices is not None:
         check_devices(devices, products.declared, products.complete, products.numeric_params, problems)
-    rules = read_rules(_of("rules", documents), products, devices, problems)
+    rules, declared_rules = read_rules(_of("rules", documents), products, devices, problems)
     for path, nodes in documents.items():
         folder = path.partition("/")[0]
         if folder in LATER_FOLDERS and nodes:
             problems.found.append(Problem(path, 1, 1, "", f"{LATER_FOLDERS[folder]} not yet in this version"))
     if config is not None and products.complete:
         check_source_products(documents["plant.yaml"][0], config, products.declared, problems)
-    products.check_references(rules, problems)
+    products.check_references(declared_rules, problems)
     if config is None or problems.errors:
         return None, problems
     bundle = {path: data for path, data in sorted(files.items()) if not path.startswith("tests/")}

@@ -51,10 +51,12 @@ def _canonical(value: Any) -> Any:
 
 def read_rules(
     documents: Mapping[str, list[Node]], products: Products, devices: Table | None, problems: Problems
-) -> list[Rule]:
-    """Every rule of a folder, in the order of files and documents."""
+) -> tuple[list[Rule], dict[str, list[str]]]:
+    """The sound rules of a folder, in the order of files and documents; and productId -> every
+    ruleId that stands in a file for it, sound or not."""
     checker = _Checker(products, devices, problems)
     rules: list[Rule] = []
+    declared: dict[str, list[str]] = {}
     seen: dict[str, Node] = {}
     for node in (node for nodes in documents.values() for node in nodes):
         rule = checker.read(node)
@@ -64,9 +66,12 @@ def read_rules(
                 first = seen[name.value]
                 problems.add(name, f"rule '{name.value}' stands already in {first.file}:{first.line}")
             seen.setdefault(name.value, node)
+            product = node.get("productId")
+            for one in (product if product.is_list else [product]) if product is not None else ():
+                declared.setdefault(str(one.value), []).append(name.value)
         if rule is not None:
             rules.append(rule)
-    return rules
+    return rules, declared
 
 
 class _Checker:

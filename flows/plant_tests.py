@@ -22,7 +22,7 @@ class CaseReading(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """One reading, sent in the format of its device's product."""
 
     at: str
-    device: str
+    device: str = ""  # default: the device of the reading before
     metrics: dict[str, str | int | float | bool | None]
     received: str | None = None  # ingest time; default: at
 
@@ -94,9 +94,17 @@ def check_tests(plant: Plant, problems: Problems) -> list[PlantTest]:
         for node in documents:
             case = convert(node, Case, problems, _LATER)
             if case is not None:
+                _carry_devices(case)
                 _check(plant, case, node, problems)
                 found.append(PlantTest(path, case, node))
     return found
+
+
+def _carry_devices(case: Case) -> None:
+    """A reading that names no device is of the same one as the reading before it."""
+    device = ""
+    for reading in case.readings or ():
+        device = reading.device = reading.device or device
 
 
 def start_of(case: Case) -> int | None:
@@ -155,6 +163,9 @@ def _check(plant: Plant, case: Case, node: Node, problems: Problems) -> None:
 
 
 def _check_reading(plant: Plant, reading: CaseReading, node: Node, problems: Problems) -> None:
+    if not reading.device:
+        problems.add(node, "'device' is missing")
+        return
     row = plant.master.devices.get(reading.device)
     if row is None:
         told = f"no device '{reading.device}' in devices.csv{nearest(reading.device, plant.master.devices)}"
