@@ -12,7 +12,7 @@ import numpy.typing as npt
 from operators.batch import BAD, QUALITY_NAMES, Bytes, Float64, Int32, Int64, ReadingBatch
 from operators.devices import Devices
 from operators.expression.machine import Machine
-from operators.expression.program import Column
+from operators.expression.registers import Column
 from operators.spec import SECOND
 from operators.text import text_code
 from rules import held_kernels as held

@@ -10,7 +10,8 @@ import numpy as np
 
 from operators.batch import Bytes, Int32, Int64
 from operators.expression.grammar import parse
-from operators.expression.program import Column, Program, compile_conditions, metrics_of
+from operators.expression.program import compile_conditions, metrics_of
+from operators.expression.registers import Column, Program
 from operators.expression.tree import Expr
 from rules.check import clear_of, message_of, scope_of
 from rules.message import Field, Template

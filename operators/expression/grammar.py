@@ -16,10 +16,10 @@ walks the tree may recurse.
 from __future__ import annotations
 
 import math
-import re
 from typing import Final, Literal, NamedTuple, NoReturn, cast
 
 from operators.document import nearest
+from operators.expression.tokens import MENDS, Token, tokens
 from operators.expression.tree import (
     FUNCTIONS,
     ROOTS,
@@ -65,36 +65,6 @@ class Limits(NamedTuple):
 
 DEFAULT_LIMITS: Final = Limits()
 
-_TOKEN: Final = re.compile(
-    r"""
-    (?P<space>\s+)
-  | (?P<number>0[xX][0-9a-fA-F]+ | (?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)
-  | (?P<name>[^\W\d]\w*)
-  | (?P<quoted>`[^`\n]*`)
-  | (?P<text>'(?:[^']|'')*' | "(?:[^"]|"")*")
-  | (?P<op>\*\*|==|!=|<=|>=|<>|&&|\|\||[-+*/%<>().,=!^&|~?:\[\]{};@$])
-    """,
-    re.VERBOSE,
-)
-_MENDS: Final = {
-    "=": "'=' is no operator; write '==' to compare",
-    "<>": "'<>' is no operator; write '!='",
-    "&&": "'&&' is no operator; write 'and'",
-    "||": "'||' is no operator; write 'or'",
-    "!": "'!' is no operator; write 'not'",
-    "^": "'^' is no operator; write '**' for a power",
-    "&": "'&' is no operator; write bitand(a, b)",
-    "|": "'|' is no operator; write bitor(a, b)",
-    "?": "'?' is no operator; write if(condition, then, else)",
-}
-
-
-class _Token(NamedTuple):
-    kind: str  # number duration name quoted text op end
-    text: str
-    start: int
-    stop: int
-
 
 def parse(text: str, *, limits: Limits = DEFAULT_LIMITS) -> Expr:
     """The tree of an expression; raises ExpressionError with the place of what is wrong."""
@@ -106,26 +76,7 @@ def parse(text: str, *, limits: Limits = DEFAULT_LIMITS) -> Expr:
         )
     if not text.strip():
         raise ExpressionError("the expression is empty", 0, max(1, len(text)))
-    return _Parser(_tokens(text), limits, text).whole()
-
-
-def _tokens(text: str) -> list[_Token]:
-    found: list[_Token] = []
-    at = 0
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        if match is None:
-            what = text[at]
-            if what in "'\"":
-                raise ExpressionError(f"the text that begins here has no closing {what}", at, len(text))
-            if what == "`":
-                raise ExpressionError("the name that begins here has no closing '`'", at, len(text))
-            raise ExpressionError(f"{what!r} means nothing here", at, at + 1)
-        if match.lastgroup != "space":
-            found.append(_Token(match.lastgroup or "op", match.group(), at, match.end()))
-        at = match.end()
-    found.append(_Token("end", "", len(text), len(text) + 1))
-    return found
+    return _Parser(tokens(text), limits, text).whole()
 
 
 class _Part(NamedTuple):
@@ -137,8 +88,8 @@ class _Part(NamedTuple):
 
 
 class _Parser:
-    def __init__(self, tokens: list[_Token], limits: Limits, source: str) -> None:
-        self.tokens = tokens
+    def __init__(self, taken: list[Token], limits: Limits, source: str) -> None:
+        self.tokens = taken
         self.limits = limits
         self.source = source
         self.at = 0
@@ -156,15 +107,15 @@ class _Parser:
 
     # -- tokens
 
-    def peek(self) -> _Token:
+    def peek(self) -> Token:
         return self.tokens[self.at]
 
-    def take(self) -> _Token:
+    def take(self) -> Token:
         token = self.tokens[self.at]
         self.at += 1
         return token
 
-    def found(self, *texts: str) -> _Token | None:
+    def found(self, *texts: str) -> Token | None:
         """The next token, taken, if it is one of these operators or keywords."""
         token = self.tokens[self.at]
         if token.text in texts and token.kind in ("op", "name"):
@@ -172,13 +123,13 @@ class _Parser:
             return token
         return None
 
-    def unexpected(self, token: _Token, before: Expr | None = None) -> NoReturn:
+    def unexpected(self, token: Token, before: Expr | None = None) -> NoReturn:
         if token.kind == "end":
             raise ExpressionError(
                 "the expression ends where a value is expected", max(0, token.start - 1), token.start
             )
-        if token.kind == "op" and token.text in _MENDS:
-            raise ExpressionError(_MENDS[token.text], token.start, token.stop)
+        if token.kind == "op" and token.text in MENDS:
+            raise ExpressionError(MENDS[token.text], token.start, token.stop)
         if isinstance(before, Number | Duration) and token.kind in ("name", "quoted"):
             raise ExpressionError(
                 f"units in expressions ('{before.text} {token.text}') are not yet in this version",
@@ -201,7 +152,7 @@ class _Parser:
             )
         return _Part(node, height, constant)
 
-    def deeper(self, token: _Token) -> None:
+    def deeper(self, token: Token) -> None:
         self.nesting += 1
         if self.nesting > self.limits.nesting:
             raise ExpressionError(f"nested deeper than {self.limits.nesting} levels", token.start, token.stop)
@@ -268,7 +219,7 @@ class _Parser:
             left = self.binary(token, left, self.unary())
         return left
 
-    def binary(self, token: _Token, left: _Part, right: _Part) -> _Part:
+    def binary(self, token: Token, left: _Part, right: _Part) -> _Part:
         op = cast(Literal["+", "-", "*", "/", "%", "**"], token.text)
         node = Binary(left.node.start, right.node.stop, op, self.value(left), self.value(right))
         constant = None
@@ -325,7 +276,7 @@ class _Parser:
             return self.name(token)
         return self.unexpected(token)
 
-    def close(self, opening: _Token) -> _Token:
+    def close(self, opening: Token) -> Token:
         token = self.peek()
         if token.kind == "op" and token.text == ")":
             return self.take()
@@ -340,7 +291,7 @@ class _Parser:
             return None
         return Number(before.start, before.stop, 0.0, before.text)
 
-    def number(self, token: _Token) -> _Part:
+    def number(self, token: Token) -> _Part:
         unit = self.peek()
         if unit.kind == "name" and unit.start == token.stop and token.text[:2].lower() != "0x":
             return self.duration(token, self.take())
@@ -357,7 +308,7 @@ class _Parser:
             raise ExpressionError("the number is too large", token.start, token.stop)
         return self.built(Number(token.start, token.stop, value, token.text), constant=value)
 
-    def duration(self, token: _Token, unit: _Token) -> _Part:
+    def duration(self, token: Token, unit: Token) -> _Part:
         text = token.text + unit.text
         if unit.text == "mo":
             if not token.text.isdigit() or len(token.text) > 4:
@@ -376,7 +327,7 @@ class _Parser:
             raise ExpressionError(f"'{text[:40]}' is no usable duration", token.start, unit.stop)
         return self.built(Duration(token.start, unit.stop, round(ns), 0, text))
 
-    def part(self, token: _Token) -> str:
+    def part(self, token: Token) -> str:
         if token.kind == "name":
             return token.text
         if token.kind == "quoted":
@@ -387,7 +338,7 @@ class _Parser:
             raise ExpressionError("a name is expected after the '.'", token.start - 1, token.start)
         raise ExpressionError("a name is expected after the '.'", token.start, token.stop)
 
-    def name(self, first: _Token) -> _Part:
+    def name(self, first: Token) -> _Part:
         parts = [self.part(first)]
         stop = first.stop
         while self.peek().text == "." and self.peek().kind == "op":
@@ -423,7 +374,7 @@ class _Parser:
             )
         return self.built(Name(first.start, stop, root, (parts[1],), text))
 
-    def call(self, function: str, first: _Token, opening: _Token, target: Name | None) -> _Part:
+    def call(self, function: str, first: Token, opening: Token, target: Name | None) -> _Part:
         if target is None and function not in FUNCTIONS:
             raise ExpressionError(
                 f"no function '{function[:40]}'{nearest(function, FUNCTIONS)}", first.start, first.stop
@@ -449,7 +400,7 @@ class _Parser:
         return self.built(Call(first.start, end.stop, function, nodes, target), *arguments)
 
     def check_arguments(
-        self, function: str, nodes: tuple[Expr, ...], first: _Token, end: _Token, target: Name | None
+        self, function: str, nodes: tuple[Expr, ...], first: Token, end: Token, target: Name | None
     ) -> None:
         least, most, span, _ = FUNCTIONS[function] if target is None else (1, 1, "never", False)
         if not least <= len(nodes) <= most:

@@ -20,7 +20,7 @@ from operators.batch import Bytes, Float64, Int32
 from operators.jit import inline, kernel
 
 if TYPE_CHECKING:
-    from operators.expression.program import Program
+    from operators.expression.registers import Program
 
 UNKNOWN: Final = 0
 TRUE: Final = 1

@@ -1,8 +1,7 @@
 """Trees -> one column program: the table that `operators.expression.machine` interprets.
 
-All conditions of a product become one program. Equal sub-expressions are computed once, constants
-are folded, and registers are given back after their last use. Nothing is compiled: a program is
-a few small arrays.
+All conditions of a product become one program. Equal sub-expressions are computed once and
+constants are folded. Nothing is compiled: a program is a few small arrays.
 
 Types are checked here: a number, a boolean and a text are never mixed, except that `true` is 1
 and `false` is 0 in arithmetic.
@@ -15,17 +14,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
-import numpy as np
-
-from operators.batch import Float64, Int32
 from operators.document import nearest
 from operators.expression import machine as m
+from operators.expression.registers import COLUMN, CONSTANT, Column, Instruction, Program, allocate
 from operators.expression.tree import (
     Binary,
     Bool,
     Call,
     Compare,
-    Duration,
     Expr,
     ExpressionError,
     Logic,
@@ -61,34 +57,6 @@ class Scope:
     attributes: Collection[str] = ()
 
 
-class Column(NamedTuple):
-    """An input column of a program: root is metrics, param or device."""
-
-    root: str
-    name: str
-
-
-@dataclass(slots=True, eq=False)
-class Program:
-    """A column program.
-
-    code: int32[L, 5]: operation, destination, operands a, b, c (see `machine`).
-    columns: the inputs, in the order of their rows. constants: float64[K], constants of the
-    comparisons; filled: float64[F], the constants that stand as whole columns in the first F
-    temporary rows. temps, trits: how many temporary rows of numbers and of trits it needs.
-    outputs: for each expression the row of its result; rows: how many result rows.
-    """
-
-    code: Int32
-    columns: tuple[Column, ...]
-    constants: Float64
-    filled: Float64
-    temps: int
-    trits: int
-    outputs: tuple[int, ...]
-    rows: int
-
-
 def metrics_of(expressions: Iterable[Expr]) -> tuple[str, ...]:
     """The metrics that the expressions name, each once, in the order of the text."""
     found = {
@@ -109,7 +77,7 @@ def compile_conditions(expressions: Sequence[Expr], scope: Scope, first: Sequenc
     builder = _Builder(scope)
     builder.columns.update({column: row for row, column in enumerate(first)})
     results = [builder.condition(expression) for expression in expressions]
-    return builder.program(results)
+    return allocate(builder.instructions, tuple(builder.columns), [value.id for value in results])
 
 
 def check_condition(expression: Expr, scope: Scope) -> list[ExpressionError]:
@@ -134,17 +102,6 @@ class _Value(NamedTuple):
     id: int  # of the instruction that gives it
     constant: float | None = None  # of a number or text that is the same everywhere; NaN = unknown
 
-
-class _Instruction(NamedTuple):
-    op: int  # an operation of the machine, or _COLUMN, _CONSTANT
-    operands: tuple[int, ...]
-    trit: bool
-    constant: float = 0.0
-    column: int = -1
-
-
-_COLUMN: Final = -1
-_CONSTANT: Final = -2
 
 _ARITHMETIC: Final = {"+": m.ADD, "-": m.SUB, "*": m.MUL, "/": m.DIV, "%": m.MOD, "**": m.POW}
 _UNARY: Final = {
@@ -173,7 +130,7 @@ _MIRRORED: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!="
 class _Builder:
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        self.instructions: list[_Instruction] = []
+        self.instructions: list[Instruction] = []
         self.known: dict[tuple[int, tuple[int, ...], str, int], int] = {}
         self.columns: dict[Column, int] = {}
 
@@ -192,13 +149,13 @@ class _Builder:
         found = self.known.get(key)
         if found is None:
             found = self.known[key] = len(self.instructions)
-            self.instructions.append(_Instruction(op, operands, trit, constant, column))
+            self.instructions.append(Instruction(op, operands, trit, constant, column))
         return found
 
     def number(self, constant: float, kind: Kind = "number") -> _Value:
         if not math.isfinite(constant):
             constant = math.nan
-        return _Value(kind, self.emit(_CONSTANT, (), constant=constant), constant)
+        return _Value(kind, self.emit(CONSTANT, (), constant=constant), constant)
 
     def trit(self, op: int, *operands: int, constant: float = 0.0) -> _Value:
         return _Value("bool", self.emit(op, operands, trit=True, constant=constant))
@@ -208,7 +165,7 @@ class _Builder:
 
     def column(self, root: str, name: str, kind: Kind) -> _Value:
         row = self.columns.setdefault(Column(root, name), len(self.columns))
-        return _Value(kind, self.emit(_COLUMN, (), column=row))
+        return _Value(kind, self.emit(COLUMN, (), column=row))
 
     # -- types
 
@@ -405,95 +362,3 @@ class _Builder:
                 "round() takes a whole number from 0 to 15 as its number of digits", digits.start, digits.stop
             )
         return self.arithmetic(m.ROUND, value, self.number(digits.value))
-
-    # -- the table
-
-    def program(self, results: list[_Value]) -> Program:
-        """Registers for everything that the results need."""
-        needed = self.needed({value.id for value in results})
-        rows = {identity: row for row, identity in enumerate(dict.fromkeys(v.id for v in results))}
-        last_use: dict[int, int] = {}
-        for at in needed:
-            for operand in self.instructions[at].operands:
-                last_use[operand] = at
-        filled = [
-            at
-            for at in needed
-            if self.instructions[at].op == _CONSTANT and any(self.reads_column(at, user) for user in needed)
-        ]
-        place: dict[int, int] = {}
-        base = max(1, len(self.columns))
-        for at in needed:
-            if self.instructions[at].op == _COLUMN:
-                place[at] = self.instructions[at].column
-        for row, at in enumerate(filled):
-            place[at] = base + row
-        numbers = _Rows(base + len(filled))
-        trits = _Rows(0)
-        code: list[tuple[int, int, int, int, int]] = []
-        constants: list[float] = []
-        for at in needed:
-            instruction = self.instructions[at]
-            if instruction.op < 0:
-                continue
-            operands = [place[operand] for operand in instruction.operands]
-            for operand in set(instruction.operands):
-                if last_use[operand] == at and self.instructions[operand].op >= 0 and operand not in rows:
-                    (trits if self.instructions[operand].trit else numbers).give(place[operand])
-            if at in rows:
-                place[at] = -1 - rows[at]  # a result row: numbered behind the temporary trits below
-            else:
-                place[at] = (trits if instruction.trit else numbers).take()
-            while len(operands) < 3:
-                operands.append(0)
-            if instruction.op in m.WITH_CONSTANT:
-                operands[1] = len(constants)
-                constants.append(instruction.constant)
-            code.append((instruction.op, place[at], operands[0], operands[1], operands[2]))
-        table = np.array(code, np.int32).reshape(-1, 5)
-        # destinations and trit operands below zero are result rows: they follow the temporary trits
-        behind = max(1, trits.most)
-        table[:, 1:] = np.where(table[:, 1:] < 0, behind - 1 - table[:, 1:], table[:, 1:])
-        return Program(
-            table,
-            tuple(self.columns),
-            np.array(constants, np.float64),
-            np.array([self.instructions[at].constant for at in filled], np.float64),
-            numbers.most - base,
-            behind,
-            tuple(rows[value.id] for value in results),
-            len(rows),
-        )
-
-    def needed(self, roots: set[int]) -> list[int]:
-        """The instructions that the roots need, in order."""
-        wanted = set(roots)
-        for at in range(len(self.instructions) - 1, -1, -1):
-            if at in wanted:
-                wanted.update(self.instructions[at].operands)
-        return sorted(wanted)
-
-    def reads_column(self, constant: int, user: int) -> bool:
-        return constant in self.instructions[user].operands
-
-
-class _Rows:
-    """Rows that are taken and given back; `most` = one more than the highest ever taken."""
-
-    def __init__(self, first: int) -> None:
-        self.free: list[int] = []
-        self.most = first
-
-    def take(self) -> int:
-        if self.free:
-            return self.free.pop()
-        self.most += 1
-        return self.most - 1
-
-    def give(self, row: int) -> None:
-        self.free.append(row)
-
-
-def durations_of(expression: Expr) -> tuple[Duration, ...]:
-    """The durations in an expression."""
-    return tuple(node for node in walk(expression) if isinstance(node, Duration))
