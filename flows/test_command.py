@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -131,8 +130,3 @@ def _readings(test: PlantTest, outcome: Outcome) -> list[str]:
     if expected is None or expected == accepted:
         return []
     return [f"readings: expected {expected} accepted, got {accepted}"]
-
-
-def as_time(ms: int) -> str:
-    """A time as it is written in tests."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat()
