@@ -191,13 +191,14 @@ class ProductRules:
             self.texts.update(batch.texts)
             if len(self.texts) > _TEXTS_AT_MOST:
                 self._forget_texts(keep=batch.texts)
-        whole = held.whole(batch.quality, self.used)
-        columns = batch.value
+        value, quality = np.ascontiguousarray(batch.value), np.ascontiguousarray(batch.quality)
+        whole = held.whole(quality, self.used)
+        columns = value
         if not whole or self.other_columns:
             columns = self.machine.room(max(rows, 1))
             self._fill_other(columns, local)
         if whole and self.other_columns:
-            columns[self.used, :rows] = batch.value[self.used]
+            columns[self.used, :rows] = value[self.used]
         if not whole:
             held.hold(
                 local,
@@ -205,8 +206,8 @@ class ProductRules:
                 batch.ingest_ns,
                 batch.seq,
                 batch.flags,
-                batch.value,
-                batch.quality,
+                value,
+                quality,
                 self.used,
                 self.product.stale_after,
                 *self._held_state(),
@@ -224,8 +225,8 @@ class ProductRules:
                 batch.ts_ns,
                 batch.ingest_ns,
                 batch.seq,
-                batch.value,
-                batch.quality,
+                value,
+                quality,
                 self.used,
                 *self._held_state(),
                 state["last_row"],
