@@ -162,6 +162,8 @@ class Router:
             (product.productId, text) for product in plan.products.values() for text in product.topics
         )
         self._topicless = frozenset(p.productId for p in plan.products.values() if not p.topics)
+        named = {source.product for source in plan.routing.sources}
+        self._open = self._topicless - named  # products that only devices.csv leads to
         self._templates: dict[str, Template] = {}
 
     def source(self, name: str) -> SourceSpec:
@@ -228,7 +230,7 @@ class Router:
         plan = self.plan
         takers = self.takers(source, address.topic)
         known = plan.routing.devices.get(device) if device else None
-        if source.product is None and not takers and not self._topicless:
+        if source.product is None and not takers and known is None and not self._open:
             return self._none(source, device, f"no product takes '{address.topic}'")
         if source.product is not None and source.product not in plan.products:
             return self._none(source, device, f"the plant has no product '{source.product}'")
@@ -236,6 +238,8 @@ class Router:
             product = takers[0] if len(takers) == 1 else ""
             if not missing:
                 return Route(source.name, UNREAD, product)
+            if source.product is None and not takers:
+                return self._none(source, device, f"no product takes '{address.topic}'")
             return Route(source.name, Reason.unknown_device, product, message=missing)
         if known is not None:
             product = source.product or known.productId

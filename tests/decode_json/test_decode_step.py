@@ -212,6 +212,16 @@ def test_a_broken_frame_is_told_with_its_place_and_stops_nobody(
     assert item.readings[0].seq.tolist() == [0, 2 << 16]
 
 
+def test_an_unknown_device_on_an_unknown_topic_has_no_product() -> None:
+    """A product that a source names takes nothing from other sources' unknown devices."""
+    products = {name: PLAN.products[name] for name in ("press", "furnace")}
+    plan = DecodePlan(products, PLAN.routing, PLAN.limits)
+    for address in (Address("line1", topic("new", role="other")), Address("line1", "foo/bar")):
+        _, item = one(address, payload(tempC=1), plan=plan)
+        assert item.rejects[0].reason.name == "no_product"
+        assert item.rejects[0].message == f"no product takes '{address.topic}'"
+
+
 def test_retained_messages_and_own_control_requests_are_filtered() -> None:
     frames = [
         (Address("line1", topic("press-01")), b"not even JSON", FRAME_RETAINED),
