@@ -19,9 +19,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
-from operators.spec import SECOND
+from operators.spec import DAY, SECOND
 
 SCHEMA_VERSION: Final = 1
+FOR_EVER: Final = 50 * 365 * DAY
 QUALITY: Final = "Enum8('good' = 0, 'uncertain' = 1, 'bad' = 2, 'absent' = 3)"
 TYPES: Final = {
     "number": "Nullable(Float64) CODEC(ZSTD(1))",
@@ -62,7 +63,10 @@ def windows_table(every: str) -> str:
 
 
 def ttl(column: str, keep_ns: int) -> str:
-    """Rows go when they were taken in so long ago."""
+    """Rows go when they were taken in so long ago. A DateTime ends in 2106, and a sum beyond it would
+    wrap round and let every row go at once: who keeps for so long keeps for ever."""
+    if keep_ns > FOR_EVER:
+        return ""
     return f"TTL toDateTime({column}) + toIntervalSecond({max(1, keep_ns // SECOND)})"
 
 
@@ -113,7 +117,8 @@ def create_windows(every: str, keep_ns: int) -> str:
 CREATE_ALARMS: Final = (
     "CREATE TABLE IF NOT EXISTS alarms (id String, type LowCardinality(String), subject String,"
     f" time {TIME}, sequence String, alarm_id String, ruleId LowCardinality(String),"
-    " rule_version LowCardinality(String), productId LowCardinality(String), device_id LowCardinality(String),"
+    " rule_version LowCardinality(String), productId LowCardinality(String),"
+    " device_id LowCardinality(String),"
     " hub_id Nullable(String), site_id Nullable(String), customer_id Nullable(String),"
     " transition LowCardinality(String), severity LowCardinality(String),"
     f" onset_time {TIME}, event_time {TIME}, ingest_time {TIME}, actor Nullable(String),"
@@ -145,7 +150,7 @@ def tall_view(products: Mapping[str, Metrics]) -> str:
             number = "NULL" if kind == "string" else f"toFloat64(`{column}`)"
             text = f"toString(`{column}`)" if kind == "string" else "NULL"
             parts.append(
-                f"SELECT _ts, _ingest_ts, toString(_device) AS _device, _seq, _historical,"
+                "SELECT _ts, _ingest_ts, toString(_device) AS _device, _seq, _historical,"  # noqa: S608 - quoted
                 f" {quoted(productId)} AS productId, {quoted(name)} AS metric,"
                 f" CAST({number} AS Nullable(Float64)) AS value, CAST({text} AS Nullable(String)) AS text,"
                 f" toString(`{column}__quality`) AS quality"
@@ -184,4 +189,4 @@ def migrate(
         client.command(create_windows(every, keep_windows))
     if any(products.values()):
         client.command(tall_view(products))
-    client.command(f"INSERT INTO _schema (version) VALUES ({SCHEMA_VERSION})")
+    client.command(f"INSERT INTO _schema (version) VALUES ({SCHEMA_VERSION})")  # noqa: S608
