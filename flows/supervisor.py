@@ -171,6 +171,9 @@ class Supervisor:
                 }
             )
             write_atomically(self._source_file(name), json.dumps(body).encode(), mode=0o600)
+        named = {self._target_file(name) for name in self._targets()}
+        for left in set((self.data / "run").glob("target-*.json")) - named:
+            left.unlink()  # the output log keeps records for every target that has such a file
         for name in self._targets():
             body = msgspec.to_builtins(
                 {
