@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from connectors.journal.columns import Windows
@@ -15,6 +16,7 @@ from operators.rejects import Reject
 AGGREGATES = ("min", "max", "mean", "last", "std", "p50", "p95", "p99")
 
 
+@lru_cache(maxsize=10_000)  # starts and ends of windows come again and again
 def iso_time(ns: int) -> str:
     """`2026-03-01T09:00:00.000Z`, cut down to whole milliseconds."""
     seconds, rest = divmod(ns, 1_000_000_000)
