@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from connectors.errors import ConnectError
-from flows.json_logs import log_as_json
+from connectors.json_logs import log_as_json
 
 START_S: Final = 30.0
 STOP_S: Final = 5.0

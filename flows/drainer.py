@@ -33,7 +33,7 @@ from connectors.journal.output_store import (
     read_cursor,
 )
 from connectors.sink import OutputRecord, RememberingTarget, Target
-from flows.json_logs import log_as_json
+from connectors.json_logs import log_as_json
 from flows.status import StatusThread
 
 log = logging.getLogger("penstock")

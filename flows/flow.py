@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import signal
 import sys
 import threading
@@ -21,6 +21,7 @@ from connectors.journal.columns import TelemetrySpec
 from connectors.journal.output import OutputLog
 from connectors.journal.reader import JournalReader
 from connectors.journal.source import JournalSource
+from connectors.json_logs import log_as_json
 from flows import specs
 from flows.plant import plant_flow
 from flows.plant_reader import load_bundle
@@ -28,6 +29,8 @@ from flows.recovery import prepare_recovery
 from flows.shard import Shard
 from flows.status import StatusThread
 from operators.jit import warm_up
+
+log = logging.getLogger("flow")
 
 EPOCH = timedelta(seconds=5)
 
@@ -74,7 +77,8 @@ def wired_flow(data: Path, shard: Shard, stop: threading.Event) -> tuple[Dataflo
 def main() -> int:
     """`python -m flows.flow DATA`"""
     data = Path(sys.argv[1])
-    log("starting")
+    log_as_json("flow")
+    log.info("starting")
     began = time.perf_counter()
     warm_up()
     stop = threading.Event()
@@ -85,11 +89,12 @@ def main() -> int:
     recovery, scrubbed = prepare_recovery(data / "recovery")
     status = StatusThread(data, "flow", lambda: describe(shard, source, sink))
     status.start()
-    log("ready", seconds=round(time.perf_counter() - began, 2), scrubbed_snapshots=scrubbed)
+    took = time.perf_counter() - began
+    log.info("ready after %.2f s; %d uncommitted snapshots scrubbed", took, scrubbed)
     cluster_main(flow, [], 0, epoch_interval=EPOCH, recovery_config=recovery)  # returns after a clean stop
     status.describe = lambda: {"state": "stopped", "plant": shard.current.name}
     status.close()
-    log("stopped")
+    log.info("stopped")
     return 0
 
 
@@ -108,12 +113,6 @@ def describe(shard: Shard, source: JournalSource, sink: OutputLog) -> dict[str, 
         "source": source.describe(),
         "output": sink.describe(),
     }
-
-
-def log(event: str, **fields: Any) -> None:
-    """One JSON line on stderr."""
-    line = {"ts": round(time.time(), 3), "component": "flow", "event": event, **fields}
-    print(json.dumps(line), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import signal
 import sys
 import time
@@ -33,8 +34,11 @@ from connectors.clickhouse.embedded import (
     inflate,
     read_statement,
 )
+from connectors.json_logs import log_as_json
 from flows.address import split_address
 from flows.status import StatusThread
+
+log = logging.getLogger("historian")
 
 STATUS = {60: 404, 81: 404, 62: 400, 36: 400, 47: 404, 46: 404, 53: 400, 516: 401, 307: 413}  # else 500
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
@@ -126,16 +130,13 @@ async def statement(request: Request[Any, Any, Any]) -> Response[bytes]:
 def make_app(historian: Historian) -> Litestar:
     """The application over an engine."""
     app = Litestar(
-        route_handlers=[ping, statement], openapi_config=None, request_max_body_size=MAX_BODY, logging_config=None
+        route_handlers=[ping, statement],
+        openapi_config=None,
+        request_max_body_size=MAX_BODY,
+        logging_config=None,
     )
     app.state.historian = historian
     return app
-
-
-def log(event: str, **fields: Any) -> None:
-    """One JSON line on stderr."""
-    line = {"ts": round(time.time(), 3), "component": "historian", "event": event, **fields}
-    print(json.dumps(line), file=sys.stderr, flush=True)
 
 
 async def serve(data: Path, listen: str) -> None:
@@ -149,7 +150,7 @@ async def serve(data: Path, listen: str) -> None:
         loop.add_signal_handler(number, stop.set)
     status = StatusThread(data, "historian", historian.describe)
     status.start()
-    log("listening", address=listen)
+    log.info("listening on %s", listen)
     serving = asyncio.ensure_future(server.serve())
     waiting = asyncio.ensure_future(stop.wait())
     await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -160,7 +161,7 @@ async def serve(data: Path, listen: str) -> None:
     await asyncio.wait({serving}, timeout=5)
     historian.engine.close()
     status.close()
-    log("stopped")
+    log.info("stopped")
 
 
 def main() -> int:
@@ -169,10 +170,11 @@ def main() -> int:
     parser.add_argument("data", type=Path)
     parser.add_argument("--listen", default="127.0.0.1:8123")
     chosen = parser.parse_args()
+    log_as_json("historian")
     try:
         asyncio.run(serve(chosen.data, chosen.listen))
     except OSError as error:
-        log("failed", error=str(error))
+        log.error("%s", error)
         return 3
     return 0
 

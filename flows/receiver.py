@@ -26,7 +26,7 @@ from connectors.journal.client import JournalClient
 from connectors.mqtt.config import MqttConfig
 from connectors.source import Appender, Receiver, Surroundings
 from connectors.tcp.config import TcpConfig
-from flows.json_logs import log_as_json
+from connectors.json_logs import log_as_json
 from flows.status import StatusThread
 from flows.wiring import source_kind
 

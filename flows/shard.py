@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -127,6 +127,12 @@ class Shard:
     def current(self) -> Plant:
         """The plant under which the newest slice was decoded."""
         return self.stages["decode"].plant if "decode" in self.stages else self.first_plant
+
+    def newest_values(self) -> Sequence[tuple[bytes, bytes]]:
+        """Records of the devices whose newest values changed since the last call."""
+        stage = self.stages.get("state")
+        logic = stage.logic if stage is not None else None
+        return logic.dirty_records() if isinstance(logic, StateLogic) else ()
 
     def decode(self) -> StageLogic:
         """Bytes to readings."""

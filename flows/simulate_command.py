@@ -15,7 +15,7 @@ import click
 
 from connectors.errors import ConfigError
 from flows.folder import open_plant
-from flows.json_logs import log_as_json
+from connectors.json_logs import log_as_json
 from flows.simulate import Simulator
 from flows.status import StatusThread
 

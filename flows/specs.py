@@ -73,7 +73,7 @@ def _source(name: str, config: SourceConfig) -> SourceSpec:
     live = isinstance(config, FilesConfig) and config.live
     return SourceSpec(
         name=name,
-        kind=type(config).__struct_config__.tag,
+        kind=str(type(config).__struct_config__.tag),
         device=config.device,
         topic=config.topic,
         product=config.product,
@@ -98,7 +98,7 @@ def rules(plant: Plant) -> RulesSpec:
         products={
             name: RuleProduct(
                 productId=name,
-                metrics=dict(_metrics(product)),
+                metrics={metric.name: metric.type for metric in product.metrics.values()},
                 params=product.params,
                 stale_after=STALE_TIMES * (product.expected_every or 0),
             )

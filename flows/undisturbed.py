@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def _historian(plant: Plant) -> Any:
 
 
 def _replayed_readings(outcome: Outcome, productId: str) -> Iterator[str]:
-    for body in outcome.telemetry:
+    for body in chain.from_iterable(outcome.telemetry):
         batch = decode_telemetry(body)
         if batch.productId != productId:
             continue

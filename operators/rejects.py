@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
+
+import msgspec
 
 
 class Reason(IntEnum):
@@ -34,7 +35,7 @@ class Reason(IntEnum):
     engine_error = 22
 
 
-class Reject(NamedTuple):
+class Reject(msgspec.Struct, frozen=True, array_like=True):
     """One frame (index 0) or one reading (its index in the frame) that was refused.
 
     message: a sentence with the place (byte offset or JSON path). payload: the raw frame.

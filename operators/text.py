@@ -21,7 +21,7 @@ def hash_bytes(payload: Bytes, start: int, stop: int) -> int:
     state ^= state >> np.uint64(33)
     state *= np.uint64(0xC4CEB9FE1A85EC53)
     state ^= state >> np.uint64(33)
-    return np.int64(state >> np.uint64(12))
+    return int(state >> np.uint64(12))
 
 
 def text_code(text: str) -> int:

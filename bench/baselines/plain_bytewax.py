@@ -8,7 +8,7 @@ min, max, mean and last, and a sink that counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,7 +95,7 @@ class DeviceState:
 
 
 def dataflow(
-    messages: Iterable[tuple[str, int, bytes]], rules: list[tuple[str, float, float]], counts: dict[str, int]
+    messages: Iterable[tuple[str, int, bytes]], rules: Sequence[tuple[str, float, float]], counts: dict[str, int]
 ) -> Dataflow:
     """rules: (metric, limit, clear limit), each with an on-delay of 2 s."""
     decoder = msgspec.json.Decoder(Message)

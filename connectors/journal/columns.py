@@ -30,7 +30,7 @@ from operators.batch import (
     UInt64,
     WindowBatch,
 )
-from operators.rejects import Reason, Reject
+from operators.rejects import Reject
 
 VERSION: Final = 1
 _PREFIX: Final = struct.Struct("<B3xI")
@@ -249,9 +249,9 @@ def decode_alarms(body: bytes) -> list[dict[str, Any]]:
 
 def encode_rejects(rejects: Sequence[Reject]) -> bytes:
     """The body for rejects, in journal order."""
-    return msgspec.msgpack.encode([(int(reject.reason), *reject[1:]) for reject in rejects])
+    return msgspec.msgpack.encode(rejects)
 
 
 def decode_rejects(body: bytes) -> list[Reject]:
     """The rejects of a record."""
-    return [Reject(Reason(fields[0]), *fields[1:]) for fields in msgspec.msgpack.decode(body)]
+    return msgspec.msgpack.decode(body, type=list[Reject])

@@ -34,6 +34,7 @@ from connectors.errors import JournalError
 from connectors.journal import entries, wire
 from connectors.journal.connection import Connection, TooLarge
 from connectors.journal.store import Append, JournalStore, Place
+from connectors.json_logs import log_as_json
 
 GROUP_BYTES: Final = 16 << 20  # of one commit
 PEER_BYTES: Final = 16 << 20  # that wait for a commit, of one peer; then it is not read
@@ -434,26 +435,6 @@ def run_journal(options: JournalOptions) -> int:
     return 0
 
 
-class JsonLines(logging.Formatter):
-    """One JSON object a line: time, component, level, message."""
-
-    def __init__(self, component: str) -> None:
-        super().__init__()
-        self.component = component
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-            + f".{int(record.msecs):03d}Z",
-            "component": self.component,
-            "level": record.levelname.lower(),
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
-
-
 def keep_memory() -> None:
     """Let glibc use the memory of large messages and pages again instead of giving it back to the
     system and faulting it in anew each time (a third of a commit's time). Elsewhere: nothing."""
@@ -470,9 +451,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--max-bytes", type=int, default=20_000_000_000, help="of the journal on disk")
     parser.add_argument("--name", default="journal", help="the component's name in logs")
     chosen = parser.parse_args(arguments)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines(chosen.name))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    log_as_json(chosen.name)
     keep_memory()
     return run_journal(JournalOptions(chosen.data, chosen.max_bytes, chosen.name))
 

@@ -8,7 +8,7 @@ from operators.contract.messages import duration_text
 from operators.contract.spec import Contract, Metric, ProductContract
 from operators.contract.step import ContractLogic
 from operators.devices import Devices
-from operators.rejects import Reason
+from operators.rejects import Reason, Reject
 from tests.contract.slices import slice_of
 
 SECOND = 1_000_000_000
@@ -81,7 +81,7 @@ def test_time_stamps():
 
 def test_record_holds_the_raw_frame_and_the_place():
     first, second = rejects_of(reading(40, {}), reading(41, {"tempC": 1}), reading(42, {}))
-    assert first == (
+    assert first == Reject(
         Reason.required,
         "tempC: required, but not in the reading",
         "line1",
