@@ -71,7 +71,7 @@ class Child:
                 stderr=log,
                 env=environment,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - the supervisor has one thread
+                preexec_fn=_die_with_parent,
             )
         self.started_at = time.monotonic()
 

@@ -38,5 +38,4 @@ def scrub(part: Path) -> int:
         ).fetchone()
         resume_epoch = 0 if row is None else int(row[0])
         with db:
-            gone = db.execute("DELETE FROM snaps WHERE snap_epoch >= ?", (resume_epoch,)).rowcount
-        return gone
+            return db.execute("DELETE FROM snaps WHERE snap_epoch >= ?", (resume_epoch,)).rowcount
