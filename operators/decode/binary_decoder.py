@@ -17,6 +17,7 @@ from operators.decode.binary_spec import parse_binary_spec
 from operators.decode.binary_tree import BinarySpec
 from operators.decode.columns import IGNORED, Decoded
 from operators.decode.layout import Layout, build_layout
+from operators.decode.straight import SLOW, StraightLayout, decode_straight, straight_of
 from operators.document import Problems, load_yaml
 from operators.rejects import Reason
 
@@ -156,9 +157,10 @@ class BinaryDecoder:
     """A product's binary layout as a `Decoder`.
 
     metrics: (name, type) of the product in file order, the columns of what `decode` gives.
+    columns: straight layouts may run by the column kernels; the result is the same.
     """
 
-    def __init__(self, spec: BinarySpec, metrics: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, spec: BinarySpec, metrics: Sequence[tuple[str, str]], *, columns: bool = True) -> None:
         self.spec = spec
         self.metrics = tuple(metrics)
         self.layout = build_layout(spec, [name for name, _ in metrics])
@@ -171,20 +173,87 @@ class BinaryDecoder:
             if kind == "string":
                 table[n, [evaluate.INT, evaluate.FLOAT, evaluate.BOOL]] = TYPE_BREACH
         self._quality = table
+        self.straight = straight_of(self.layout) if columns else None
 
     def decode(self, frames: FrameBatch, rows: Int64, params: Float64) -> Decoded:
         """As `columns.Decoder.decode`; `port` of a frame is that of its address."""
         ports = np.array([address.port for address in frames.addresses] or [-1], np.int64)
-        ingest = frames.ingest_ns[rows]
-        got = run_layout(
-            self.layout,
+        if len(rows) == len(frames):  # rows rise, so these are all of the frames
+            of_row: Any = slice(None)
+        else:
+            of_row = rows
+        if (ports == ports[0]).all():
+            port = np.full(len(rows), ports[0], np.int64)
+        else:
+            port = ports[frames.address[of_row]]
+        given = (
             frames.payload,
-            frames.offset[rows],
-            frames.length[rows],
-            ports[frames.address[rows]],
-            ingest,
-            np.ascontiguousarray(params),
+            frames.offset[of_row],
+            frames.length[of_row],
+            port,
+            frames.ingest_ns[of_row],
         )
+        if self.straight is None:
+            decoded = self._interpreted(*given, np.ascontiguousarray(params))
+        else:
+            decoded = self._by_columns(self.straight, *given, params)
+        for frame in np.flatnonzero(decoded.status > 0).tolist():
+            decoded.detail[frame] = reject_message(int(decoded.status[frame]), int(decoded.place[frame]))
+        return decoded
+
+    def _by_columns(
+        self,
+        straight: StraightLayout,
+        payload: Bytes,
+        offset: Int64,
+        length: Int64,
+        ports: Int64,
+        ingest: Int64,
+        params: Float64,
+    ) -> Decoded:
+        """The column kernels; frames that they leave go to the interpreter."""
+        if not payload.flags.writeable or not payload.flags.c_contiguous:
+            payload = payload.copy()
+        outcome, place, ts, source, value, quality = decode_straight(
+            straight, self._quality, payload, offset, length, ports, ingest
+        )
+        frame = np.flatnonzero(outcome == 0).astype(np.int32)
+        index = np.zeros(len(frame), np.int32)
+        texts = dict(self.layout.texts)
+        slow = np.flatnonzero(outcome == SLOW)
+        if len(slow):
+            rest = self._interpreted(
+                payload, offset[slow], length[slow], ports[slow], ingest[slow],
+                np.ascontiguousarray(params[:, slow]),
+            )  # fmt: skip
+            outcome[slow], place[slow] = rest.status, rest.place
+            if len(rest.frame):
+                frame = np.concatenate((frame, slow[rest.frame].astype(np.int32)))
+                order = np.argsort(frame, kind="stable")
+                frame = frame[order]
+                index = np.concatenate((index, rest.index))[order]
+                ts = np.concatenate((ts, rest.ts_ns))[order]
+                source = np.concatenate((source, rest.time_source))[order]
+                value = np.ascontiguousarray(np.concatenate((value, rest.value), axis=1)[:, order])
+                quality = np.ascontiguousarray(np.concatenate((quality, rest.quality), axis=1)[:, order])
+            texts |= rest.texts
+        return Decoded(
+            frame=frame,
+            index=index,
+            ts_ns=ts,
+            time_source=source,
+            value=value,
+            quality=quality,
+            status=outcome.astype(np.int32),
+            place=place,
+            texts=texts,
+        )
+
+    def _interpreted(
+        self, payload: Bytes, offset: Int64, length: Int64, ports: Int64, ingest: Int64, params: Float64
+    ) -> Decoded:
+        """The interpreter over all of these frames."""
+        got = run_layout(self.layout, payload, offset, length, ports, ingest, params)
         count = len(self.metrics)
         kind = got.kind[:, :count].T
         quality = np.ascontiguousarray(np.take_along_axis(self._quality, kind.astype(np.intp), axis=1))
@@ -204,11 +273,9 @@ class BinaryDecoder:
             place=got.place,
             texts={**self.layout.texts, **got.texts},
         )
-        for frame in np.flatnonzero(decoded.status > 0).tolist():
-            decoded.detail[frame] = reject_message(int(decoded.status[frame]), int(decoded.place[frame]))
         if got.missed:
             decoded.unknown = {name: len(seen) for name, seen in got.missed.items()}
-            unknown = np.zeros(len(rows), np.uint8)
+            unknown = np.zeros(len(offset), np.uint8)
             for seen in got.missed.values():
                 unknown[list(seen)] = 1
             decoded.unknown_frame = unknown
@@ -253,7 +320,7 @@ def layout_of(text: str, metrics: Sequence[str] | None = None) -> BinarySpec:
 
 def warm_up_decoder() -> None:
     """Run the smallest layout over one frame."""
-    decoder = BinaryDecoder(layout_of("fields: {x: {as: u8}}", ["x"]), [("x", "number")])
+    decoder = BinaryDecoder(layout_of("fields: {x: {as: u8}}", ["x"]), [("x", "number")], columns=False)
     batch = single_batch([b"\x01"], [1], [0])
     decoder.decode(batch, np.arange(1), evaluate.empty_params(1))
 

@@ -867,8 +867,11 @@ def interpret(
                         r = fields[a, 27]
                         regs[r] = max(v, 0.0) if r == 2 else v
                         regk[r] = k
-                        regi[r] = raw ^ np.int64(NO_TIME) if fields[a, 24] else raw
-                        regw[r] = 1 if k == 2 and fields[a, 24] == 0 and by_float == 0 and type_ <= 3 else 0
+                        if fields[a, 24] and op <= 2:
+                            raw ^= np.int64(NO_TIME)
+                        regi[r] = raw
+                        exact = k == 2 and by_float == 0 and type_ <= 3
+                        regw[r] = 1 if exact and (fields[a, 24] == 0 or raw >= 0) else 0
                     elif k != 0 and traced < trace.shape[0]:
                         trace[traced, 0] = a
                         trace[traced, 1] = low_bit - start * 8
@@ -1006,7 +1009,7 @@ def interpret(
                 if a:
                     at = ctx[depth, BASE] + b if b >= 0 else ctx[depth, END] + b
                 bit_lsb = code[pc - 1, 3]
-                if at < ctx[depth, BASE] or at > ctx[depth, END]:
+                if at < ctx[depth, BASE]:
                     reason = _SHORT
                     where = max(at - start, 0)
                 bit_at = at * 8
@@ -1020,7 +1023,7 @@ def interpret(
                     ctx[depth, COUNT] = np.int64(regs[2])
                 ctx[depth, DONE] = -1
                 ctx[depth, AT] = -1
-            elif op == 20:  # next of it, or go to b; a: least width; c, d: locals
+            elif op == 20:  # next of it, or go to b; a: least width
                 ctx[depth, DONE] += 1
                 done = ctx[depth, DONE] >= ctx[depth, COUNT]
                 if ctx[depth, COUNT] == -1:
@@ -1031,8 +1034,6 @@ def interpret(
                     pc = b
                 else:
                     number_index(ctx, depth, ctx[depth, DONE])
-                    for i in range(code[pc - 1, 3], code[pc - 1, 4]):
-                        local_kind[i] = 0
             elif op == 21:
                 at = (bit_at + 7) >> 3
                 ctx[depth, FAR] = max(ctx[depth, FAR], at)
@@ -1046,7 +1047,7 @@ def interpret(
                 if tlvs[a, 2]:
                     stop = tlvs[a, 3]
                     stop = ctx[depth, BASE] + stop if stop >= 0 else ctx[depth, END] + stop
-                if at < ctx[depth, BASE] or at > ctx[depth, END]:
+                if at < ctx[depth, BASE]:
                     reason = _SHORT
                     where = max(at - start, 0)
                 elif stop > ctx[depth, END]:
@@ -1186,7 +1187,7 @@ def interpret(
                 if code[pc - 1, 3]:
                     stop = code[pc - 1, 4]
                     stop = ctx[depth, BASE] + stop if stop >= 0 else ctx[depth, END] + stop
-                if at < ctx[depth, BASE] or at > ctx[depth, END]:
+                if at < ctx[depth, BASE]:
                     reason = _SHORT
                     where = max(at - start, 0)
                 elif stop > ctx[depth, END]:

@@ -498,16 +498,8 @@ class _Builder:
             least = _least_width(entry.list)
             self._put("bit_repeat", least)
             again = self._put("bit_next", least)
-            first = self.locals
-            inner = _Scope([], scope)
-            for one in (e for e in entry.list if isinstance(e, Field)):
-                if one.name in self.referenced or bare(one.name) in self.referenced:
-                    inner.locals.append((Written(one.name, one.prefix, one.node), self.locals))
-                    self.locals += 1
-            self._set(again, 2, first)
-            self._set(again, 3, self.locals)
             for one_entry in entry.list:
-                self._bit(one_entry, inner)
+                self._bit(one_entry, scope)
             self._put("jump", again)
             self._set(again, 1, len(self.code))
 
