@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -32,8 +33,8 @@ from connectors.journal.output_store import (
     cursor_path,
     read_cursor,
 )
-from connectors.sink import OutputRecord, RememberingTarget, Target
 from connectors.json_logs import log_as_json
+from connectors.sink import OutputRecord, RememberingTarget, Target
 from flows.status import StatusThread
 
 log = logging.getLogger("penstock")
@@ -243,6 +244,13 @@ def backlog_of(name: str, config: dict[str, Any]) -> int:
     return int(section.get("backlog", DEFAULT_BACKLOG))
 
 
+def secrets_of(config: dict[str, Any]) -> list[str]:
+    """Texts that must never be logged."""
+    alarms, historian = config.get("alarms") or {}, config.get("historian") or {}
+    found = [alarms.get("password"), urlsplit(historian.get("url", "")).password]
+    return [secret for secret in found if secret]
+
+
 def wait_for_log(data: Path, stop: threading.Event) -> OutputReader | None:
     """The output log's reader once the flow has made the log; None when stopped before."""
     while not stop.is_set():
@@ -271,6 +279,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         path = chosen.config or chosen.data / "run" / f"target-{chosen.target}.json"
         config = json.loads(path.read_bytes()) if path.exists() else {}
+        log_as_json(component, secrets_of(config))
         reader = wait_for_log(chosen.data, stop)
         if reader is not None:
             target = build_target(chosen.target, config, chosen.data, reader.identity)

@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from connectors.files.config import FilesConfig
+from connectors.kafka.config import KafkaAlarmsConfig
 from connectors.mqtt.config import MqttConfig
 from connectors.tcp.config import TcpConfig
 from operators.contract.spec import Contract, Metric
@@ -43,17 +44,8 @@ class DevicesConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     unknown: Literal["reject", "accept"] = "reject"
 
 
-class AlarmsSink(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    kind: Literal["kafka"] = "kafka"
-    bootstrap: str = ""
-    events: str = "alarm.events"
-    state: str = "alarm.state"
-    delivery: Literal["idempotent"] = "idempotent"
-    backlog: Size = 4_000_000_000
-
-
 class Sinks(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    alarms: AlarmsSink = msgspec.field(default_factory=AlarmsSink)
+    alarms: KafkaAlarmsConfig = msgspec.field(default_factory=KafkaAlarmsConfig)
 
 
 class HistorianKeep(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -8,10 +8,10 @@ from typing import Any, Final
 import msgspec
 
 from connectors.files.config import FilesConfig
+from connectors.kafka.config import KafkaAlarmsConfig
 from connectors.mqtt.config import MqttConfig
 from connectors.tcp.config import LengthPrefix, TcpConfig
 from flows.plant_file import (
-    AlarmsSink,
     DevicesConfig,
     JournalConfig,
     PlantYaml,
@@ -49,7 +49,7 @@ LATER_VALUES: Final[Mapping[tuple[type, str], tuple[str, ...]]] = {
     (PlantYaml, "actions"): ("enabled",),
     (DevicesConfig, "source"): ("stream",),
     (DevicesConfig, "unknown"): ("hold",),
-    (AlarmsSink, "delivery"): ("transactional",),
+    (KafkaAlarmsConfig, "delivery"): ("transactional",),
 }
 
 _HARMLESS: Final[Mapping[tuple[type, str], tuple[Any, ...]]] = {

@@ -9,12 +9,11 @@ import msgspec
 from operators.spec import Size
 
 
-class KafkaAlarmsConfig(
-    msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="kafka"
-):
+class KafkaAlarmsConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Where alarm events go. bootstrap: `host:port,...`; "" means no Kafka: JSON lines and the
     historian alone. A topic that is not there is made with `partitions`."""
 
+    kind: Literal["kafka"] = "kafka"
     bootstrap: str = ""
     events: str = "alarm.events"
     state: str = "alarm.state"
