@@ -1,8 +1,8 @@
 """Submodel values over the IDTA HTTP API v3.1 (IDTA-01002-3-1), read only in this version.
 
-    GET /api/v3.1/submodels                                        paged; `level`, `limit`, `cursor`
+    GET /api/v3.1/submodels                                        paged; `limit`, `cursor`, `idShort`
     GET /api/v3.1/submodels/{base64url id}                         and /$value
-    GET /api/v3.1/submodels/{base64url id}/submodel-elements       and /$value
+    GET /api/v3.1/submodels/{base64url id}/submodel-elements       paged; and /$value
     GET /api/v3.1/submodels/{id}/submodel-elements/{idShortPath}   and /$value
 
 Ids are base64url without padding; an idShortPath is `a.b[0].c`; a page is
@@ -15,11 +15,13 @@ import base64
 import binascii
 from typing import Annotated, Any
 
-from litestar import get
+import msgspec
+from litestar import Response, get
 from litestar.exceptions import ClientException, NotFoundException
 from litestar.params import Parameter
 
 from flows.views import Views
+from operators.state.aas import json_value, value_only
 
 BASE = "/api/v3.1"
 Limit = Annotated[int, Parameter(ge=1, le=10_000)]
@@ -28,7 +30,8 @@ Limit = Annotated[int, Parameter(ge=1, le=10_000)]
 def decode_id(text: str) -> str:
     """The identifier behind a base64url path segment; 400 where it is none."""
     try:
-        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("utf-8")
+        padded = text + "=" * (-len(text) % 4)
+        return base64.b64decode(padded, altchars=b"-_", validate=True).decode("utf-8")
     except (binascii.Error, ValueError) as error:
         raise ClientException(f"'{text}' is not a base64url-encoded identifier") from error
 
@@ -50,11 +53,23 @@ def submodels(
     id_short: Annotated[str | None, Parameter(query="idShort")] = None,
 ) -> dict[str, Any]:
     """One page of submodels, in the order of products, devices and the mapping."""
+    start = start_of(cursor)
+    return page_of(views.submodels(start, limit + 1, id_short), start, limit)
+
+
+def start_of(cursor: str | None) -> int:
+    """The ordinal behind a cursor; 400 where it is none of ours."""
     try:
         start = int(decode_id(cursor)) if cursor else 0
-    except ValueError as error:
-        raise ClientException("the cursor is not one that this server gave") from error
-    found = views.submodels(start, limit + 1, id_short)
+    except ValueError:
+        start = -1
+    if start < 0:
+        raise ClientException("the cursor is not one that this server gave")
+    return start
+
+
+def page_of(found: list[dict[str, Any]], start: int, limit: int) -> dict[str, Any]:
+    """The envelope of a page; `found` begins at `start` and holds one more where there is more."""
     paging: dict[str, str] = {}
     if len(found) > limit:
         paging["cursor"] = base64.urlsafe_b64encode(str(start + limit).encode()).decode().rstrip("=")
@@ -74,9 +89,17 @@ def submodel_value(views: Views, submodel_id: str) -> dict[str, Any]:
 
 
 @get(f"{BASE}/submodels/{{submodel_id:str}}/submodel-elements", sync_to_thread=True)
-def elements(views: Views, submodel_id: str, limit: Limit = 100) -> dict[str, Any]:
-    """The elements of a submodel."""
-    return {"paging_metadata": {}, "result": submodel_of(views, submodel_id)["submodelElements"][:limit]}
+def elements(views: Views, submodel_id: str, limit: Limit = 100, cursor: str | None = None) -> dict[str, Any]:
+    """One page of the elements of a submodel."""
+    start = start_of(cursor)
+    found = submodel_of(views, submodel_id)["submodelElements"][start : start + limit + 1]
+    return page_of(found, start, limit)
+
+
+@get(f"{BASE}/submodels/{{submodel_id:str}}/submodel-elements/$value", sync_to_thread=True)
+def elements_value(views: Views, submodel_id: str) -> dict[str, Any]:
+    """The ValueOnly form of all elements."""
+    return value_only(submodel_of(views, submodel_id)["submodelElements"])
 
 
 @get(f"{BASE}/submodels/{{submodel_id:str}}/submodel-elements/{{path:str}}", sync_to_thread=True)
@@ -86,10 +109,14 @@ def element(views: Views, submodel_id: str, path: str) -> dict[str, Any]:
 
 
 @get(f"{BASE}/submodels/{{submodel_id:str}}/submodel-elements/{{path:str}}/$value", sync_to_thread=True)
-def element_value(views: Views, submodel_id: str, path: str) -> Any:
-    """The ValueOnly form of one element."""
+def element_value(views: Views, submodel_id: str, path: str) -> Response[bytes]:
+    """The ValueOnly form of one element: a bare JSON value where it is a property."""
     found = find_element(submodel_of(views, submodel_id), path)
-    return value_only([found])[found["idShort"]]
+    if found["modelType"] == "SubmodelElementCollection":
+        value: Any = value_only(found["value"])
+    else:
+        value = json_value(found.get("value"), found["valueType"])
+    return Response(msgspec.json.encode(value), media_type="application/json")
 
 
 def find_element(submodel: dict[str, Any], path: str) -> dict[str, Any]:
@@ -105,27 +132,4 @@ def find_element(submodel: dict[str, Any], path: str) -> dict[str, Any]:
     return found
 
 
-def value_only(elements: list[dict[str, Any]]) -> dict[str, Any]:
-    """ValueOnly serialisation: a collection as an object, numbers and booleans as JSON, all else
-    as text (IDTA-01001-3-1, "ValueOnly-Serialization in JSON")."""
-    values: dict[str, Any] = {}
-    for item in elements:
-        if item["modelType"] == "SubmodelElementCollection":
-            values[item["idShort"]] = value_only(item["value"])
-        else:
-            values[item["idShort"]] = typed(item.get("value"), item["valueType"])
-    return values
-
-
-def typed(value: str | None, value_type: str) -> Any:
-    """The JSON value of a Property's lexical value."""
-    if value is None:
-        return None
-    if value_type == "xs:boolean":
-        return value == "true"
-    if value_type == "xs:double":
-        return float(value)
-    return value
-
-
-AAS_HANDLERS = [submodels, submodel, submodel_value, elements, element, element_value]
+AAS_HANDLERS = [submodels, submodel, submodel_value, elements, elements_value, element, element_value]

@@ -15,11 +15,23 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from flows.status import read_status
+from flows.views import Views
 from operators.batch import LEDGER_TERMS
 
 HELP = {
     "frames": "frames by outcome: in = decoded + rejected + filtered + held",
     "readings": "readings by outcome: decoded = accepted + late + rejected + filtered",
+}
+
+LAG_HELP = {
+    "entries": "journal entries whose results the flow has not committed",
+    "seconds": "age of the oldest of them",
+}
+WAITING_HELP = {
+    "records": ("records", "records of the output log that wait for a target"),
+    "bytes": ("bytes", "their bytes"),
+    "oldest_s": ("oldest_seconds", "age of the oldest of them, by its ingest time"),
 }
 
 
@@ -31,13 +43,20 @@ class PlantCollector(Collector):
         status: Mapping[str, Mapping[str, Any]],
         ledger: Mapping[tuple[str, str], Mapping[str, int]],
         rejects: Mapping[tuple[str, str, str], int],
+        alarms: Mapping[str, int],
+        lag: Mapping[str, float],
+        waiting: Mapping[str, Mapping[str, float]],
     ) -> None:
         self.status = status
         self.ledger = ledger
         self.rejects = rejects
+        self.alarms = alarms
+        self.lag = lag
+        self.waiting = waiting
 
     def collect(self) -> Iterator[Metric]:
         yield from self._ledger()
+        yield from self._behind()
         yield from self._components()
         yield from self._stages()
         yield from self._numbers()
@@ -60,6 +79,20 @@ class PlantCollector(Collector):
         for labels, count in sorted(self.rejects.items()):
             reasons.add_metric(list(labels), count)
         yield reasons
+        events = CounterMetricFamily("penstock_alarm_events", "alarm events", labels=["transition"])
+        for transition, count in sorted(self.alarms.items()):
+            events.add_metric([transition], count)
+        yield events
+
+    def _behind(self) -> Iterator[Metric]:
+        """How far the flow is behind the journal, and each target behind the output log."""
+        for unit, words in LAG_HELP.items():
+            yield GaugeMetricFamily(f"penstock_lag_{unit}", words, value=self.lag[unit])
+        for key, (name, words) in WAITING_HELP.items():
+            family = GaugeMetricFamily(f"penstock_backlog_{name}", words, labels=["target"])
+            for target, numbers in sorted(self.waiting.items()):
+                family.add_metric([target], numbers[key])
+            yield family
 
     def _components(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("penstock_component_up", "1 while the process runs", labels=["component"])
@@ -122,8 +155,17 @@ def _flat(body: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             yield key, float(value)
 
 
-def render(collector: PlantCollector) -> bytes:
-    """The exposition text."""
+def metrics_text(views: Views) -> bytes:
+    """The exposition text of a plant."""
     registry = CollectorRegistry()
-    registry.register(collector)
+    registry.register(
+        PlantCollector(
+            read_status(views.data),
+            views.ledger(),
+            views.rejects_by_reason(),
+            views.alarms_by_transition(),
+            views.lag(),
+            views.waiting(),
+        )
+    )
     return generate_latest(registry)

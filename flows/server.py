@@ -13,22 +13,30 @@ import json
 import signal
 import sys
 import time
+import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 from granian.constants import Interfaces
 from granian.server.embed import Server
 from litestar import Litestar, Request, Response, get
+from litestar.di import Provide
 from litestar.openapi.config import OpenAPIConfig
 from litestar.params import Parameter
 
-from flows.aas_api import AAS_HANDLERS
+from flows.aas_api import AAS_HANDLERS, BASE
 from flows.address import split_address
-from flows.metrics import PlantCollector, render
-from flows.status import StatusThread, read_status
+from flows.health import readiness
+from flows.metrics import metrics_text
+from flows.status import StatusThread
 from flows.views import Views
 
-STALE_S = 10.0  # a status older than this: the process hangs
+LOCAL = ("127.0.0.1", "localhost", "[::1]")
+MAX_BODY = 1 << 20
+
+
+Limit = Annotated[int, Parameter(ge=1, le=10_000)]
 
 
 @get("/health/live", sync_to_thread=False)
@@ -47,7 +55,7 @@ def ready(views: Views) -> Response[dict[str, Any]]:
 @get("/metrics", sync_to_thread=True, media_type="text/plain; version=0.0.4")
 def metrics(views: Views) -> bytes:
     """Prometheus metrics of all processes."""
-    return render(PlantCollector(read_status(views.data), views.ledger(), views.rejects_by_reason()))
+    return metrics_text(views)
 
 
 @get("/api/alarms", sync_to_thread=True)
@@ -71,6 +79,12 @@ def device_state(views: Views, device_id: str) -> Response[Any]:
     return Response(found)
 
 
+@get("/api/state", sync_to_thread=True)
+def states(views: Views) -> dict[str, dict[str, Any]]:
+    """Newest values of every device that has been heard."""
+    return views.states()
+
+
 @get("/api/rejects", sync_to_thread=True)
 def rejects(views: Views, limit: Limit = 100, reason: str | None = None) -> list[dict[str, Any]]:
     """The newest rejects that are still in the output log."""
@@ -85,44 +99,38 @@ def rules(views: Views) -> list[dict[str, Any]]:
 
 @get("/api/status", sync_to_thread=True)
 def status(views: Views) -> dict[str, Any]:
-    """What every process last told about itself, and the ledger."""
-    return {"components": read_status(views.data), "ledger": views.ledger_rows()}
+    """Health, ledger, rejects by reason, alarms by transition, lag, what waits for each target."""
+    return views.status()
 
 
-Limit = Annotated[int, Parameter(ge=1, le=10_000)]
+class Guard:
+    """Refuses what a web page of elsewhere asks for: an Origin that is not this server, and on
+    loopback a Host that is not loopback's (DNS rebinding)."""
+
+    def __init__(self, listen: str) -> None:
+        host, _, port = listen.rpartition(":")
+        self.hosts = {f"{name}:{port}" for name in LOCAL} | {*LOCAL, listen}
+        self.any_host = host not in (*LOCAL, "::1")
+
+    def __call__(self, request: Request[Any, Any, Any]) -> Response[dict[str, Any]] | None:
+        host = request.headers.get("host", "")
+        origin = request.headers.get("origin")
+        if not self.any_host and host and host not in self.hosts:
+            return failure(request, 403, f"this is not {host}")
+        if origin and origin.partition("://")[2] != host:
+            return failure(request, 403, "requests of web pages are not taken")
+        return None
 
 
-def readiness(data: Path) -> dict[str, Any]:
-    """{"ready": bool, "components": {name: {"state", "detail"}}} from the status files."""
-    found = read_status(data)
-    now = time.time()
-    components: dict[str, dict[str, Any]] = {}
-    for name, child in found.get("supervisor", {}).get("components", {}).items():
-        body = found.get(name, {})
-        state = str(body.get("state") or body.get("status", {}).get("state") or child["state"])
-        detail = str(body.get("detail") or body.get("status", {}).get("detail") or "")
-        if child["state"] != "running":
-            state, detail = child["state"], f"ended {child['restarts'] + 1} times; see logs/{name}.jsonl"
-        elif body.get("pid") not in (None, child["pid"]):
-            state = "starting"
-        elif "updated_ms" in body and now - body["updated_ms"] / 1000 > STALE_S:
-            state, detail = "hanging", f"no sign of life for {now - body['updated_ms'] / 1000:.0f} s"
-        components[name] = {"state": state, "detail": detail}
-    good = {"running", "connected", "ready", "silent", "idle", "sending"}
-    return {
-        "ready": bool(components) and all(c["state"] in good for c in components.values()),
-        "components": components,
-    }
-
-
-def make_app(data: Path) -> Litestar:
-    """The application over a data directory."""
+def make_app(data: Path, listen: str) -> Litestar:
+    """The application over a data directory, for the address that it listens on."""
     views = Views(data)
 
     async def provide_views() -> Views:
         return views
 
-    from litestar.di import Provide
+    async def close(app: Litestar) -> None:
+        views.close()
 
     return Litestar(
         route_handlers=[
@@ -132,6 +140,7 @@ def make_app(data: Path) -> Litestar:
             alarms,
             devices,
             device_state,
+            states,
             rejects,
             rules,
             status,
@@ -140,19 +149,37 @@ def make_app(data: Path) -> Litestar:
         dependencies={"views": Provide(provide_views)},
         openapi_config=OpenAPIConfig(title="Penstock", version="0.1.0", path="/docs"),
         exception_handlers={Exception: on_error},
-        request_max_body_size=1 << 20,
+        before_request=Guard(listen),
+        on_shutdown=[close],
+        request_max_body_size=MAX_BODY,
+        logging_config=None,
     )
 
 
 def on_error(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
-    """An AAS Result (IDTA-01002, section "Result") for every error, and a log line for ours."""
+    """Every error as JSON, and a log line for ours."""
     code = int(getattr(error, "status_code", 500))
     text = str(getattr(error, "detail", "") or error)
     if code >= 500:
         log("error", path=request.url.path, error=f"{type(error).__name__}: {error}")
         text = "internal error; see the server's log"
-    message = {"code": str(code), "messageType": "Error", "text": text, "correlationId": "", "timestamp": ""}
-    return Response({"messages": [message]}, status_code=code)
+    elif extra := getattr(error, "extra", None):
+        text = "; ".join(f"{one.get('key')}: {one.get('message')}" for one in extra if isinstance(one, dict))
+    return failure(request, code, text)
+
+
+def failure(request: Request[Any, Any, Any], code: int, text: str) -> Response[dict[str, Any]]:
+    """Under the AAS API a Result (IDTA-01002-3-1, "Result"), elsewhere {"error"}."""
+    if not request.url.path.startswith(BASE):
+        return Response({"error": text}, status_code=code, media_type="application/json")
+    message = {
+        "code": str(code),
+        "correlationId": uuid.uuid4().hex,
+        "messageType": "Error",
+        "text": text,
+        "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+    }
+    return Response({"messages": [message]}, status_code=code, media_type="application/json")
 
 
 def log(event: str, **fields: Any) -> None:
@@ -164,7 +191,7 @@ def log(event: str, **fields: Any) -> None:
 async def serve(data: Path, listen: str) -> None:
     """Serve until SIGTERM."""
     host, port = split_address(listen)
-    server = Server(make_app(data), host, port, interface=Interfaces.ASGI, log_enabled=False)
+    server = Server(make_app(data, listen), host, port, interface=Interfaces.ASGI, log_enabled=False)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -178,7 +205,7 @@ async def serve(data: Path, listen: str) -> None:
     if serving.done():
         state.close()
         serving.result()
-        raise OSError(f"the server on {listen} ended by itself")
+        raise OSError(f"cannot listen on {listen}; is the port in use?")
     server.stop()
     await asyncio.wait({serving}, timeout=5)
     state.close()

@@ -136,6 +136,11 @@ class OutputReader:
         value = self._meta(b"applied")
         return int(NUMBER.unpack(value)[0]) if value else 0
 
+    def applied_bulk(self) -> int:
+        """The last journal entry whose telemetry, windows, rejects and alarm batches are in the log."""
+        value = self._meta(b"applied_bulk")
+        return int(NUMBER.unpack(value)[0]) if value else 0
+
     def tally(self, kind: str) -> tuple[int, int]:
         """The number of the newest record of a kind (0: none yet), and the bytes of all ever."""
         value = self._meta(b"kind:" + kind.encode())
