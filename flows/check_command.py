@@ -13,10 +13,12 @@ from rich.table import Table
 
 from connectors.errors import ConfigError
 from flows.check_connect import try_addresses
-from flows.plant_file import Plant
+from flows.plant_file import Plant, Product
+from flows.plant_products import read_products
 from flows.plant_reader import load_plant, read_folder
 from flows.plant_tests import check_tests
-from operators.document import Problem, Problems
+from flows.vectors import run_plant_vectors, run_vectors, told_problems
+from operators.document import Problem, Problems, decode_text, load_yaml
 
 
 @click.command()
@@ -24,7 +26,12 @@ from operators.document import Problem, Problems
 @click.option("--connect", is_flag=True, help="also try the addresses")
 @click.option("--json", "as_json", is_flag=True, help="machine-readable output")
 def check(plant: Path, connect: bool, as_json: bool) -> int:
-    """Validate PLANT: every problem at once, with file:line:column, the YAML path and the mend."""
+    """Validate PLANT: every problem at once, with file:line:column, the YAML path and the mend.
+
+    PLANT is a plant folder, or one file of its products.
+    """
+    if plant.is_file():
+        return _check_product_file(plant, as_json)
     loaded, problems = check_folder(plant)
     tried = try_addresses(loaded) if connect and loaded is not None else []
     failed = [one for one in tried if not one.good]
@@ -45,14 +52,47 @@ def check(plant: Path, connect: bool, as_json: bool) -> int:
     return 3 if failed else 0
 
 
-def check_folder(folder: Path) -> tuple[Plant | None, Problems]:
-    """Read and check a folder, its tests included."""
+def check_folder(folder: Path, *, vectors: bool = True) -> tuple[Plant | None, Problems]:
+    """Read and check a folder, its tests included; with `vectors` those of its products are run."""
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder")
     loaded, problems = load_plant(read_folder(folder), os.environ, name_hint=folder.resolve().name)
     if loaded is not None:
         check_tests(loaded, problems)
+        if vectors:
+            told_problems(run_plant_vectors(loaded), problems)
     return (None if problems.errors else loaded), problems
+
+
+def check_product(file: Path) -> tuple[list[Product], Problems]:
+    """Read and check the products of one file, and run their vectors."""
+    problems = Problems()
+    text = decode_text(file.read_bytes(), file.name, problems)
+    nodes = load_yaml(text, file.name, problems) if text is not None else []
+    products = read_products({file.name: nodes}, {}, problems)
+    for name, product in products.good.items():
+        told_problems(run_vectors(products.declared[name], product), problems)
+    return list(products.good.values()), problems
+
+
+def _check_product_file(file: Path, as_json: bool) -> int:
+    products, problems = check_product(file)
+    if as_json:
+        told = [as_object(one) for one in problems.sorted()]
+        click.echo(json.dumps({"ok": not problems.errors, "problems": told}, ensure_ascii=False))
+        return 1 if problems.errors else 0
+    found = problems.sorted()
+    if found:
+        click.echo(problems.render(), err=True)
+    if problems.errors:
+        many = len(problems.errors)
+        click.echo(f"{many} error{'s' if many != 1 else ''}{_warnings(found)}", err=True)
+        return 1
+    for product in products:
+        metrics, vectors = len(product.metrics), len(product.vectors)
+        words = f"{metrics} metric{'s' * (metrics != 1)}, {vectors} vector{'s' * (vectors != 1)}"
+        click.echo(f"ok: product {product.productId}, {product.decode.format}, {words}{_warnings(found)}")
+    return 0
 
 
 def as_object(problem: Problem) -> dict[str, Any]:
@@ -79,6 +119,7 @@ def counts(plant: Plant) -> dict[str, Any]:
         "windows": sum(len(product.windows) for product in plant.products.values()),
         "devices": len(plant.master.devices),
         "tests": sum(len(nodes) for nodes in plant.tests.values()),
+        "vectors": sum(len(product.vectors) for product in plant.products.values()),
     }
 
 
@@ -109,7 +150,7 @@ def report(plant: Plant | None, problems: Problems) -> None:
     total = counts(plant)
     words = (
         f"{total[name]} {name if total[name] != 1 else name[:-1]}"
-        for name in ("sources", "products", "metrics", "rules", "windows", "devices", "tests")
+        for name in ("sources", "products", "metrics", "rules", "windows", "devices", "tests", "vectors")
     )
     console.print(f"ok: {', '.join(words)}{_warnings(found)}", markup=False, soft_wrap=True)
 

@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
-import binascii
 import json
-import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import click
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from connectors.errors import ConfigError
 from flows.folder import open_plant
-from operators.batch import Address, FrameBatch
-from operators.decode.binary_decoder import single_batch
+from flows.frame_answers import Given, answers_of
+from flows.plant_vectors import from_hex
 from operators.decode.binary_spec import parse_binary_spec
 from operators.decode.binary_tree import BinarySpec
-from operators.decode.decoders import build_decoder
-from operators.decode.evaluate import BOOL, FLOAT, INT, NULL, TEXT
-from operators.decode.explain import Answer, Frame, explain, typed
+from operators.decode.explain import Answer, Frame, iso_time
 from operators.decode.spec import DecodeSpec, ProductDecode, parse_decode
 from operators.document import Node, Problems, load_yaml, nearest
 from operators.rejects import Reason
 
 _COLOURS: Final = ("cyan", "yellow", "green", "magenta", "bright_blue", "bright_red")
-_KINDS: Final = {"number": FLOAT, "integer": INT, "boolean": BOOL, "string": TEXT}
 _MILLISECOND: Final = 1_000_000
-
-
-@dataclass(slots=True)
-class Given:
-    """What is decoded with: a layout, or the decoder of a product; units and parameters."""
-
-    layout: BinarySpec | None
-    product: ProductDecode | None
-    units: Mapping[str, str]
-    params: Mapping[str, float]
-    device_params: Mapping[str, Mapping[str, float]]
 
 
 class Line(NamedTuple):
@@ -184,15 +166,6 @@ def _row(row: Mapping[str, str]) -> dict[str, float]:
     return found
 
 
-def from_hex(text: str) -> bytes | None:
-    """Bytes of a hexadecimal text, with or without blanks and `0x`; None if it is none."""
-    joined = "".join(part.removeprefix("0x").removeprefix("0X") for part in text.replace(",", " ").split())
-    try:
-        return binascii.unhexlify(joined)
-    except ValueError:
-        return None
-
-
 def read_lines(file: Path) -> Iterator[Line]:
     """The frames of a file of JSON lines, blank ones left out."""
     if str(file) == "-":
@@ -241,10 +214,7 @@ def run_decode(given: Given, lines: Sequence[Line], as_json: bool) -> int:
         )
         for line in good
     ]
-    if given.layout is not None:
-        answers = iter(explain(given.layout, frames, point=not as_json) if frames else [])
-    else:
-        answers = iter(_by_decoder(given, frames) if frames else [])
+    answers = iter(answers_of(given, frames, point=not as_json))
     console = Console(highlight=False)
     for line in lines:
         if line.problem:
@@ -256,41 +226,6 @@ def run_decode(given: Given, lines: Sequence[Line], as_json: bool) -> int:
         else:
             show(console, line, answer, given.units)
     return 1 if any(line.problem for line in lines) else 0
-
-
-def _by_decoder(given: Given, frames: Sequence[Frame]) -> list[Answer]:
-    """Answers of a product that is no binary layout, typed by its metrics."""
-    product = given.product
-    if product is None:
-        return []
-    decoder = build_decoder(product, 64)
-    batch: FrameBatch = single_batch(
-        [frame.payload for frame in frames],
-        [frame.port for frame in frames],
-        [frame.ingest_ns or 0 for frame in frames],
-    )
-    batch.addresses = tuple(Address("", "", address.port) for address in batch.addresses)
-    params = np.array(
-        [[frame.params.get(name, math.nan) for frame in frames] for name in decoder.param_names], np.float64
-    ).reshape(len(decoder.param_names), len(frames))
-    found = decoder.decode(batch, np.arange(len(frames), dtype=np.int64), params)
-    answers = []
-    for n in range(len(frames)):
-        status, place = int(found.status[n]), int(found.place[n])
-        message = found.detail.get(n, "the frame is not as the product says")
-        reject = (Reason(status).name, None if place < 0 else place, message) if status > 0 else None
-        answers.append(Answer(reject=reject, ignored=status < 0))
-    for row in range(len(found.frame)):
-        n = int(found.frame[row])
-        metrics = {}
-        for m, (name, kind) in enumerate(product.metrics):
-            quality = int(found.quality[m, row])
-            if quality != 3:
-                shown = NULL if quality >= 2 else _KINDS[kind]
-                metrics[name] = typed(float(found.value[m, row]), shown, found.texts)
-        none = found.time_source[row] == 2 and frames[n].ingest_ns is None
-        answers[n].readings.append((None if none else int(found.ts_ns[row]), metrics))
-    return answers
 
 
 def show(console: Console, line: Line, answer: Answer, units: Mapping[str, str]) -> None:
@@ -305,8 +240,8 @@ def show(console: Console, line: Line, answer: Answer, units: Mapping[str, str])
         colours[answer.reject[1]] = "bold white on red"
     for start in range(0, len(line.payload), 16):
         dump = Text(f"  {start:04x}  ", style="dim")
-        for at in range(start, min(start + 16, len(line.payload))):
-            dump.append(f"{line.payload[at]:02x}", style=colours.get(at, "default"))
+        for byte in range(start, min(start + 16, len(line.payload))):
+            dump.append(f"{line.payload[byte]:02x}", style=colours.get(byte, "default"))
             dump.append(" ")
         console.print(dump)
     if answer.reject is not None:
@@ -329,8 +264,6 @@ def show(console: Console, line: Line, answer: Answer, units: Mapping[str, str])
                 units.get(one.name, ""),
             )
         console.print(table)
-    from operators.decode.explain import iso_time
-
     for ts, metrics in answer.readings:
         at = iso_time(ts) or "on arrival"
         values = ", ".join(f"{name} = {_value(value)}" for name, value in metrics.items())

@@ -12,6 +12,7 @@ from connectors.files.config import FilesConfig
 from connectors.kafka.config import KafkaAlarmsConfig
 from connectors.mqtt.config import MqttConfig
 from connectors.tcp.config import TcpConfig
+from flows.plant_vectors import Vector
 from operators.contract.spec import Contract, Metric
 from operators.decode.spec import DecodeSpec
 from operators.document import Node
@@ -37,6 +38,7 @@ class Product(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     contract: Contract = msgspec.field(default_factory=Contract)
     windows: list[Window] = msgspec.field(default_factory=list)
     aas: AasMapping | None = None
+    vectors: list[Vector] = msgspec.field(default_factory=list)
 
 
 class DevicesConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -18,6 +18,7 @@ from flows.plant_test_frames import recording_of
 from flows.plant_tests import ExpectedAlarm, ExpectedReject, PlantTest, check_tests, parse_time, start_of
 from flows.recorded import recorded_slices
 from flows.replay_files import Outcome
+from flows.vectors import run_plant_vectors
 from operators.document import Problems
 
 COMPARED: Final = ("ruleId", "device_id", "transition", "severity", "message")
@@ -28,26 +29,37 @@ COMPARED: Final = ("ruleId", "device_id", "transition", "severity", "message")
 @click.option("--json", "as_json", is_flag=True, help="machine-readable output")
 def test(plant: Path, as_json: bool) -> int:
     """Run the tests of PLANT; exit code 1 where something differs."""
-    loaded, problems = check_folder(plant)
+    loaded, problems = check_folder(plant, vectors=False)
     if loaded is None:
         raise ConfigError(problems.render())
     tests = check_tests(loaded, Problems())
-    if not tests and not as_json:
-        click.echo("no tests: write one into tests/*.yaml", err=True)
+    vectors = run_plant_vectors(loaded)
+    if not tests and not vectors and not as_json:
+        click.echo("no tests: write one into tests/*.yaml, or 'vectors' into a product", err=True)
     results = []
+    for ran in vectors:
+        differences = [f"{one.line}:{one.column}  {one.path}: {one.text}" for one in ran.problems]
+        name = f"vector {ran.number}" + (f": {ran.name}" if ran.name else "")
+        results.append({"file": ran.file, "name": name, "differences": differences})
+        if not as_json:
+            _tell(ran.file, name, differences)
     for one in tests:
         differences = run_test(loaded, one, plant)
         results.append({"file": one.path, "name": one.case.name, "differences": differences})
         if not as_json:
-            click.echo(f"{'ok  ' if not differences else 'FAIL'}  {one.path}  {one.case.name}")
-            for line in differences:
-                click.echo(f"      {line}")
+            _tell(one.path, one.case.name, differences)
     failed = len([result for result in results if result["differences"]])
     if as_json:
         click.echo(json.dumps({"ok": not failed, "tests": results}, ensure_ascii=False))
-    elif tests:
-        click.echo(f"{len(tests) - failed} of {len(tests)} passed")
+    elif results:
+        click.echo(f"{len(results) - failed} of {len(results)} passed")
     return 1 if failed else 0
+
+
+def _tell(file: str, name: str, differences: list[str]) -> None:
+    click.echo(f"{'ok  ' if not differences else 'FAIL'}  {file}  {name}")
+    for line in differences:
+        click.echo(f"      {line}")
 
 
 def run_test(plant: Plant, test: PlantTest, folder: Path) -> list[str]:
