@@ -108,7 +108,7 @@ def run_layout(
         known = np.full(1 << 14, -1, np.int64)
         misses = np.empty((4096, 6), np.int64)
         traces, trace_value = np.empty((trace, 6), np.int64), np.empty(trace, np.float64)
-        interpret(
+        interpret(  # type: ignore[call-arg]  # mypy counts `*tables` as one
             payload, offset, length, ports, ingest, first, layout.spec.pad, *tables, params, layout.shape,
             value, kind, rows[0], rows[1], rows[2], source, flag, outer, status, place, text, entries, known,
             misses, traces, trace_value, result,
@@ -119,7 +119,10 @@ def run_layout(
         for row in misses[: min(int(result[4]), len(misses))].tolist():
             missed.setdefault(layout.missed_name(row[0], row[1:5]), set()).add(row[5])
         for n in range(int(result[5])):
-            traced.append(Traced(*traces[n].tolist(), float(trace_value[n])))
+            where = traces[n].tolist()
+            traced.append(
+                Traced(where[0], where[1], where[2], where[3], where[4], where[5], float(trace_value[n]))
+            )
         keep = rows[0][:made] >= 0
         if keep.all():
             cut: Any = slice(0, made)
@@ -135,15 +138,11 @@ def run_layout(
             else:
                 capacity, text_bytes = min(capacity * 4, 70_001), min(text_bytes * 4, (1 << 27) + 1)
         first = done
-    if len(parts) == 1:
-        joined = parts[0]
-    else:
-        joined = (
-            tuple(np.concatenate([part[n] for part in parts]) for n in range(7))
-            if parts
-            else _nothing(layout)
-        )
-    return Rows(*joined, status, place, texts, missed, traced)
+    if not parts:
+        parts.append(_nothing(layout))
+    columns = [of[0] if len(of) == 1 else np.concatenate(of) for of in zip(*parts, strict=True)]
+    value, kind, frame, index, ts, source, flag = columns
+    return Rows(value, kind, frame, index, ts, source, flag, status, place, texts, missed, traced)
 
 
 def _nothing(layout: Layout) -> tuple[npt.NDArray[Any], ...]:
@@ -173,19 +172,20 @@ class BinaryDecoder:
             if kind == "string":
                 table[n, [evaluate.INT, evaluate.FLOAT, evaluate.BOOL]] = TYPE_BREACH
         self._quality = table
+        self._uses_port = self.layout.uses_port
         self.straight = straight_of(self.layout) if columns else None
 
     def decode(self, frames: FrameBatch, rows: Int64, params: Float64) -> Decoded:
         """As `columns.Decoder.decode`; `port` of a frame is that of its address."""
-        ports = np.array([address.port for address in frames.addresses] or [-1], np.int64)
         if len(rows) == len(frames):  # rows rise, so these are all of the frames
             of_row: Any = slice(None)
         else:
             of_row = rows
-        if (ports == ports[0]).all():
-            port = np.full(len(rows), ports[0], np.int64)
-        else:
+        if self._uses_port:
+            ports = np.array([address.port for address in frames.addresses] or [-1], np.int64)
             port = ports[frames.address[of_row]]
+        else:
+            port = np.full(len(rows), -1, np.int64)
         given = (
             frames.payload,
             frames.offset[of_row],

@@ -293,7 +293,7 @@ def bit_range(reader: Reader, node: Node) -> tuple[int, int]:
         return node.value, 1
     span = parse_range(node.value) if isinstance(node.value, str) else None
     ends = [int(end) for end in span if end is not None] if span else []
-    if len(ends) == 2 and 0 <= min(ends) and max(ends) < 64:
+    if len(ends) == 2 and min(ends) >= 0 and max(ends) < 64:
         return min(ends), abs(ends[0] - ends[1]) + 1
     reader.error(node, f'bits such as "7..4" are expected, not {shown(node)}')
     return 0, 1

@@ -10,6 +10,9 @@ fragment or loop; the columns of `ctx` are named below. Registers carry what an 
 leaves for the next one: 0 a value, 1 a size, 2 a count, 3 a reference time, 4 a step.
 """
 
+# numba's integers are of one kind, mypy's int and numpy's int64 are two
+# mypy: disable-error-code="assignment, arg-type, return-value, no-any-return"
+
 from __future__ import annotations
 
 import math
@@ -737,7 +740,14 @@ def interpret(
                         if source != 1:
                             ctx[depth, BEHIND] = max(ctx[depth, BEHIND], at + size)
                         if type_ <= 3:
-                            raw = load(buf, at, size, order)
+                            if size == 1:
+                                raw = np.int64(buf[np.uint64(at)])
+                            elif size == 2 and order <= 1:
+                                near = np.int64(buf[np.uint64(at)])
+                                next_ = np.int64(buf[np.uint64(at + 1)])
+                                raw = (near << 8) | next_ if order == 0 else (next_ << 8) | near
+                            else:
+                                raw = load(buf, at, size, order)
                             if fields[a, 6] > 0:
                                 width = fields[a, 6]
                                 raw = raw >> fields[a, 5]
@@ -793,7 +803,7 @@ def interpret(
                 if not absent and source != 6:
                     biased = fields[a, 24] == 1
                     if by_float == 0:
-                        if type_ <= 3 and type_ != 2 or op == 2:
+                        if (type_ <= 3 and type_ != 2) or op == 2:
                             real = unsigned_float(raw) if biased else float(raw)
                         if biased:
                             raw ^= np.int64(NO_TIME)
@@ -921,8 +931,8 @@ def interpret(
             elif op == 12:  # leave it; a: its size is in register 1
                 far = ctx[depth, FAR]
                 behind = ctx[depth, BEHIND]
-                if a and regk[1] >= 2 and regk[1] != 5 and 0.0 <= regs[1] < 1e9:
-                    far = ctx[depth, BASE] + np.int64(regs[1])
+                if a and regk[1] >= 2 and regk[1] != 5 and regs[1] >= 0.0:
+                    far = ctx[depth, BASE] + np.int64(min(regs[1], 1e9))
                     behind = far
                 depth -= 1
                 ctx[depth, FAR] = max(ctx[depth, FAR], far)
@@ -1019,8 +1029,8 @@ def interpret(
                 push(ctx, depth, ctx[depth, BASE], ctx[depth, END], REPEAT)
                 depth += 1
                 ctx[depth, COUNT] = 0
-                if regk[2] >= 2 and regk[2] != 5 and math.fabs(regs[2]) < 1e9:
-                    ctx[depth, COUNT] = np.int64(regs[2])
+                if regk[2] >= 2 and regk[2] != 5:
+                    ctx[depth, COUNT] = np.int64(min(regs[2], 1e9))
                 ctx[depth, DONE] = -1
                 ctx[depth, AT] = -1
             elif op == 20:  # next of it, or go to b; a: least width
@@ -1081,7 +1091,10 @@ def interpret(
                         if p + width > stop:
                             found = np.int64(-3)
                             break
-                        part = load(buf, p, width, tlvs[a, 13 + 2 * i])
+                        if width == 1:
+                            part = np.int64(buf[np.uint64(p)])
+                        else:
+                            part = load(buf, p, width, tlvs[a, 13 + 2 * i])
                         p += width
                         if i == 0:
                             key0 = part
@@ -1159,8 +1172,8 @@ def interpret(
                         pc = items[found, 0]
             elif op == 24:  # the item is read; a: size in register 1; go on at b
                 far = ctx[depth, FAR]
-                if a and regk[1] >= 2 and regk[1] != 5 and 0.0 <= regs[1] < 1e9:
-                    far = ctx[depth, BASE] + np.int64(regs[1])
+                if a and regk[1] >= 2 and regk[1] != 5 and regs[1] >= 0.0:
+                    far = ctx[depth, BASE] + np.int64(min(regs[1], 1e9))
                 if ctx[depth, SIZE] >= 0:
                     far = ctx[depth, BASE] + ctx[depth, SIZE]
                 if far > ctx[depth - 1, END]:
@@ -1209,8 +1222,8 @@ def interpret(
             elif op == 28:  # enter a section: a: repeated, b: behind; c, d: locals; e: least size
                 if a == 1:  # first time: count in register 2
                     ctx[depth, COUNT] = 0
-                    if regk[2] >= 2 and regk[2] != 5 and math.fabs(regs[2]) < 1e9:
-                        ctx[depth, COUNT] = np.int64(regs[2])
+                    if regk[2] >= 2 and regk[2] != 5:
+                        ctx[depth, COUNT] = np.int64(min(regs[2], 1e9))
                     ctx[depth, DONE] = 0
                     ctx[depth, AT] = max(ctx[depth, AT], ctx[depth, BEHIND])
                 done = False
@@ -1229,8 +1242,8 @@ def interpret(
                         local_kind[i] = 0
             elif op == 29:  # leave a section: a: size in register 1; b: go on there
                 far = ctx[depth, FAR]
-                if a and regk[1] >= 2 and regk[1] != 5 and 0.0 <= regs[1] < 1e9:
-                    far = ctx[depth, BASE] + np.int64(regs[1])
+                if a and regk[1] >= 2 and regk[1] != 5 and regs[1] >= 0.0:
+                    far = ctx[depth, BASE] + np.int64(min(regs[1], 1e9))
                 still = far == ctx[depth, BASE]
                 depth -= 1
                 ctx[depth, AT] = far
@@ -1260,12 +1273,12 @@ def interpret(
                     depth += 1
                     ctx[depth, AT] = at
                     ctx[depth, COUNT] = 0
-                    if regk[2] >= 2 and regk[2] != 5 and math.fabs(regs[2]) < 1e9:
-                        ctx[depth, COUNT] = np.int64(regs[2])
+                    if regk[2] >= 2 and regk[2] != 5:
+                        ctx[depth, COUNT] = np.int64(min(regs[2], 1e9))
                     ctx[depth, DONE] = -1
                     ctx[depth, SIZE] = -1
-                    if code[pc - 1, 5] and regk[1] >= 2 and regk[1] != 5 and 0.0 <= regs[1] < 1e9:
-                        ctx[depth, SIZE] = np.int64(regs[1])
+                    if code[pc - 1, 5] and regk[1] >= 2 and regk[1] != 5 and regs[1] >= 0.0:
+                        ctx[depth, SIZE] = np.int64(min(regs[1], 1e9))
                     ctx[depth, SOURCE] = depth
                     ctx[depth, REF] = arrival
                     stepf[depth] = 0.0
@@ -1363,12 +1376,11 @@ def interpret(
                             else:
                                 shift = mf[i, 2]
                                 shift_per = mf[i, 3]
-                    if k > 1 and k != 5:
-                        if not (factor == per and shift == 0.0):
-                            v = scaled(v, factor * shift_per, 0.0, shift * per, 0.0, per * shift_per)
-                            k = np.int64(2) if k == 2 and per == 1.0 and shift_per == 1.0 else np.int64(3)
-                            if not math.isfinite(v):
-                                k = np.int64(1)
+                    if k > 1 and k != 5 and not (factor == per and shift == 0.0):
+                        v = scaled(v, factor * shift_per, 0.0, shift * per, 0.0, per * shift_per)
+                        k = np.int64(2) if k == 2 and per == 1.0 and shift_per == 1.0 else np.int64(3)
+                        if not math.isfinite(v):
+                            k = np.int64(1)
                     if selects[a, 9] >= 0:
                         i = np.int64(-1)
                         if have:

@@ -149,8 +149,9 @@ def renames(step: Select) -> list[str]:
     return list(dict.fromkeys(str(value) for value in values if value is not None))
 
 
-def check_names(reader: Reader, spec: BinarySpec) -> None:
-    """Metrics that are not declared, and names in expressions that nothing writes, are errors."""
+def check_names(reader: Reader, spec: BinarySpec, *, expressions: bool) -> None:
+    """Metrics that are not declared and, with `expressions`, names in expressions and selects that
+    nothing writes are errors."""
     every: list[Written] = []
     tops = [spec.top, *(record.fragment for record in spec.records.values())]
     for top in tops:
@@ -158,6 +159,8 @@ def check_names(reader: Reader, spec: BinarySpec) -> None:
             for one in writes(fragment):
                 every.append(one)
                 _check_declared(reader, one)
+    if not expressions:
+        return
     known = {one.final for one in every} | {one.name for one in every} | {bare(one.name) for one in every}
     templates = [made for one in every if (made := template(one.final)) is not None]
     for tree, node in reader.expressions:

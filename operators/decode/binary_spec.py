@@ -90,8 +90,7 @@ def parse_binary_spec(
         problems.add(node, "a mapping is expected")
         return None
     spec = _Layout(reader, node).whole()
-    if len(problems.errors) == before:
-        check_names(reader, spec)
+    check_names(reader, spec, expressions=len(problems.errors) == before)
     return spec if len(problems.errors) == before else None
 
 
@@ -106,7 +105,6 @@ class _Layout:
 
     def whole(self) -> BinarySpec:
         node, reader = self.node, self.reader
-        reader.keys(node, (*TOP_KEYS, *FRAGMENT_KEYS))
         order = order_of(reader, node.get("order"), BE)
         pad = reader.integer(node.get("pad"), 0, 0, 65536)
         records = node.get("records")
@@ -507,7 +505,8 @@ class _Layout:
     def _patterns(self, key: str, node: Node, parts: list[Type]) -> list[KeyPattern]:
         tokens = key.split()
         if len(tokens) != len(parts):
-            told = f"the key '{key}' has {len(tokens)} parts where {len(parts)} are expected"
+            some = f"{len(tokens)} part{'s' * (len(tokens) != 1)}"
+            told = f"the key '{key}' has {some} where {len(parts)} are expected"
             self.reader.error(node, f'{told}; write them in hex with blanks between, in quotes: "03 67"')
             return []
         found = [KeyPattern([], 0)]
@@ -670,7 +669,7 @@ def _bytes(one: Field) -> int | None:
 def _pattern(token: str, bits: int) -> tuple[tuple[int, int, int, int], int] | None:
     """(mask, value, low, high) of one token and whether it is a wildcard; None: no key."""
     top = (1 << bits) - 1
-    if token == "*":
+    if token == "*":  # noqa: S105  # a part of a key, no password
         return (0, 0, 0, top), 1
     if ".." in token:
         ends = token.split("..")

@@ -56,6 +56,7 @@ _BINARY: Final = {
     "<=": 57, ">": 58, ">=": 59, "and": 60, "or": 61,
 }  # fmt: skip
 STACK: Final = 512
+PORT: Final = _PORT
 
 Source = tuple[str, int]
 """Where a name's value is found: ("row", slot), ("outer", slot): this reading, then the ones it
@@ -395,7 +396,7 @@ def run_program(
             rk = k if x >= y else yk
         elif op == 48:
             if y == np.floor(y) and math.fabs(y) <= 15.0:
-                r = rounded(x, np.int64(y))
+                r = rounded(x, np.int64(y))  # type: ignore[arg-type]  # numba's int
             rk = 2 if k != 3 and y >= 0.0 else 3
         elif op < 54:
             rk = 2

@@ -28,7 +28,7 @@ class Frame(NamedTuple):
     payload: bytes
     port: int = -1
     ingest_ns: int | None = None
-    params: Mapping[str, float] = {}  # noqa: RUF012  # never changed
+    params: Mapping[str, float] = {}  # never changed
 
 
 class Pointed(NamedTuple):

@@ -49,7 +49,7 @@ from operators.decode.binary_tree import (
     Value,
     When,
 )
-from operators.decode.evaluate import BOOL, INT, NULL, TEXT, Programs, Source
+from operators.decode.evaluate import BOOL, INT, NULL, PORT, TEXT, Programs, Source
 from operators.decode.evaluate import FLOAT as KIND_FLOAT
 from operators.decode.exact import EXACT
 from operators.expression.tree import Expr, Name, walk
@@ -77,6 +77,11 @@ class Layout:
     templates: list[Template]
     slot_names: list[str]
     param_names: tuple[str, ...]
+
+    @property
+    def uses_port(self) -> bool:
+        """Does anything in it look at the frame's port?"""
+        return bool((self.arrays["tests"][:, 0] == 0).any() or (self.arrays["program"][:, 0] == PORT).any())
 
     def missed_name(self, kind: int, numbers: Sequence[int]) -> str:
         """The name that a template made and that has no slot."""
@@ -183,8 +188,8 @@ class _Builder:
                 if isinstance(part, Name) and part.root in ("", "metrics"):
                     self.referenced.add(".".join(part.parts))
         for top in tops:
-            for part in fragments(top):
-                for step in part.tail:
+            for inside in fragments(top):
+                for step in inside.tail:
                     if isinstance(step, Select):
                         self.raw_slots.setdefault(step.by, -1)
         for name in sorted(self.referenced | set(self.raw_slots)):
@@ -826,7 +831,7 @@ def _scale(factor: Fraction, shift: Fraction) -> list[float]:
     """(a_high, a_low, b_high, b_low, d): value * factor + shift = (value * a + b) / d."""
     d = math.lcm(factor.denominator, shift.denominator)
     a, b = factor * d, shift * d
-    if max(abs(a), abs(b), d) < EXACT:
+    if max(abs(a), abs(b), Fraction(d)) < Fraction(EXACT):
         return [float(a), 0.0, float(b), 0.0, float(d)]
     return [*_split(factor), *_split(shift), 1.0]
 

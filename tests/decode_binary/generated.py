@@ -9,11 +9,25 @@ from hypothesis import strategies as st
 
 TYPES = (
     *("u8", "s8", "u16", "s16le", "u24", "s24le", "u32", "s32le", "u40le", "s48", "u56", "u64", "s64le"),
-    *("f16", "f32", "f32le", "f64", "sm8", "sm16", "sm24le", "sm32", "u32ws", "u32wsle", "s48ws", "bcd", "bool"),
+    *(
+        "f16",
+        "f32",
+        "f32le",
+        "f64",
+        "sm8",
+        "sm16",
+        "sm24le",
+        "sm32",
+        "u32ws",
+        "u32wsle",
+        "s48ws",
+        "bcd",
+        "bool",
+    ),
 )
 SCALES = (0.1, 0.5, 10, 0.01, "165/65536", 0.001, -2, 1.25e-7, 0.1234567890123456789)
 OFFSETS = (-40, 0.5, 100, -0.01)
-NAMES = tuple("abcdefgh") + ("_m", "_n")
+NAMES = ("a", "b", "c", "d", "e", "f", "g", "h", "_m", "_n")
 
 
 class Maker:
@@ -50,9 +64,12 @@ class Maker:
             self.pick(
                 f"({a} + {b})", f"({a} - {b})", f"({a} * {b})", f"({a} / {b})", f"({a} % {b})",
                 f"if({a} > {b}, {a}, {b})", f"default({a}, {b})", f"round({a}, 1)", f"bitand({a}, {b})",
-                f"({a} < {b} and {b} < 100)", f"({a} == {b} or not ({a} > 3))", f"min({a}, {b})",
-                f"max({a}, {b})", f"clamp({a}, 0, 10)", f"shr({a}, 2)", f"popcount({a})", f"floor({a})",
-                f"abs({a})", f"sqrt({a})", f"({a} == null)", f"shl({a}, 3)", f"({a}) ** 2", f"if({a} == 'on', 1, 2)",
+                f"({a} < {b} and {b} < 100)",
+                f"({a} == {b} or not ({a} > 3))",
+                f"min({a}, {b})", f"max({a}, {b})", f"clamp({a}, 0, 10)", f"shr({a}, 2)",
+                f"popcount({a})", f"floor({a})",
+                f"abs({a})", f"sqrt({a})", f"({a} == null)", f"shl({a}, 3)", f"({a}) ** 2",
+                f"if({a} == 'on', 1, 2)",
             )
         )  # fmt: skip
 
@@ -84,7 +101,11 @@ class Maker:
                 spec["map"] = {"00": "zero", "0": "none", "else": self.pick("other", 1, None)}
             return self.options(spec)
         if kind == 3:
-            spec = {"pieces": [[self.number(0, 8), self.pick("7..0", "3..0", 5)] for _ in range(self.number(1, 3))]}
+            spec = {
+                "pieces": [
+                    [self.number(0, 8), self.pick("7..0", "3..0", 5)] for _ in range(self.number(1, 3))
+                ]
+            }
         elif kind == 4:
             spec = self.source({"bit": self.number(0, 7)})
             if self.maybe():
@@ -176,7 +197,9 @@ class Maker:
                 out.append({"skip": self.number(1, 9)})
             elif kind == 1 and depth:
                 count = self.count()
-                out.append({"count": 2 if isinstance(count, dict) else count, "list": self.bit_list(depth - 1)})
+                out.append(
+                    {"count": 2 if isinstance(count, dict) else count, "list": self.bit_list(depth - 1)}
+                )
             else:
                 entry: dict[str, Any] = {}
                 name = self.name(depth == 0)
@@ -193,7 +216,9 @@ class Maker:
                 out.append(self.values(entry))
         return out
 
-    def fragment(self, depth: int, keys: int = 0, repeated: bool = False, records: bool = True) -> dict[str, Any]:
+    def fragment(
+        self, depth: int, keys: int = 0, repeated: bool = False, records: bool = True
+    ) -> dict[str, Any]:
         self.left -= 1
         out: dict[str, Any] = {}
         if self.maybe(6):
@@ -214,7 +239,8 @@ class Maker:
                 out["tlv"] = self.tlv(depth - 1)
             elif kind == 4:
                 out["cases"] = [
-                    {"when": self.when(), **self.fragment(depth - 1, keys, repeated)} for _ in range(self.number(1, 2))
+                    {"when": self.when(), **self.fragment(depth - 1, keys, repeated)}
+                    for _ in range(self.number(1, 2))
                 ] + [{"else": self.pick("reject", "ignore", {}, {}, {})}]
             elif kind == 5 and records:
                 out["record"] = "log"
@@ -287,7 +313,10 @@ class Maker:
         if kind == 2:
             return {"ago": {"at": 1, "as": "u16", "missing": 0}, "unit": self.pick("s", "min", "h")}
         if kind == 3:
-            return {"relative": "arrival", "step": self.pick(-600, 0.5, {"at": 0, "bits": "7..4", "scale": -60})}
+            return {
+                "relative": "arrival",
+                "step": self.pick(-600, 0.5, {"at": 0, "bits": "7..4", "scale": -60}),
+            }
         return {"relative": {"at": 0, "as": "u32", "epoch": 2000}, "step": -15, "first": self.pick(0, 1)}
 
     def record(self) -> dict[str, Any]:
@@ -311,7 +340,10 @@ def layouts(draw: Any) -> str:
         how: dict[str, Any] = {"at": -int(name.strip("crsumxo")) // 8}
         if name.startswith("crc"):
             how |= {"poly": make.pick(0x07, 0x1D), "reflect": make.pick(True, False)}
-        out["check"] = {name: how | {"init": make.pick(0, 0xFF)}, "on_fail": make.pick("flag", "flag", "reject")}
+        out["check"] = {
+            name: how | {"init": make.pick(0, 0xFF)},
+            "on_fail": make.pick("flag", "flag", "reject"),
+        }
     record = make.record()
     out |= make.fragment(3)
     out["records"] = {"log": record}

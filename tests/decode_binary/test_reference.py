@@ -51,7 +51,11 @@ def compare(text: str, payload: bytes, port: int | None) -> None:
 
 
 @settings(
-    deadline=None, max_examples=100, derandomize=True, suppress_health_check=list(HealthCheck), print_blob=False
+    deadline=None,
+    max_examples=100,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    print_blob=False,
 )
 @given(layouts(), FRAMES, st.sampled_from([None, 1, 2, 7]))
 def test_kernel_equals_the_plain_interpreter(text: str, payload: bytes, port: int | None) -> None:

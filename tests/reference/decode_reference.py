@@ -307,7 +307,8 @@ def whole(value: Any) -> int:
 
 def arithmetic(op: str, v: list[Any]) -> Any:
     plain = {
-        "+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b, "/": lambda a, b: a / b,
+        "+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b,
+        "/": lambda a, b: a / b,
         "%": lambda a, b: a % b, "**": lambda a, b: a**b, "pow": lambda a, b: a**b,
         "<": lambda a, b: a < b, "<=": lambda a, b: a <= b, ">": lambda a, b: a > b, ">=": lambda a, b: a >= b,
         "not": lambda a: a == 0, "neg": lambda a: -a, "abs": abs, "min": min, "max": max,
