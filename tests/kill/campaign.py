@@ -11,23 +11,28 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 
+from connectors.journal.output_store import OutputReader
+from connectors.journal.reader import JournalReader
 from flows.broker import Broker, free_port, start_broker
 from flows.folder import open_plant
 from flows.undisturbed import Differences, differences
 from flows.views import Views
 
-PLANT = Path(__file__).resolve().parents[2] / "examples" / "press-line"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "press-line"
+RULES = Path(__file__).resolve().parent / "plant" / "rules"
 VICTIMS = (
     "flow",
     "journal",
@@ -56,7 +61,7 @@ class Campaign:
         self.data = self.folder / "data"
         for name in ("MQTT_PORT", "TCP_PORT", "HISTORIAN_PORT", "SERVER_PORT"):
             os.environ[name] = str(free_port())
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.plant = lively_plant(self.folder / "plant")
         broker = start_broker(self.folder / "broker", int(os.environ["MQTT_PORT"]))
         children: list[subprocess.Popen[bytes]] = []
         try:
@@ -69,13 +74,14 @@ class Campaign:
             broker.stop()
 
     def _run(self, broker: Broker, children: list[subprocess.Popen[bytes]]) -> Differences:
-        plant = self._start(children, "run", str(PLANT), "--data", str(self.data))
+        open_plant(self.plant)
+        plant = self._start(children, "run", str(self.plant), "--data", str(self.data))
         self._until("the journal to begin", lambda: (self.data / "journal" / "data.mdb").exists())
         recording = self.folder / "recording.jsonl"
         capture = self._start(
             children,
             "capture",
-            str(PLANT),
+            str(self.plant),
             "--data",
             str(self.data),
             "--from-start",
@@ -83,11 +89,15 @@ class Campaign:
             str(recording),
         )
         self._until("all to run", lambda: all(self._pid(name) for name in self.victims))
-        devices = self._start(children, "simulate", str(PLANT), "--rate", "20", "--data", str(self.data))
+        devices = self._start(children, "simulate", str(self.plant), "--rate", "20", "--data", str(self.data))
+        self._until("devices to be heard", lambda: self._told().get("acknowledged", 0) > 0)
         draw = random.Random(self.seed)
+        order: list[str] = []
         for number in range(self.kills):
             time.sleep(draw.uniform(*PAUSE_S))
-            victim = draw.choice(self.victims)
+            if not number % len(self.victims):  # each in turn, in a new order every round
+                order = draw.sample(self.victims, len(self.victims))
+            victim = order[number % len(self.victims)]
             self._until(f"{victim} to run", lambda name=victim: self._pid(name) is not None)
             pid = self._pid(victim)
             assert pid is not None
@@ -97,10 +107,26 @@ class Campaign:
         time.sleep(2.0)
         devices.terminate()
         devices.wait(60)
-        told = json.loads((self.data / "run" / "simulator.json").read_bytes())
+        told = self._told()
         views = Views(self.data)
         self._until("everything to drain", views.drained, 120)
-        time.sleep(1.5)  # one more tick, so that the recording ends behind the last result
+        # time stands still from here on: no tick may find a delay or a window over after the recording
+        journal = self._pid("journal")
+        assert journal is not None
+        os.kill(journal, signal.SIGSTOP)
+        try:
+            return self._compare(views, capture, recording, told)
+        finally:
+            os.kill(journal, signal.SIGCONT)
+            plant.terminate()
+            plant.wait(60)
+
+    def _compare(
+        self, views: Views, capture: subprocess.Popen[bytes], recording: Path, told: dict[str, Any]
+    ) -> Differences:
+        with closing(JournalReader(self.data / "journal")) as reader:
+            last = reader.last()
+        self._until("the flow to reach the end", lambda: self._applied() >= last)
         self._until("everything to drain", views.drained, 120)
         capture.terminate()
         capture.wait(60)
@@ -110,10 +136,11 @@ class Campaign:
         )
         assert journaled >= told["acknowledged"], "the journal misses frames that were acknowledged"
         assert told["acknowledged"] > 0
-        found = differences(open_plant(PLANT), self.data, recording)
-        plant.terminate()
-        plant.wait(60)
-        return found
+        return differences(open_plant(self.plant), self.data, recording)
+
+    def _applied(self) -> int:
+        with closing(OutputReader(self.data / "output")) as output:
+            return min(output.applied(), output.applied_bulk())
 
     def _start(self, children: list[subprocess.Popen[bytes]], *arguments: str) -> subprocess.Popen[bytes]:
         log = (self.folder / f"{arguments[0]}.log").open("ab")
@@ -121,6 +148,14 @@ class Campaign:
         log.close()
         children.append(child)
         return child
+
+    def _told(self) -> dict[str, Any]:
+        """What the simulated devices sent and were told is safe."""
+        try:
+            told: dict[str, Any] = json.loads((self.data / "run" / "simulator.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return told
 
     def _pid(self, name: str) -> int | None:
         try:
@@ -137,6 +172,18 @@ class Campaign:
         while not holds():
             assert time.monotonic() < until, f"waited {seconds:.0f} s for {what}"
             time.sleep(0.05)
+
+
+def lively_plant(folder: Path) -> Path:
+    """The example press line with windows of five seconds and rules that raise and clear often."""
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("tests", ".penstock", "rules"))
+    shutil.copytree(RULES, folder / "rules")
+    for product in (folder / "products").glob("*.yaml"):
+        text = product.read_text("utf-8")
+        lively = text.replace("every: 1m", "every: 5s").replace("window.`1m`", "window.`5s`")
+        assert lively != text
+        product.write_text(lively, "utf-8")
+    return folder
 
 
 @click.command()
