@@ -30,7 +30,8 @@ from bench import plant as job
 from bench.baselines import plain_bytewax
 from connectors.errors import JournalFull
 from connectors.journal.clock import JournalClock
-from connectors.journal.entries import Addresses, pack_rows
+from connectors.journal.entries import pack_rows
+from connectors.journal.merging import Merger
 from connectors.journal.reader import JournalReader
 from connectors.journal.source import SLICE_BYTES, SLICE_ROWS, slices
 from connectors.journal.store import Append, JournalStore
@@ -53,7 +54,7 @@ MAP_BYTES = 4 << 30
 class _ToTheEnd(StatefulSourcePartition[tuple[str, Slice], int]):
     def __init__(self, journal: Path, start: int) -> None:
         self._reader = JournalReader(journal)
-        self._addresses = Addresses()
+        self._merger = Merger()
         self._next = start
 
     def next_batch(self) -> list[tuple[str, Slice]]:
@@ -61,7 +62,7 @@ class _ToTheEnd(StatefulSourcePartition[tuple[str, Slice], int]):
         if not entries:
             raise StopIteration
         self._next = entries[-1].number + 1
-        return [(SHARD_KEY, item) for item in slices(self._reader, entries, self._addresses)]
+        return [(SHARD_KEY, item) for item in slices(self._reader, entries, self._merger)]
 
     def snapshot(self) -> int:
         return self._next

@@ -10,9 +10,9 @@ must lead to the same output.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +58,50 @@ class Address(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
+class AddressBook:
+    """Addresses by number; a number stands for its address as long as the book lives."""
+
+    __slots__ = ("addresses",)
+
+    def __init__(self) -> None:
+        self.addresses: list[Address] = []
+
+    def __len__(self) -> int:
+        return len(self.addresses)
+
+    def add(self, address: Address) -> None:
+        """The address of the next number."""
+        self.addresses.append(address)
+
+
+class BookedAddresses(Sequence[Address]):
+    """The addresses of a batch as `numbers` (int64[A], each once) in a book, so that what is known
+    of an address can be found by number."""
+
+    __slots__ = ("book", "numbers")
+
+    def __init__(self, book: AddressBook, numbers: Int64) -> None:
+        self.book = book
+        self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, at: int) -> Address: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Address]: ...
+
+    def __getitem__(self, at: int | slice) -> Address | Sequence[Address]:
+        if isinstance(at, slice):
+            return BookedAddresses(self.book, self.numbers[at])
+        return self.book.addresses[int(self.numbers[at])]
+
+    def __iter__(self) -> Iterator[Address]:
+        return map(self.book.addresses.__getitem__, self.numbers.tolist())
+
+
 @dataclass(slots=True, eq=False)
 class Ticks:
     """Ticks of the journal's clock among the rows of a batch.
@@ -78,7 +122,8 @@ class Ticks:
 class FrameBatch:
     """N frames as they were journaled, in journal order.
 
-    payload: uint8[B], all frames in one buffer; offset, length: int64[N] into it.
+    payload: uint8[B], all frames in one buffer, which may hold other bytes between them; offset,
+    length: int64[N] into it.
     address: int32[N] into `addresses`. ingest_ns: int64[N], never falling.
     position: int64[N], strictly rising by one: the frame's ordinal in the journal.
     flags: uint8[N] of FRAME_*.
@@ -88,7 +133,7 @@ class FrameBatch:
     offset: Int64
     length: Int64
     address: Int32
-    addresses: tuple[Address, ...]
+    addresses: Sequence[Address]
     ingest_ns: Int64
     position: Int64
     flags: Bytes

@@ -23,7 +23,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 # Modules with a `warm_up()` that calls each of their kernels once with the types of the hot path.
 WARMED: tuple[str, ...] = (
     "operators.text",
+    "connectors.journal.merging",
     "operators.decode.kernels",
+    "operators.decode.binary_kernels",
+    "operators.decode.straight_kernels",
     "operators.contract.kernels",
     "operators.windows.kernels",
     "operators.state.kernels",
@@ -40,6 +43,12 @@ def kernel(function: F) -> F:
 def inline(function: F) -> F:
     """A small helper of the kernels in the same file; compiled and cached with them."""
     return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy", inline="never")(function))
+
+
+def fused(function: F) -> F:
+    """A helper of a few instructions that becomes part of each kernel in the same file that calls it,
+    where a call costs more than the helper does; it costs compile time at every call's place."""
+    return cast(F, numba.njit(nogil=True, error_model="numpy", forceinline=True)(function))
 
 
 def warm_up(report: Callable[[str, float], None] | None = None) -> float:

@@ -8,7 +8,8 @@ from typing import Any, BinaryIO, Protocol
 
 import msgspec
 
-from connectors.journal.entries import FRAMES, TICK, Addresses, Entry, merge
+from connectors.journal.entries import FRAMES, TICK, Entry
+from connectors.journal.merging import Merger
 from operators.batch import FRAME_HISTORICAL, FRAME_RETAINED, Address, Control, FrameBatch
 
 
@@ -28,7 +29,7 @@ class RecordingWriter:
     def __init__(self, file: BinaryIO, reader: Controls) -> None:
         self._file = file
         self._reader = reader
-        self._addresses = Addresses()
+        self._merger = Merger()
         self._begun = False
         self._encoder = msgspec.json.Encoder()
 
@@ -40,7 +41,7 @@ class RecordingWriter:
                 self._lines([{"capture": 1, "position": entry.position}])
                 self._begun = True
             if entry.kind == FRAMES:
-                batch = merge([entry], self._addresses)
+                batch = self._merger.merge([entry])
                 self._lines(_frame_lines(batch))
                 frames += len(batch)
             elif entry.kind == TICK:

@@ -1,4 +1,5 @@
-"""The journal's entries: their form on disk and on the socket, and how runs of them become batches.
+"""The journal's entries: their form on disk and on the socket (runs of them become batches in
+`connectors.journal.merging`).
 
 An entry is self-contained: it carries the addresses of its own frames. All integers are little
 endian. An entry begins with a header of 24 bytes
@@ -31,7 +32,7 @@ import numpy as np
 
 from connectors.errors import JournalError
 from connectors.source import Frame
-from operators.batch import Address, Bytes, Control, FrameBatch, Int32, Int64, Slice, Ticks
+from operators.batch import Address, Control
 
 VERSION: Final = 1
 FRAMES: Final = 1
@@ -51,14 +52,15 @@ ENTRY_ROWS: Final = 8192  # frames of one entry at most
 ENTRY_BYTES: Final = 1 << 20  # payload of one entry, unless a single frame is larger
 FRAME_BYTES: Final = 16 << 20  # one frame at most
 TABLE_BYTES: Final = 8 << 20  # the addresses of one entry at most
+TABLES_KEPT: Final = 16 << 20  # bytes of tables that were checked and are known again
 MILLISECOND: Final = 1_000_000
 
 _HEADER: Final = struct.Struct("<BBHIqq")
-_FRAMES: Final = struct.Struct("<QII")
+FRAMES_HEAD: Final = struct.Struct("<QII")
 _STAMP: Final = struct.Struct("<qq")
 _STAMP_AT: Final = 8
 HEADER_BYTES: Final = _HEADER.size
-_ARRAYS_AT: Final = HEADER_BYTES + _FRAMES.size
+ARRAYS_AT: Final = HEADER_BYTES + FRAMES_HEAD.size
 
 
 @dataclass(slots=True, eq=False)
@@ -144,7 +146,7 @@ def pack_rows(
     if len(table) > TABLE_BYTES:
         raise ValueError(f"the addresses of an entry hold {TABLE_BYTES} bytes at most, not {len(table)}")
     body = bytearray(_HEADER.pack(VERSION, FRAMES, 0, count, ms, position))
-    body += _FRAMES.pack(len(payload), len(table), len(blobs))
+    body += FRAMES_HEAD.pack(len(payload), len(table), len(blobs))
     body += np.fromiter(map(len, payloads), "<u4", count).tobytes()
     body += np.array(where, "<u4").tobytes()
     body += bytes(flags)
@@ -174,17 +176,17 @@ def split(frames: Sequence[Frame]) -> list[Sequence[Frame]]:
 def check_frames(body: bytes | bytearray | memoryview, known: Addresses) -> int:
     """The number of frames of a packed entry that came over a socket; raises ValueError where any
     size, index or address in it does not hold: what this lets pass, `merge` takes."""
-    if len(body) < _ARRAYS_AT:
+    if len(body) < ARRAYS_AT:
         raise ValueError("cut short")
     version, kind, _, count, _, _ = _HEADER.unpack_from(body)
-    payload, table, addresses = _FRAMES.unpack_from(body, HEADER_BYTES)
+    payload, table, addresses = FRAMES_HEAD.unpack_from(body, HEADER_BYTES)
     if version != VERSION or kind != FRAMES or not 0 < count <= ENTRY_ROWS:
         raise ValueError("not a frames entry of this version")
-    if _ARRAYS_AT + 9 * count + table + payload != len(body) or 4 * addresses > table > TABLE_BYTES:
+    if ARRAYS_AT + 9 * count + table + payload != len(body) or 4 * addresses > table > TABLE_BYTES:
         raise ValueError("sizes do not add up")
-    lengths = np.frombuffer(body, "<u4", count, _ARRAYS_AT)
-    where = np.frombuffer(body, "<u4", count, _ARRAYS_AT + 4 * count)
-    sizes = np.frombuffer(body, "<u4", addresses, _ARRAYS_AT + 9 * count)
+    lengths = np.frombuffer(body, "<u4", count, ARRAYS_AT)
+    where = np.frombuffer(body, "<u4", count, ARRAYS_AT + 4 * count)
+    sizes = np.frombuffer(body, "<u4", addresses, ARRAYS_AT + 9 * count)
     if (
         int(lengths.sum(dtype=np.uint64)) != payload
         or int(sizes.sum(dtype=np.uint64)) + 4 * addresses != table
@@ -192,7 +194,7 @@ def check_frames(body: bytes | bytearray | memoryview, known: Addresses) -> int:
         raise ValueError("lengths do not add up")
     if int(where.max()) >= addresses:
         raise ValueError("an address is missing")
-    start = _ARRAYS_AT + 9 * count
+    start = ARRAYS_AT + 9 * count
     known.check(bytes(body[start : start + table]), addresses)
     return int(count)
 
@@ -201,141 +203,41 @@ _Packed = tuple[str, str, int, tuple[tuple[str, str], ...]]
 
 
 class Addresses:
-    """Addresses by their packed form, shared by all entries that one reader decodes.
+    """The packed addresses that were found to be such, and the tables of whole entries.
 
-    Bounded: forgotten altogether beyond `cap`.
+    Bounded: forgotten altogether beyond `cap` addresses, or TABLES_KEPT bytes of tables.
     """
 
     def __init__(self, cap: int = 200_000) -> None:
-        self._known: dict[bytes, Address] = {}
-        self._tables: dict[bytes, tuple[bytes, ...]] = {}
+        self._known: set[bytes] = set()
+        self._tables: set[bytes] = set()
+        self._tables_bytes = 0
         self._cap = cap
 
-    def table(self, packed: bytes, count: int) -> tuple[bytes, ...]:
-        """The packed addresses of one entry's table."""
-        return self._tables.get(packed) or self._split(packed, count)
-
     def check(self, packed: bytes, count: int) -> None:
-        """Raises ValueError where an address of a table is none."""
-        if packed not in self._tables:
-            self._split(packed, count)
-
-    def _split(self, packed: bytes, count: int) -> tuple[bytes, ...]:
+        """Raises ValueError where an address of a table of `count` is none."""
+        if packed in self._tables:
+            return
         ends = (np.cumsum(np.frombuffer(packed, "<u4", count), dtype=np.int64) + 4 * count).tolist()
         starts = [4 * count, *ends[:-1]]
-        blobs = tuple(packed[start:end] for start, end in zip(starts, ends, strict=True))
-        for blob in blobs:
-            self.address(blob)
-        if len(self._tables) >= 256:
+        blobs = {packed[start:end] for start, end in zip(starts, ends, strict=True)}
+        new = blobs - self._known
+        for blob in new:
+            decode_address(blob)
+        if len(self._known) + len(new) > self._cap:
+            self._known.clear()
+        self._known |= new
+        if self._tables_bytes + len(packed) > TABLES_KEPT:
             self._tables.clear()
-        if len(packed) <= 65_536:
-            self._tables[packed] = blobs
-        return blobs
-
-    def address(self, packed: bytes) -> Address:
-        """One address; the same object every time. Raises ValueError for one that is none."""
-        known = self._known.get(packed)
-        if known is None:
-            try:
-                source, topic, port, headers = msgspec.msgpack.decode(packed, type=_Packed)
-            except msgspec.MsgspecError as error:
-                raise ValueError(f"not an address: {error}") from error
-            known = Address(source, topic, port, headers)
-            if len(self._known) >= self._cap:
-                self._known.clear()
-            self._known[packed] = known
-        return known
+            self._tables_bytes = 0
+        self._tables.add(packed)
+        self._tables_bytes += len(packed)
 
 
-def empty_batch(ticks: Ticks | None = None) -> FrameBatch:
-    """A batch without frames."""
-    none = np.empty(0, np.int64)
-    return FrameBatch(
-        np.empty(0, np.uint8),
-        none,
-        none,
-        np.empty(0, np.int32),
-        (),
-        none,
-        none,
-        np.empty(0, np.uint8),
-        ticks or Ticks.none(),
-    )
-
-
-def merge(entries: Sequence[Entry], addresses: Addresses | None = None) -> FrameBatch:
-    """Consecutive entries (frames and ticks, no control) as one batch.
-
-    Of ticks with no frame between them only the last is kept: it stands for those before it.
-    Raises JournalError where the positions do not follow each other.
-    """
-    known = addresses or Addresses()
-    payloads: list[Bytes] = []
-    lengths: list[Int64] = []
-    where: list[Int32] = []
-    flags: list[Bytes] = []
-    counts: list[int] = []
-    clocks: list[int] = []
-    ticks: list[tuple[int, int]] = []
-    index: dict[bytes, int] = {}
-    give = index.setdefault
-    rows = 0
-    first = -1
-    for entry in entries:
-        if entry.kind == TICK:
-            if ticks and ticks[-1][0] == rows:
-                ticks.pop()
-            ticks.append((rows, entry.ms * MILLISECOND))
-            continue
-        if entry.kind != FRAMES:
-            raise JournalError(f"journal entry {entry.number} holds no frames")
-        if first < 0:
-            first = entry.position
-        elif entry.position != first + rows:
-            raise JournalError(
-                f"journal entry {entry.number} begins at position {entry.position}, not {first + rows}"
-            )
-        data, count = entry.data, entry.count
-        size, table_size, table_count = _FRAMES.unpack_from(data, HEADER_BYTES)
-        at = _ARRAYS_AT + 9 * count
-        end = at + table_size
-        if end + size != len(data):
-            raise JournalError(f"journal entry {entry.number} is cut short ({len(data)} bytes)")
-        blobs = known.table(data[at:end], table_count)
-        here = np.array([give(blob, len(index)) for blob in blobs], np.int32)
-        lengths.append(np.frombuffer(data, "<u4", count, _ARRAYS_AT).astype(np.int64))
-        where.append(here[np.frombuffer(data, "<u4", count, _ARRAYS_AT + 4 * count)])
-        flags.append(np.frombuffer(data, np.uint8, count, at - count))
-        payloads.append(np.frombuffer(data, np.uint8, size, end))
-        counts.append(count)
-        clocks.append(entry.ms)
-        rows += count
-    marks = Ticks(
-        np.fromiter((row for row, _ in ticks), np.int64, len(ticks)),
-        np.fromiter((ns for _, ns in ticks), np.int64, len(ticks)),
-    )
-    if not rows:
-        return empty_batch(marks)
-    length = np.concatenate(lengths)
-    return FrameBatch(
-        payload=np.concatenate(payloads),
-        offset=np.cumsum(length) - length,
-        length=length,
-        address=np.concatenate(where),
-        addresses=tuple(known.address(blob) for blob in index),
-        ingest_ns=np.repeat(np.array(clocks, np.int64) * MILLISECOND, np.array(counts)),
-        position=np.arange(first, first + rows, dtype=np.int64),
-        flags=np.concatenate(flags),
-        ticks=marks,
-    )
-
-
-def control_slice(entry: Entry, control: Control) -> Slice:
-    """A control as the slice of its own that it travels in."""
-    return Slice(entry.number, entry.position, empty_batch(), control)
-
-
-def frames_slice(entries: Sequence[Entry], addresses: Addresses | None = None) -> Slice:
-    """Consecutive frames and ticks as one slice."""
-    last = entries[-1]
-    return Slice(last.number, last.next_position, merge(entries, addresses))
+def decode_address(packed: bytes) -> Address:
+    """A packed address. Raises ValueError for what is none."""
+    try:
+        source, topic, port, headers = msgspec.msgpack.decode(packed, type=_Packed)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"not an address: {error}") from error
+    return Address(source, topic, port, headers)

@@ -18,7 +18,8 @@ from typing import Final, Protocol
 from bytewax.inputs import AbortExecution, FixedPartitionedSource, StatefulSourcePartition
 
 from connectors.journal.blocking import JournalWatch
-from connectors.journal.entries import CONTROL, Addresses, Entry, control_slice, frames_slice
+from connectors.journal.entries import CONTROL, Entry
+from connectors.journal.merging import Merger, control_slice, frames_slice
 from connectors.journal.reader import JournalReader
 from operators.batch import Slice
 from operators.stage import SHARD_KEY
@@ -43,7 +44,7 @@ class Never:
         return False
 
 
-def slices(reader: JournalReader, entries: Sequence[Entry], addresses: Addresses) -> list[Slice]:
+def slices(reader: JournalReader, entries: Sequence[Entry], merger: Merger) -> list[Slice]:
     """Consecutive entries as slices: each control one, what stands between them one."""
     made: list[Slice] = []
     run: list[Entry] = []
@@ -52,11 +53,11 @@ def slices(reader: JournalReader, entries: Sequence[Entry], addresses: Addresses
             run.append(entry)
             continue
         if run:
-            made.append(frames_slice(run, addresses))
+            made.append(frames_slice(run, merger))
             run = []
         made.append(control_slice(entry, reader.control(entry)))
     if run:
-        made.append(frames_slice(run, addresses))
+        made.append(frames_slice(run, merger))
     return made
 
 
@@ -65,7 +66,7 @@ class _Partition(StatefulSourcePartition[tuple[str, Slice], int]):
         self._source = source
         self._reader = JournalReader(source.data / "journal")
         self._watch = JournalWatch(source.data)
-        self._addresses = Addresses()
+        self._merger = Merger()
         self._boundaries = sorted({entry for entry in source.boundaries() if entry >= start})
         self._next = start
         self._durable = start  # everything before it is in a committed epoch
@@ -94,7 +95,7 @@ class _Partition(StatefulSourcePartition[tuple[str, Slice], int]):
         self._next = entries[-1].number + 1
         self._in_flight.append((entries[-1].number, size))
         self._in_flight_bytes += size
-        return [(SHARD_KEY, made) for made in slices(self._reader, entries, self._addresses)]
+        return [(SHARD_KEY, made) for made in slices(self._reader, entries, self._merger)]
 
     def next_awake(self) -> datetime:
         # in the past: polled again at once, `next_batch` itself does the waiting

@@ -8,6 +8,7 @@ a free slot, then whatever the product's decoder finds.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -23,6 +24,8 @@ from operators.batch import (
     TIME_UNCERTAIN,
     UNCERTAIN,
     Address,
+    AddressBook,
+    BookedAddresses,
     Bytes,
     FrameBatch,
     Int32,
@@ -37,6 +40,7 @@ from operators.decode.routing import FILTERED, GO, UNREAD, Route, Router
 from operators.decode.spec import DecodePlan, ProductDecode
 from operators.devices import Devices
 from operators.rejects import Reason, Reject
+from operators.slots import grown
 from operators.snapshot import pack, unpack
 
 ADDRESSES_KEPT: Final = 200_000  # beyond it the table of addresses is begun anew
@@ -113,7 +117,9 @@ class DecodeLogic:
         self._pairs: list[tuple[str, str]] = []
         self._pair_number: dict[tuple[str, str], int] = {}
         self._addresses = _Addresses()
-        self._last: tuple[tuple[Address, ...], Int64] | None = None
+        self._last: tuple[Sequence[Address], Int64] | None = None
+        self._book: AddressBook | None = None
+        self._by_number: Int64 = np.empty(0, np.int64)  # of the book: the table's number, or -1
         self._names = DeviceNames(plan)
         self._count_devices()
 
@@ -193,15 +199,29 @@ class DecodeLogic:
             return self._last[1][frames.address]
         if len(self._addresses.rows) > ADDRESSES_KEPT:
             self._addresses = _Addresses()
-        get = self._addresses.rows.get
-        found = [get(address, -1) for address in frames.addresses]
-        for at, number in enumerate(found):
-            if number < 0:
-                address = frames.addresses[at]
-                found[at] = self._add(address, self.router.route(address))
-        numbers = np.array(found, np.int64)
+            self._book = None
+        if isinstance(frames.addresses, BookedAddresses):
+            numbers = self._booked(frames.addresses)
+        else:
+            numbers = np.array([self._number(address) for address in frames.addresses], np.int64)
         self._last = (frames.addresses, numbers)
         return numbers[frames.address]
+
+    def _booked(self, addresses: BookedAddresses) -> Int64:
+        """The numbers of addresses that are met by their number in a book."""
+        if self._book is not addresses.book:
+            self._book = addresses.book
+            self._by_number = np.empty(0, np.int64)
+        if len(self._by_number) < len(addresses.book):
+            self._by_number = grown(self._by_number, 2 * len(addresses.book), -1)
+        found = self._by_number[addresses.numbers]
+        for at in np.flatnonzero(found < 0).tolist():
+            found[at] = self._by_number[addresses.numbers[at]] = self._number(addresses[at])
+        return found
+
+    def _number(self, address: Address) -> int:
+        number = self._addresses.rows.get(address)
+        return self._add(address, self.router.route(address)) if number is None else number
 
     def _add(self, key: Any, route: Route) -> int:
         source = self.router.source(route.source)

@@ -17,7 +17,8 @@ import pytest
 
 from connectors.fakes import MemoryAppender
 from connectors.files.config import FilesConfig
-from connectors.journal.entries import FRAMES, merge
+from connectors.journal.entries import FRAMES
+from connectors.journal.merging import merge
 from connectors.journal.reader import JournalReader
 from connectors.journal.wire import socket_path
 from connectors.mqtt.config import MqttConfig

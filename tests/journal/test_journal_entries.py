@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,15 +15,15 @@ from connectors.journal.entries import (
     Entry,
     check_frames,
     decode_entry,
-    merge,
     pack_control,
     pack_frames,
     pack_tick,
     split,
     stamp,
 )
+from connectors.journal.merging import Merger, merge
 from connectors.source import Frame
-from operators.batch import Address
+from operators.batch import Address, BookedAddresses
 
 TEXT = st.text(max_size=8)
 FRAMES = st.lists(
@@ -129,3 +131,63 @@ def test_appends_are_split_by_rows_and_bytes() -> None:
     assert [len(run) for run in split(large)] == [2, 1, 1]
     with pytest.raises(ValueError, match="16777216 bytes at most"):
         split([Frame("a", bytes(entries.FRAME_BYTES + 1))])
+
+
+def numbered(count: int, salt: str, size: int = 3) -> list[list[Frame] | int]:
+    return [[Frame(f"{salt}/{n + k}", b"x", port=n % 5) for k in range(size)] for n in range(0, count, 2)]
+
+
+def test_addresses_keep_their_number_however_many_there_are() -> None:
+    merger = Merger()
+    met: dict[Address, int] = {}
+    for salt in ("a", "b" * 9, "c" * 200, "a"):
+        for part in numbered(3000, salt):
+            batch = merger.merge(as_entries([part]))
+            assert isinstance(batch.addresses, BookedAddresses)
+            for row, frame in enumerate(part if isinstance(part, list) else []):
+                address = batch.addresses[int(batch.address[row])]
+                assert address == Address("line1", frame.topic, frame.port)
+                number = int(batch.addresses.numbers[batch.address[row]])
+                assert met.setdefault(address, number) == number
+    assert len(met) == len(merger.book) == len(set(merger.book.addresses))
+
+
+def test_a_book_that_is_full_is_begun_anew() -> None:
+    merger = Merger(kept=10)
+    books = set()
+    for turn in range(12):
+        batch = merger.merge(as_entries([[Frame(f"{turn % 4}/{n}", b"x") for n in range(4)]]))
+        assert isinstance(batch.addresses, BookedAddresses)
+        assert [address.topic for address in batch.addresses] == [f"{turn % 4}/{n}" for n in range(4)]
+        books.add(id(batch.addresses.book))
+        assert len(merger.book) <= 14
+    assert len(books) > 1
+
+
+def test_batches_with_the_same_addresses_share_them() -> None:
+    merger = Merger()
+    parts = as_entries([[Frame("a", b"1"), Frame("b", b"2")], [Frame("b", b"1"), Frame("a", b"")]])
+    assert merger.merge(parts[:1]).addresses is merger.merge(parts[:1]).addresses
+    again = merger.merge(parts[1:])
+    assert [again.addresses[int(at)].topic for at in again.address] == ["b", "a"]
+
+
+@settings(deadline=None, max_examples=100, derandomize=True)
+@given(FRAMES, st.data())
+def test_a_damaged_entry_on_disk_is_an_error_and_the_next_one_is_read(
+    frames: list[Frame], data: st.DataObject
+) -> None:
+    merger = Merger()
+    body = pack_frames("line1", frames)
+    at = data.draw(st.integers(4, len(body) - 1))
+    body[at] ^= data.draw(st.integers(1, 255))
+    entry = decode_entry(3, bytes(body))
+    with contextlib.suppress(JournalError):
+        batch = merger.merge([entry])
+        assert int((batch.offset + batch.length).max()) <= len(batch.payload)
+        assert all(isinstance(batch.addresses[int(where)], Address) for where in batch.address)
+    good = merger.merge(as_entries([frames]))
+    assert [good.frame(row) for row in range(len(good))] == [frame.payload for frame in frames]
+    assert [a.topic for a in map(good.addresses.__getitem__, good.address.tolist())] == [
+        frame.topic for frame in frames
+    ]

@@ -22,7 +22,8 @@ from connectors.errors import JournalError, JournalFull
 from connectors.journal import wire
 from connectors.journal.blocking import BlockingJournalClient, JournalWatch
 from connectors.journal.client import JournalClient
-from connectors.journal.entries import CONTROL, merge
+from connectors.journal.entries import CONTROL
+from connectors.journal.merging import merge
 from connectors.journal.reader import JournalReader
 from connectors.source import Frame
 

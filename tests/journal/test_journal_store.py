@@ -9,7 +9,8 @@ import pytest
 
 from connectors.errors import JournalError, JournalGap
 from connectors.journal.clock import JournalClock
-from connectors.journal.entries import CONTROL, TICK, merge, pack_control, pack_frames
+from connectors.journal.entries import CONTROL, TICK, pack_control, pack_frames
+from connectors.journal.merging import merge
 from connectors.journal.reader import JournalReader
 from connectors.journal.store import Append, JournalStore, Place
 from connectors.journal.wire import WINDOW

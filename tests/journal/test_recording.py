@@ -15,7 +15,8 @@ from connectors.errors import ConfigError
 from connectors.files.capture import RecordingWriter
 from connectors.files.config import FilesConfig
 from connectors.files.recording import CsvInput, has_tick, read_recording
-from connectors.journal.entries import Addresses, decode_entry, pack_control, pack_frames, pack_tick, stamp
+from connectors.journal.entries import decode_entry, pack_control, pack_frames, pack_tick, stamp
+from connectors.journal.merging import Merger
 from connectors.journal.source import slices
 from connectors.source import Frame
 from operators.batch import FRAME_HISTORICAL, FRAME_RETAINED, Address, Control, Slice
@@ -219,7 +220,7 @@ def test_a_capture_replays_as_it_was(tmp_path: Path) -> None:
     assert writer.write(entries[:4]) + writer.write(entries[4:]) == 4
     assert file.getvalue().startswith(b'{"capture":1,"position":41}\n')
 
-    live = slices(Reader(), entries, Addresses())
+    live = slices(Reader(), entries, Merger())
     path = tmp_path / "capture.jsonl"
     path.write_bytes(file.getvalue())
     for cut in CUTS:
