@@ -117,7 +117,9 @@ class Simulator:
     ) -> tuple[_MqttLink | _TcpLink, str]:
         """The way of a device's frames: a connection and, for MQTT, its topic."""
         reasons = ["no source"]
-        for name, config in plant.sources.items():
+        # a source that is made for the product before one that would carry it too
+        ranked = sorted(plant.sources.items(), key=lambda item: item[1].product != product.productId)
+        for name, config in ranked:
             if config.product is not None and config.product != product.productId:
                 reasons.append(f"{name} is for {config.product}")
             elif isinstance(config, MqttConfig):

@@ -173,14 +173,15 @@ class Views:
             found[name] = {"records": records, "bytes": size, "oldest_s": round(max(0.0, age), 3)}
         return found
 
-    def drained(self) -> bool:
-        """The flow has committed what it made of the journal's last frames, and every target
-        holds all that stands in the output log."""
+    def drained(self, *, to_the_end: bool = False) -> bool:
+        """The flow has committed what it made of the journal's last frames (`to_the_end`: of its
+        last entry, which a journal that runs never stays at), and every target holds all that
+        stands in the output log."""
         output, journal = self.output(), self.journal()
         if output is None or journal is None:
             return False
-        frames = self._last_frames(journal)
-        if min(output.applied(), output.applied_bulk()) < frames:
+        end = journal.last() if to_the_end else self._last_frames(journal)
+        if min(output.applied(), output.applied_bulk()) < end:
             return False
         cursors = read_cursors(self.data, output.identity)
         return bool(cursors) and all(

@@ -1,0 +1,335 @@
+"""`penstock alarms | rejects | devices | state | top`: looking at a plant.
+
+By PLANT the data directory is read (the plant need not run); with `--url` a running plant's server
+is asked. Both give the same JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlencode
+from urllib.request import Request, urlopen
+
+import click
+from rich.console import Console, Group
+from rich.live import Live
+
+from connectors.errors import ConfigError, PenstockError
+from flows.folder import data_directory
+from flows.look_tables import (
+    Rates,
+    alarms_table,
+    devices_table,
+    event_line,
+    events_table,
+    health_table,
+    ledger_table,
+    rejects_table,
+    state_table,
+    summary_line,
+)
+from flows.views import Views
+
+NOT_YET: Final = "not yet in this version"
+ALARM_ACTIONS: Final = ("ack", "shelve", "unshelve", "suppress", "out-of-service", "reset", "stats")
+FOLLOW_S: Final = 0.5
+TOP_S: Final = 1.0
+TIMEOUT_S: Final = 10.0
+EXPORT_LIMIT: Final = 10_000
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Plant(Protocol):
+    """A plant to look at; see `Views`."""
+
+    def open_alarms(self) -> list[dict[str, Any]]: ...
+    def alarm_history(self, limit: int) -> list[dict[str, Any]]: ...
+    def devices(self) -> list[dict[str, Any]]: ...
+    def state(self, device_id: str) -> dict[str, Any] | None: ...
+    def states(self) -> dict[str, dict[str, Any]]: ...
+    def rejects(self, limit: int, reason: str | None = None) -> list[dict[str, Any]]: ...
+    def status(self) -> dict[str, Any]: ...
+
+
+class RemotePlant:
+    """A plant by its server's address."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(f"--url {url}: write http://host:port")
+        self.url = url.rstrip("/")
+        self.token = token
+
+    def open_alarms(self) -> list[dict[str, Any]]:
+        return list(self._get("/api/alarms", limit=10_000))
+
+    def alarm_history(self, limit: int) -> list[dict[str, Any]]:
+        return list(self._get("/api/alarms", history="true", limit=limit))
+
+    def devices(self) -> list[dict[str, Any]]:
+        return list(self._get("/api/devices"))
+
+    def state(self, device_id: str) -> dict[str, Any] | None:
+        found = self._get(f"/api/devices/{quote(device_id, safe='')}/state", missing=True)
+        return None if found is None else dict(found)
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        return dict(self._get("/api/state"))
+
+    def rejects(self, limit: int, reason: str | None = None) -> list[dict[str, Any]]:
+        asked: dict[str, Any] = {"limit": limit, **({"reason": reason} if reason else {})}
+        return list(self._get("/api/rejects", **asked))
+
+    def status(self) -> dict[str, Any]:
+        return dict(self._get("/api/status"))
+
+    def _get(self, path: str, *, missing: bool = False, **query: Any) -> Any:
+        request = Request(f"{self.url}{path}{'?' + urlencode(query) if query else ''}")  # noqa: S310
+        if self.token:
+            request.add_header("Authorization", f"Bearer {self.token}")
+        try:
+            with urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - http(s) alone, see above
+                return json.load(answer)
+        except HTTPError as error:
+            if missing and error.code == 404:
+                return None
+            raise PenstockError(f"{self.url}{path} answers {error.code} {error.reason}") from error
+        except (URLError, OSError, ValueError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise PenstockError(f"{self.url} does not answer: {reason}; is the plant running?") from error
+
+
+def find(plant: Path | None, data: Path | None, url: str | None, token: str | None) -> Plant:
+    """The plant that the options name. Raises `PenstockError` where it has never run."""
+    if url is not None:
+        return RemotePlant(url, token)
+    if plant is None and data is None:
+        raise click.UsageError("name the plant: PLANT, --data DIR or --url URL")
+    folder = data_directory(plant or Path(), data)
+    if plant is not None and not plant.is_dir():
+        raise ConfigError(f"{plant}: no such folder")
+    if not (folder / "journal" / "data.mdb").exists():
+        raise PenstockError(f"{folder} holds no plant's data; run it first: penstock run {plant or 'PLANT'}")
+    return Views(folder)
+
+
+def plant_options(command: Command) -> Command:
+    """--data, --url, --token and --json."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="machine-readable output"),
+        click.option("--token", help="of the server at --url"),
+        click.option("--url", help="a running plant's server, e.g. http://127.0.0.1:8080"),
+        click.option("--data", type=click.Path(path_type=Path), help="default: PLANT/.penstock"),
+    ):
+        command = option(command)
+    return command
+
+
+def emit(body: Any) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(body, ensure_ascii=False))
+
+
+def show(*parts: Any) -> None:
+    """Tables on stdout; as wide as they are where stdout is no terminal."""
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    for part in parts:
+        console.print(part)
+
+
+def _plant_path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[PLANT]")
+@click.option("--history", is_flag=True, help="the newest events instead of what is open")
+@click.option("--follow", is_flag=True, help="go on with events as they happen")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
+@plant_options
+def alarms(
+    words: tuple[str, ...],
+    history: bool,
+    follow: bool,
+    limit: int,
+    data: Path | None,
+    url: str | None,
+    token: str | None,
+    as_json: bool,
+) -> None:
+    """Open alarms of PLANT, or with --history their events."""
+    for word in words:
+        if word in ALARM_ACTIONS and not Path(word).is_dir():
+            raise click.UsageError(f"'penstock alarms {word}' is {NOT_YET}")
+    plant = find(_plant_path(_only(words)), data, url, token)
+    if follow:
+        follow_alarms(plant, limit, as_json)
+        return
+    rows = plant.alarm_history(limit) if history else plant.open_alarms()[:limit]
+    if as_json:
+        emit(rows)
+    elif not rows:
+        click.echo("no alarm events yet" if history else "no open alarms")
+    else:
+        show(events_table(rows) if history else alarms_table(rows))
+
+
+def follow_alarms(plant: Plant, limit: int, as_json: bool) -> None:
+    """Print events as they happen, the newest `limit` first; until Ctrl-C."""
+    seen: set[str] = set()
+    shown = -limit
+    while True:
+        events = list(reversed(plant.alarm_history(10_000)))
+        for event in events[shown:]:
+            if event["id"] not in seen:
+                click.echo(json.dumps(event, ensure_ascii=False) if as_json else event_line(event))
+        seen, shown = {event["id"] for event in events}, 0
+        time.sleep(FOLLOW_S)
+
+
+def _only(words: tuple[str, ...]) -> str | None:
+    if len(words) > 1:
+        raise click.UsageError(f"unexpected argument '{words[1]}'")
+    return words[0] if words else None
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[show|export] [PLANT]")
+@click.option("--limit", type=click.IntRange(1, 10_000), help="default: 100; export: 10000")
+@click.option("--reason", help="only rejects of this reason")
+@click.option("--output", type=click.Path(path_type=Path), help="export: a file instead of stdout")
+@plant_options
+def rejects(
+    words: tuple[str, ...],
+    limit: int | None,
+    reason: str | None,
+    output: Path | None,
+    data: Path | None,
+    url: str | None,
+    token: str | None,
+    as_json: bool,
+) -> None:
+    """The newest rejects of PLANT; `export` writes them as JSON lines, oldest first."""
+    action = "show"
+    if words and words[0] in ("show", "export", "resubmit") and not Path(words[0]).is_dir():
+        action, words = words[0], words[1:]
+    if action == "resubmit":
+        raise click.UsageError(f"'penstock rejects resubmit' is {NOT_YET}")
+    if reason is not None:
+        from operators.document import nearest
+        from operators.rejects import Reason
+
+        if reason not in Reason.__members__:
+            raise click.UsageError(f"no reason '{reason}'{nearest(reason, Reason.__members__)}")
+    plant = find(_plant_path(_only(words)), data, url, token)
+    rows = plant.rejects(limit or (EXPORT_LIMIT if action == "export" else 100), reason)
+    if action == "export":
+        body = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in reversed(rows))
+        if output is not None:
+            output.write_text(body, "utf-8")
+        else:
+            click.echo(body, nl=False)
+        click.echo(f"{len(rows)} rejects", err=True)
+    elif as_json:
+        emit(rows)
+    elif not rows:
+        click.echo("no rejects")
+    else:
+        show(rejects_table(rows))
+
+
+@click.command()
+@click.argument("plant", required=False, type=click.Path(path_type=Path))
+@plant_options
+def devices(plant: Path | None, data: Path | None, url: str | None, token: str | None, as_json: bool) -> None:
+    """Devices of PLANT and when they were last heard."""
+    rows = find(plant, data, url, token).devices()
+    if as_json:
+        emit(rows)
+    else:
+        show(devices_table(rows))
+
+
+@click.command()
+@click.argument("plant", required=False, type=click.Path(path_type=Path))
+@click.option("--device", help="one device alone")
+@plant_options
+def state(
+    plant: Path | None,
+    device: str | None,
+    data: Path | None,
+    url: str | None,
+    token: str | None,
+    as_json: bool,
+) -> None:
+    """Newest values of PLANT's devices."""
+    looked = find(plant, data, url, token)
+    if device is None:
+        found = looked.states()
+    else:
+        one = looked.state(device)
+        if one is None:
+            raise ConfigError(f"no device '{device}' has been heard")
+        found = {device: one}
+    if as_json:
+        emit(found)
+    elif not found:
+        click.echo("no device has been heard")
+    else:
+        show(state_table(found))
+
+
+@click.command()
+@click.argument("plant", required=False, type=click.Path(path_type=Path))
+@click.option("--once", is_flag=True, help="one shot instead of a live view")
+@plant_options
+def top(
+    plant: Path | None, once: bool, data: Path | None, url: str | None, token: str | None, as_json: bool
+) -> None:
+    """Rates, lag and health of PLANT, live."""
+    looked = find(plant, data, url, token)
+    rates = Rates()
+    status = looked.status()
+    if not status["running"]:
+        raise PenstockError("the plant is not running; start it with: penstock run PLANT")
+    rates.update(status)
+    if once or as_json or not sys.stdout.isatty():
+        time.sleep(TOP_S)
+        status = looked.status()
+        rates.update(status)
+        if as_json:
+            emit({**status, "rates": rates.rows()})
+        else:
+            show(*top_parts(status, rates))
+        return
+    with Live(screen=True, auto_refresh=False) as live:
+        while True:
+            live.update(Group(*top_parts(status, rates)), refresh=True)
+            time.sleep(TOP_S)
+            status = looked.status()
+            rates.update(status)
+
+
+def top_parts(status: dict[str, Any], rates: Rates) -> list[Any]:
+    """What `top` shows."""
+    waiting = "  ".join(
+        f"{name}: {one['records']:.0f} records, {one['bytes']:,.0f} bytes"
+        for name, one in status["waiting"].items()
+    )
+    refused = "  ".join(f"{one['reason']}: {one['count']}" for one in status["rejects"])
+    return [
+        f"{status['plant']}: {summary_line(status, rates)}",
+        "",
+        ledger_table(status, rates),
+        "",
+        f"waiting  {waiting or '-'}",
+        f"rejects  {refused or '-'}",
+        "",
+        health_table(status),
+    ]
