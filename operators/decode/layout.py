@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from operators.batch import Float64, Int64
+from operators.batch import Int64
 from operators.decode.binary_kernels import FIELD_COLUMNS, NO_TIME, OP
 from operators.decode.binary_names import (
     LIST_NEXT,
@@ -32,7 +32,6 @@ from operators.decode.binary_tree import (
     UINT,
     BinarySpec,
     BitEntry,
-    BitRepeat,
     BitSkip,
     Check,
     Derive,
@@ -51,15 +50,23 @@ from operators.decode.binary_tree import (
 )
 from operators.decode.evaluate import BOOL, INT, NULL, PORT, TEXT, Programs, Source
 from operators.decode.evaluate import FLOAT as KIND_FLOAT
-from operators.decode.exact import EXACT
+from operators.decode.layout_tables import (
+    crc_table,
+    float_table,
+    int_table,
+    least_width,
+    name_hash,
+    plain_number,
+    reflected,
+    scale_parts,
+    trees_of,
+    whole_range,
+)
 from operators.expression.tree import Expr, Name, walk
 from operators.rejects import Reason
 from operators.text import text_code
 
 _SOURCES: Final = {"next": 2, "same": 3, "expr": 4, "key": 5, "value": 6, "pieces": 7, "bits": 2}
-_LOWEST: Final = -(1 << 63)
-_HIGHEST: Final = (1 << 63) - 1
-_BITS64: Final = (1 << 64) - 1
 
 
 @dataclass(slots=True, eq=False)
@@ -94,7 +101,7 @@ class Layout:
 def build_layout(spec: BinarySpec, columns: Sequence[str] | None = None, found: Sequence[str] = ()) -> Layout:
     """The tables of a layout. columns: the metrics, in the order of the readings' columns (default:
     the declared ones; of a bare spec, all names); found: further names that templates made."""
-    return _Builder(spec, columns, found).build()
+    return LayoutBuilder(spec, columns, found).build()
 
 
 @dataclass(slots=True, eq=False)
@@ -106,7 +113,7 @@ class _Scope:
 
 
 @dataclass(slots=True, eq=False)
-class _Builder:
+class LayoutBuilder:
     spec: BinarySpec
     asked: Sequence[str] | None
     found: Sequence[str]
@@ -206,9 +213,9 @@ class _Builder:
     def _expressions(self, tops: list[Fragment]) -> list[Expr]:
         found: list[Expr] = []
         for top in tops:
-            found.extend(_trees(top))
+            found.extend(trees_of(top))
         for record in self.spec.records.values():
-            found.extend(_trees((record.count, record.size)))
+            found.extend(trees_of((record.count, record.size)))
         return found
 
     def _name(self, written: str, prefix: str, local: int, same: bool = False) -> int:
@@ -412,7 +419,7 @@ class _Builder:
             row[16], row[17], row[18] = self._map(one.map, bias, one.type.kind >= TEXT_HEX, by_float)
         if one.scale is not None:
             row[19] = 1
-            real[:5] = _scale(one.scale.factor, one.scale.shift)
+            real[:5] = scale_parts(one.scale.factor, one.scale.shift)
         if one.clamp is not None:
             for n, end in enumerate(one.clamp):
                 if end is not None:
@@ -446,7 +453,7 @@ class _Builder:
             if texts:
                 self.franges.extend((float(text_code(text)),) * 2 for text in test.texts)
                 self.franges.extend(
-                    (float(text_code(_plain(low))),) * 2
+                    (float(text_code(plain_number(low))),) * 2
                     for low, high in test.ranges
                     if low == high and low is not None
                 )
@@ -458,7 +465,7 @@ class _Builder:
             return first, len(self.franges) - first
         first = len(self.ranges)
         for low, high in test.ranges:
-            self.ranges.append(_whole(low, high, bias))
+            self.ranges.append(whole_range(low, high, bias))
         return first, len(self.ranges) - first
 
     def _map(
@@ -471,7 +478,7 @@ class _Builder:
                 self._map_row(float(text_code(text)), float(text_code(text)), 0, 0, value, exact)
         else:
             for low, high, value in mapping.entries:
-                whole = _whole(low, high, bias)
+                whole = whole_range(low, high, bias)
                 ends = -math.inf if low is None else float(low), math.inf if high is None else float(high)
                 self._map_row(*ends, *whole, value, exact)
         count = len(self.mi) - first
@@ -500,7 +507,7 @@ class _Builder:
             self._field(entry, scope)
         else:
             self._length(entry.count, scope, 2)
-            least = _least_width(entry.list)
+            least = least_width(entry.list)
             self._put("bit_repeat", least)
             again = self._put("bit_next", least)
             for one_entry in entry.list:
@@ -531,7 +538,7 @@ class _Builder:
     def _test(self, what: int, at: int, mask: int, ranges: Ranges) -> None:
         first = len(self.ranges)
         for low, high in ranges.ranges:
-            self.ranges.append(_whole(low, high, 0))
+            self.ranges.append(whole_range(low, high, 0))
         self.tests.append([what, at, mask, first, len(self.ranges) - first])
 
     def _cases(self, fragment: Fragment, scope: _Scope, tlv: bool) -> None:
@@ -690,7 +697,7 @@ class _Builder:
         low, high = (NO_TIME if end is None else end for end in check.over)
         init = check.init
         if check.kind == "crc" and check.reflect:
-            init = _reflected(init, check.width)
+            init = reflected(init, check.width)
         self.checks.append(
             [kind, check.width, int(check.reflect), init, check.xor, check.at, low, high,
              int(check.order == LE), int(check.flag)]
@@ -714,7 +721,7 @@ class _Builder:
             for i in range(first, last):
                 text = self.texts.get(int(self.mf[i][2])) if self.mi[i][2] == TEXT else None
                 if text is None and self.mi[i][2] != NULL:
-                    text = _plain(Fraction(self.mf[i][2]))
+                    text = plain_number(Fraction(self.mf[i][2]))
                 if text is not None:
                     self.mf[i] = (*self.mf[i][:3], float(known[text]))
             row += [first, count, otherwise]
@@ -746,134 +753,30 @@ class _Builder:
             size *= 2
         table = np.full((size, 6), -1, np.int64)
         for row in made:
-            at = _hash(row[0], *row[1:5]) & (size - 1)
+            at = name_hash(row[0], *row[1:5]) & (size - 1)
             while table[at, 0] >= 0:
                 at = (at + 1) & (size - 1)
             table[at] = row
         return {
-            "code": _ints(self.code, 8),
-            "fields": _ints(self.fields, FIELD_COLUMNS),
-            "reals": _floats(self.reals, 8),
-            "ranges": _ints(self.ranges, 2),
-            "franges": _floats(self.franges, 2),
-            "mi": _ints(self.mi, 3),
-            "mf": _floats(self.mf, 4),
-            "pieces": _ints(self.pieces, 3),
-            "names": _ints(self.names, 13),
+            "code": int_table(self.code, 8),
+            "fields": int_table(self.fields, FIELD_COLUMNS),
+            "reals": float_table(self.reals, 8),
+            "ranges": int_table(self.ranges, 2),
+            "franges": float_table(self.franges, 2),
+            "mi": int_table(self.mi, 3),
+            "mf": float_table(self.mf, 4),
+            "pieces": int_table(self.pieces, 3),
+            "names": int_table(self.names, 13),
             "made": table,
-            "tests": _ints(self.tests, 5),
-            "items": _ints(self.items, 21),
-            "tlvs": _ints(self.tlvs, 20),
-            "times": _ints(self.times, 8),
+            "tests": int_table(self.tests, 5),
+            "items": int_table(self.items, 21),
+            "tlvs": int_table(self.tlvs, 20),
+            "times": int_table(self.times, 8),
             "timef": np.array(self.timef or [0.0], np.float64),
-            "selects": _ints(self.selects, 11),
+            "selects": int_table(self.selects, 11),
             "own": np.array(self.own or [0], np.int64),
-            "checks": _ints(self.checks, 10),
-            "crc_tables": _ints(self.crc, 256),
+            "checks": int_table(self.checks, 10),
+            "crc_tables": int_table(self.crc, 256),
             "program": program,
             "constants": constants,
         }
-
-
-def _trees(value: Any) -> list[Expr]:
-    """Every expression inside a part of a layout."""
-    from dataclasses import fields as dataclass_fields
-    from dataclasses import is_dataclass
-
-    from operators.document import Node
-    from operators.expression.tree import Node as ExprNode
-
-    found: list[Expr] = []
-    waiting = [value]
-    while waiting:
-        current = waiting.pop()
-        if isinstance(current, ExprNode):
-            found.append(current)  # type: ignore[arg-type]  # every node of a tree is an Expr
-        elif isinstance(current, list | tuple):
-            waiting.extend(current)
-        elif is_dataclass(current) and not isinstance(current, Node):
-            waiting.extend(getattr(current, one.name) for one in dataclass_fields(current))
-    return found
-
-
-def _plain(value: Fraction) -> str:
-    return str(value.numerator) if value.denominator == 1 else str(float(value))
-
-
-def _least_width(entries: list[BitEntry]) -> int:
-    """Bits that one turn of a repeated list takes at least."""
-    total = 0
-    for entry in entries:
-        if isinstance(entry, BitSkip):
-            total += entry.width
-        elif isinstance(entry, Field) and entry.condition is None and not entry.optional:
-            total += entry.bit[1] if entry.bit is not None else 0
-        elif isinstance(entry, BitRepeat) and entry.count.kind == "number":
-            total += entry.count.number * _least_width(entry.list)
-    return total
-
-
-def _whole(low: Fraction | None, high: Fraction | None, bias: int) -> tuple[int, int]:
-    """The whole numbers of a range, moved down by `bias`, as int64; an empty range is (1, 0)."""
-    first = _LOWEST if low is None else math.ceil(low) - bias
-    last = _HIGHEST if high is None else math.floor(high) - bias
-    if first > last or first > _HIGHEST or last < _LOWEST:
-        return 1, 0
-    return max(first, _LOWEST), min(last, _HIGHEST)
-
-
-def _split(value: Fraction) -> tuple[float, float]:
-    high = float(value)
-    return high, float(value - Fraction(high))
-
-
-def _scale(factor: Fraction, shift: Fraction) -> list[float]:
-    """(a_high, a_low, b_high, b_low, d): value * factor + shift = (value * a + b) / d."""
-    d = math.lcm(factor.denominator, shift.denominator)
-    a, b = factor * d, shift * d
-    if max(abs(a), abs(b), Fraction(d)) < Fraction(EXACT):
-        return [float(a), 0.0, float(b), 0.0, float(d)]
-    return [*_split(factor), *_split(shift), 1.0]
-
-
-def _reflected(value: int, width: int) -> int:
-    return int(f"{value:0{width}b}"[::-1], 2)
-
-
-def crc_table(width: int, poly: int, reflect: bool) -> list[int]:
-    """The 256 entries of a CRC of a polynomial in normal form."""
-    table = []
-    top = 1 << (width - 1)
-    mask = (1 << width) - 1
-    turned = _reflected(poly, width)
-    for byte in range(256):
-        crc = byte if reflect else byte << (width - 8)
-        for _ in range(8):
-            if reflect:
-                crc = (crc >> 1) ^ turned if crc & 1 else crc >> 1
-            else:
-                crc = ((crc << 1) ^ poly if crc & top else crc << 1) & mask
-        table.append(crc)
-    return table
-
-
-def _signed(value: int) -> int:
-    value &= _BITS64
-    return value - (1 << 64) if value >> 63 else value
-
-
-def _hash(kind: int, *numbers: int) -> int:
-    """As `binary_kernels.find_name`, in wrapping 64-bit arithmetic."""
-    h = kind * 31 + numbers[0]
-    for n in numbers[1:]:
-        h = h * 1000003 + n
-    h = _signed(h)
-    return _signed(h ^ (h >> 15))
-
-
-def _ints(rows: Sequence[Sequence[int]], width: int) -> Int64:
-    return np.ascontiguousarray(np.array(rows or [[0] * width], np.int64).reshape(-1, width))
-
-
-def _floats(rows: Sequence[Sequence[float]], width: int) -> Float64:
-    return np.ascontiguousarray(np.array(rows or [[0.0] * width], np.float64).reshape(-1, width))

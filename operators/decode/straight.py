@@ -33,7 +33,8 @@ from operators.decode.binary_tree import (
 )
 from operators.decode.binary_tree import BinarySpec as Spec
 from operators.decode.exact import EXACT
-from operators.decode.layout import Layout, _Builder, _scale, crc_table
+from operators.decode.layout import Layout, LayoutBuilder
+from operators.decode.layout_tables import crc_table, scale_parts
 from operators.decode.straight_kernels import COLUMNS, SLOW, classify, fill_columns, fill_times
 
 _TABLE_BYTES: Final = 64
@@ -74,7 +75,7 @@ def straight_of(layout: Layout) -> StraightLayout | None:
 @dataclass(slots=True, eq=False)
 class _Straight:
     layout: Layout
-    builder: _Builder = field(init=False)
+    builder: LayoutBuilder = field(init=False)
     rows: list[list[int]] = field(default_factory=list)
     scales: list[list[float]] = field(default_factory=list)
     times: list[list[int]] = field(default_factory=list)
@@ -84,7 +85,7 @@ class _Straight:
         top = spec.top
         if spec.pad or spec.records or not self._plain(top):
             raise _NotStraight
-        self.builder = _Builder(spec, self.layout.columns, ())
+        self.builder = LayoutBuilder(spec, self.layout.columns, ())
         builder = self.builder
         least_check, checks, tables = 0, [], []
         for check in top.checks:
@@ -265,7 +266,7 @@ class _Straight:
         row[15] = int(one.is_bool)
         scale = [1.0, 0.0, 1.0, -math.inf, math.inf, 0.0]
         if one.scale is not None:
-            a, a_low, b, b_low, d = _scale(one.scale.factor, one.scale.shift)
+            a, a_low, b, b_low, d = scale_parts(one.scale.factor, one.scale.shift)
             bound = math.ldexp(abs(a), width) + abs(b)
             if by_float or a_low or b_low or bound >= EXACT or width > 53:
                 raise _NotStraight

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from operators.batch import FrameBatch
 from operators.decode.binary_decoder import BinaryDecoder, layout_of, single_batch
 from operators.decode.columns import Decoded
-from operators.decode.layout import crc_table
+from operators.decode.layout_tables import crc_table
 
 FIELDS = st.one_of(
     st.builds(
