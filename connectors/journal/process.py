@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
+import numpy as np
 
 from connectors.errors import JournalError
 from connectors.journal import entries, wire
@@ -36,8 +37,9 @@ from connectors.journal.connection import Connection, TooLarge
 from connectors.journal.store import Append, JournalStore, Place
 from connectors.json_logs import log_as_json
 
-GROUP_BYTES: Final = 16 << 20  # of one commit
-PEER_BYTES: Final = 16 << 20  # that wait for a commit, of one peer; then it is not read
+GROUP_BYTES: Final = 32 << 20  # of one commit: its second sync costs as much as megabytes
+PEER_BYTES: Final = 2 * GROUP_BYTES  # of one peer, being committed and next; then it is not read
+WAITING_BYTES: Final = 4 * GROUP_BYTES  # of all peers; then none is read that has something waiting
 PEER_ANSWERS: Final = 1 << 20  # bytes of answers that a peer has not taken; then it is dropped
 MAX_PEERS: Final = 256
 HELLO_WITHIN: Final = 10.0  # seconds
@@ -93,6 +95,7 @@ class JournalServer:
         self.started_ms = time.time_ns() // 1_000_000
         self._thread = ThreadPoolExecutor(1, "journal-writer")
         self._queue: list[tuple[_Peer | None, Append]] = []
+        self._waiting = 0  # bytes queued and not committed, of all peers
         self._work = asyncio.Event()
         self._peers: set[_Peer] = set()
         self._addresses = entries.Addresses()
@@ -179,15 +182,21 @@ class JournalServer:
             if peer is None:
                 continue
             peer.waiting -= len(append.body)
-            if peer.waiting < PEER_BYTES:
-                peer.room.set()
+            self._waiting -= len(append.body)
             if place is None:
                 peer.expected = min(peer.expected, append.sequence)
                 peer.tell(wire.FULL, append.sequence)
             else:
                 peer.tell(wire.ACK, append.sequence, wire.ACK_BODY.pack(*place))
+        for other in self._peers:
+            if self._has_room(other):
+                other.room.set()
         if self.store.next_entry != last:
             self._wake()
+
+    def _has_room(self, peer: _Peer) -> bool:
+        """Whether more may be read of a peer."""
+        return not peer.waiting or (peer.waiting < PEER_BYTES and self._waiting < WAITING_BYTES)
 
     def _wake(self) -> None:
         for peer in self._peers:
@@ -279,7 +288,7 @@ class JournalServer:
             await self._hello(peer)
             while True:
                 await self._message(peer, *await connection.read())
-                while peer.waiting >= PEER_BYTES:
+                while not self._has_room(peer):
                     peer.room.clear()
                     await peer.room.wait()
         except (_Refused, TooLarge, TimeoutError) as error:
@@ -322,7 +331,7 @@ class JournalServer:
         )
         peer.tell(wire.WELCOME, last)
 
-    async def _message(self, peer: _Peer, kind: int, number: int, body: bytearray) -> None:
+    async def _message(self, peer: _Peer, kind: int, number: int, body: bytearray | memoryview) -> None:
         if peer.replaced:
             raise _Refused("its session has another connection")
         if kind in (wire.APPEND, wire.SHARED, wire.CONTROL):
@@ -339,6 +348,7 @@ class JournalServer:
             if kind == wire.CONTROL:
                 _note_connection(peer, append)
             peer.waiting += len(append.body)
+            self._waiting += len(append.body)
             self._queue.append((peer, append))
             self._work.set()
         elif kind == wire.DURABLE:
@@ -355,7 +365,9 @@ class _Hello(msgspec.Struct):
     watch: bool = False
 
 
-def _append(session: bytes, kind: int, number: int, body: bytearray, addresses: entries.Addresses) -> Append:
+def _append(
+    session: bytes, kind: int, number: int, body: bytearray | memoryview, addresses: entries.Addresses
+) -> Append:
     """A client's append, checked."""
     if number < 1:
         raise ValueError("sequence below 1")
@@ -376,15 +388,15 @@ def _append(session: bytes, kind: int, number: int, body: bytearray, addresses: 
     return Append(session, number, entries.pack_control(name, data), b"", bundle)
 
 
-def _from_shared(fd: int, number: int, body: bytearray) -> bytearray:
+def _from_shared(fd: int, number: int, body: bytearray | memoryview) -> memoryview:
     """The body of the APPEND that a SHARED stands for: a copy, which the peer cannot change."""
     (size,) = wire.SIZE.unpack_from(body) if len(body) >= wire.SIZE.size else (wire.SLOT + 1,)
     if fd < 0 or size > wire.SLOT:
         raise ValueError("no shared memory, or not so much")
     key = memoryview(body)[wire.SIZE.size :]
-    whole = bytearray(len(key) + size)
+    whole = np.empty(len(key) + size, np.uint8).data  # not zeroed first, as a bytearray would be
     whole[: len(key)] = key
-    if os.preadv(fd, [memoryview(whole)[len(key) :]], number % wire.WINDOW * wire.SLOT) != size:
+    if os.preadv(fd, [whole[len(key) :]], number % wire.WINDOW * wire.SLOT) != size:
         raise ValueError("the shared memory is too small")
     return whole
 

@@ -53,7 +53,7 @@ SLOT: Final = 2 << 20  # bytes of one append in shared memory
 SHARED_FROM: Final = 32 << 10  # bytes of an append that are worth it
 MAX_MESSAGE: Final = 40 << 20  # one frame of 16 MiB and its addresses; a plant bundle
 MAX_HELLO: Final = 4096
-WINDOW: Final = 32  # appends of one session in flight
+WINDOW: Final = 64  # appends of one session in flight
 SOCKET_BUFFER: Final = 4 << 20
 SOCKET_NAME: Final = "journal.sock"
 
