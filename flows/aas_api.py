@@ -17,14 +17,15 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Response, get
+from litestar.di import NamedDependency
 from litestar.exceptions import ClientException, NotFoundException
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from flows.views import Views
 from operators.state.aas import json_value, value_only
 
 BASE = "/api/v3.1"
-Limit = Annotated[int, Parameter(ge=1, le=10_000)]
+Limit = Annotated[int, QueryParameter(ge=1, le=10_000)]
 
 
 def decode_id(text: str) -> str:
@@ -47,10 +48,10 @@ def submodel_of(views: Views, encoded: str) -> dict[str, Any]:
 
 @get(f"{BASE}/submodels", sync_to_thread=True)
 def submodels(
-    views: Views,
+    views: NamedDependency[Views],
     limit: Limit = 100,
-    cursor: str | None = None,
-    id_short: Annotated[str | None, Parameter(query="idShort")] = None,
+    cursor: FromQuery[str | None] = None,
+    id_short: Annotated[str | None, QueryParameter(name="idShort")] = None,
 ) -> dict[str, Any]:
     """One page of submodels, in the order of products, devices and the mapping."""
     start = start_of(cursor)
@@ -77,19 +78,24 @@ def page_of(found: list[dict[str, Any]], start: int, limit: int) -> dict[str, An
 
 
 @get(f"{BASE}/submodels/{{submodel_id:str}}", sync_to_thread=True)
-def submodel(views: Views, submodel_id: str) -> dict[str, Any]:
+def submodel(views: NamedDependency[Views], submodel_id: FromPath[str]) -> dict[str, Any]:
     """One submodel with its elements."""
     return submodel_of(views, submodel_id)
 
 
 @get(f"{BASE}/submodels/{{submodel_id:str}}/$value", sync_to_thread=True)
-def submodel_value(views: Views, submodel_id: str) -> dict[str, Any]:
+def submodel_value(views: NamedDependency[Views], submodel_id: FromPath[str]) -> dict[str, Any]:
     """The ValueOnly form of a submodel."""
     return value_only(submodel_of(views, submodel_id)["submodelElements"])
 
 
 @get(f"{BASE}/submodels/{{submodel_id:str}}/submodel-elements", sync_to_thread=True)
-def elements(views: Views, submodel_id: str, limit: Limit = 100, cursor: str | None = None) -> dict[str, Any]:
+def elements(
+    views: NamedDependency[Views],
+    submodel_id: FromPath[str],
+    limit: Limit = 100,
+    cursor: FromQuery[str | None] = None,
+) -> dict[str, Any]:
     """One page of the elements of a submodel."""
     start = start_of(cursor)
     found = submodel_of(views, submodel_id)["submodelElements"][start : start + limit + 1]
@@ -97,19 +103,21 @@ def elements(views: Views, submodel_id: str, limit: Limit = 100, cursor: str | N
 
 
 @get(f"{BASE}/submodels/{{submodel_id:str}}/submodel-elements/$value", sync_to_thread=True)
-def elements_value(views: Views, submodel_id: str) -> dict[str, Any]:
+def elements_value(views: NamedDependency[Views], submodel_id: FromPath[str]) -> dict[str, Any]:
     """The ValueOnly form of all elements."""
     return value_only(submodel_of(views, submodel_id)["submodelElements"])
 
 
 @get(f"{BASE}/submodels/{{submodel_id:str}}/submodel-elements/{{path:str}}", sync_to_thread=True)
-def element(views: Views, submodel_id: str, path: str) -> dict[str, Any]:
+def element(views: NamedDependency[Views], submodel_id: FromPath[str], path: FromPath[str]) -> dict[str, Any]:
     """One element by its idShortPath."""
     return find_element(submodel_of(views, submodel_id), path)
 
 
 @get(f"{BASE}/submodels/{{submodel_id:str}}/submodel-elements/{{path:str}}/$value", sync_to_thread=True)
-def element_value(views: Views, submodel_id: str, path: str) -> Response[bytes]:
+def element_value(
+    views: NamedDependency[Views], submodel_id: FromPath[str], path: FromPath[str]
+) -> Response[bytes]:
     """The ValueOnly form of one element: a bare JSON value where it is a property."""
     found = find_element(submodel_of(views, submodel_id), path)
     if found["modelType"] == "SubmodelElementCollection":

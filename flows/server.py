@@ -21,9 +21,9 @@ from typing import Annotated, Any
 from granian.constants import Interfaces
 from granian.server.embed import Server
 from litestar import Litestar, Request, Response, get
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.openapi.config import OpenAPIConfig
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from flows.aas_api import AAS_HANDLERS, BASE
 from flows.address import split_address
@@ -36,7 +36,7 @@ LOCAL = ("127.0.0.1", "localhost", "[::1]")
 MAX_BODY = 1 << 20
 
 
-Limit = Annotated[int, Parameter(ge=1, le=10_000)]
+Limit = Annotated[int, QueryParameter(ge=1, le=10_000)]
 
 
 @get("/health/live", sync_to_thread=False)
@@ -46,32 +46,34 @@ def live() -> dict[str, str]:
 
 
 @get("/health/ready", sync_to_thread=True)
-def ready(views: Views) -> Response[dict[str, Any]]:
+def ready(views: NamedDependency[Views]) -> Response[dict[str, Any]]:
     """Each component's state; 503 while any is not ready."""
     body = readiness(views.data)
     return Response(body, status_code=200 if body["ready"] else 503)
 
 
 @get("/metrics", sync_to_thread=True, media_type="text/plain; version=0.0.4")
-def metrics(views: Views) -> bytes:
+def metrics(views: NamedDependency[Views]) -> bytes:
     """Prometheus metrics of all processes."""
     return metrics_text(views)
 
 
 @get("/api/alarms", sync_to_thread=True)
-def alarms(views: Views, history: bool = False, limit: Limit = 1000) -> list[dict[str, Any]]:
+def alarms(
+    views: NamedDependency[Views], history: FromQuery[bool] = False, limit: Limit = 1000
+) -> list[dict[str, Any]]:
     """Open alarms; `history`: the newest events instead."""
     return views.alarm_history(limit) if history else views.open_alarms()[:limit]
 
 
 @get("/api/devices", sync_to_thread=True)
-def devices(views: Views) -> list[dict[str, Any]]:
+def devices(views: NamedDependency[Views]) -> list[dict[str, Any]]:
     """Devices and when they were last heard."""
     return views.devices()
 
 
 @get("/api/devices/{device_id:str}/state", sync_to_thread=True)
-def device_state(views: Views, device_id: str) -> Response[Any]:
+def device_state(views: NamedDependency[Views], device_id: FromPath[str]) -> Response[Any]:
     """Newest value, quality, time and position of each metric of a device."""
     found = views.state(device_id)
     if found is None:
@@ -80,25 +82,27 @@ def device_state(views: Views, device_id: str) -> Response[Any]:
 
 
 @get("/api/state", sync_to_thread=True)
-def states(views: Views) -> dict[str, dict[str, Any]]:
+def states(views: NamedDependency[Views]) -> dict[str, dict[str, Any]]:
     """Newest values of every device that has been heard."""
     return views.states()
 
 
 @get("/api/rejects", sync_to_thread=True)
-def rejects(views: Views, limit: Limit = 100, reason: str | None = None) -> list[dict[str, Any]]:
+def rejects(
+    views: NamedDependency[Views], limit: Limit = 100, reason: FromQuery[str | None] = None
+) -> list[dict[str, Any]]:
     """The newest rejects that are still in the output log."""
     return views.rejects(limit, reason)
 
 
 @get("/api/rules", sync_to_thread=True)
-def rules(views: Views) -> list[dict[str, Any]]:
+def rules(views: NamedDependency[Views]) -> list[dict[str, Any]]:
     """Rules of the applied plant."""
     return views.rules()
 
 
 @get("/api/status", sync_to_thread=True)
-def status(views: Views) -> dict[str, Any]:
+def status(views: NamedDependency[Views]) -> dict[str, Any]:
     """Health, ledger, rejects by reason, alarms by transition, lag, what waits for each target."""
     return views.status()
 

@@ -1,0 +1,98 @@
+"""A press line with real processes: what the server tells, and what it tells of a killed flow."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+
+from flows.broker import free_port, start_broker
+from tests.server.looked_at import PRESS_LINE
+
+
+def until(what: str, holds: Callable[[], object], seconds: float = 120.0) -> Any:
+    end = time.monotonic() + seconds
+    while True:
+        found = holds()
+        if found:
+            return found
+        assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
+        time.sleep(0.1)
+
+
+@pytest.mark.timeout(300)
+def test_a_plant_that_runs(tmp_path: Path) -> None:
+    names = ("MQTT_PORT", "TCP_PORT", "HISTORIAN_PORT", "SERVER_PORT")
+    environ = {**os.environ, "MQTT_HOST": "127.0.0.1", **{name: str(free_port()) for name in names}}
+    data = tmp_path / "data"
+    url = f"http://127.0.0.1:{environ['SERVER_PORT']}"
+
+    def get(path: str) -> Any:
+        try:
+            with urlopen(url + path, timeout=10) as answer:
+                return json.load(answer)
+        except HTTPError as error:
+            return json.load(error)
+        except OSError:
+            return None
+
+    def start(*arguments: str) -> subprocess.Popen[bytes]:
+        with (tmp_path / f"{arguments[0]}.log").open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "flows.cli", *arguments], stdout=log, stderr=log, env=environ
+            )
+
+    def component(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = ((get("/health/ready") or {}).get("components") or {}).get(name, {})
+        return found
+
+    plant = start("run", str(PRESS_LINE), "--data", str(data))
+    children = [plant]
+    broker = None
+    try:
+        until("the broker to be missed", lambda: component("receiver-line1").get("state") == "disconnected")
+        told = get("/health/ready")
+        assert not told["ready"]
+        assert environ["MQTT_PORT"] in told["components"]["receiver-line1"]["detail"]
+        broker = start_broker(tmp_path / "broker", int(environ["MQTT_PORT"]))
+        until("all to be ready", lambda: (get("/health/ready") or {}).get("ready"))
+        children.append(start("simulate", str(PRESS_LINE), "--data", str(data), "--rate", "5"))
+        until("values of all devices", lambda: len(get("/api/state") or {}) == 12)
+        first = get("/api/state")["press-01"]["tempC"]["position"]
+        until("newer values", lambda: get("/api/state")["press-01"]["tempC"]["position"] > first)
+
+        flow = json.loads((data / "run" / "supervisor.json").read_bytes())["components"]["flow"]["pid"]
+        os.kill(flow, signal.SIGKILL)
+        until("the killed flow to be named", lambda: not component("flow").get("ready", True))
+        until("the flow to be ready again", lambda: component("flow").get("ready"))
+        before = get("/api/state")["press-01"]["tempC"]["position"]
+        until("newer values", lambda: get("/api/state")["press-01"]["tempC"]["position"] > before)
+
+        looked = subprocess.run(
+            [sys.executable, "-m", "flows.cli", "top", "--url", url, "--json"],
+            capture_output=True,
+            check=True,
+            timeout=60,
+        )
+        status = json.loads(looked.stdout)
+        assert status["running"]
+        for row in status["ledger"]:
+            outcomes = ("frames_decoded", "frames_rejected", "frames_filtered", "frames_held")
+            assert row["frames_in"] == sum(row.get(term, 0) for term in outcomes)
+    finally:
+        for child in reversed(children):
+            child.terminate()
+            child.wait(60)
+        if broker is not None:
+            broker.stop()
+    assert plant.returncode == 0
