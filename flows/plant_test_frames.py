@@ -80,6 +80,8 @@ def _address(source: SourceConfig, product: Product, device: str, row: Mapping[s
 
 def _payload(product: Product, metrics: Mapping[str, Any], at_ms: int) -> bytes:
     layout = product.decode.layout
+    if isinstance(layout, JsonSpec) and layout.rows is not None:
+        raise ConfigError(f"readings of {product.productId} stand in rows; write 'frames'")
     if isinstance(layout, JsonSpec) and layout.binary is None:
         return _json(product, layout, metrics, at_ms)
     if any(value is None for value in metrics.values()):

@@ -46,6 +46,7 @@ def _product_decode(plant: Plant, product: Product) -> ProductDecode:
         topics=tuple(product.topics),
         params=_numeric(product),
         device_params=_device_params(plant, product),
+        reject_unknown=product.contract.on_unknown_metric == "reject",
     )
 
 

@@ -36,7 +36,7 @@ class Decoded:
     detail: dict[int, str] = field(default_factory=dict)
     unknown: dict[str, int] = field(default_factory=dict)
     unknown_frame: Bytes | None = None
-    device: dict[int, str] = field(default_factory=dict)  # frame -> name of the device in the payload
+    names: list[str] | None = None  # N device_ids, where the payload names one for each reading ("": none)
 
 
 class Decoder(Protocol):

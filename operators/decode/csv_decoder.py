@@ -212,6 +212,7 @@ class CsvDecoder:
         texts: dict[int, str] = {}
         detail: dict[int, str] = {}
         unknown: dict[str, int] = {}
+        unknown_frame = np.zeros(count, np.uint8)
         headers: dict[int, _Header] = {}
         for at, row in enumerate(rows.tolist()):
             try:
@@ -226,6 +227,8 @@ class CsvDecoder:
                         if ns is None:
                             raise RowError(Reason.malformed, -1, self._no_time(number, text))
                         ts_ns[at], time_source[at] = ns, number
+                if header.unknown:
+                    unknown_frame[at] = 1
                 for name in header.unknown:
                     unknown[name] = unknown.get(name, 0) + 1
             except RowError as error:
@@ -248,6 +251,7 @@ class CsvDecoder:
             texts=texts,
             detail=detail,
             unknown=unknown,
+            unknown_frame=unknown_frame,
         )
 
     def _no_time(self, number: int, text: str) -> str:

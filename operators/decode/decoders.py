@@ -10,6 +10,7 @@ from operators.decode.csv_decoder import CsvDecoder
 from operators.decode.csv_spec import CsvSpec
 from operators.decode.json_binary import JsonBinaryDecoder
 from operators.decode.json_decoder import JsonDecoder, device_names
+from operators.decode.json_rows import JsonRowsDecoder
 from operators.decode.json_spec import JsonSpec, parse_path
 from operators.decode.spec import DecodePlan, ProductDecode, SourceSpec
 from operators.rejects import Reason
@@ -21,6 +22,14 @@ def build_decoder(product: ProductDecode, depth: int) -> Decoder:
     if isinstance(layout, JsonSpec):
         if layout.binary is not None:
             return JsonBinaryDecoder(layout, product.metrics, depth=depth)
+        if layout.rows is not None:
+            return JsonRowsDecoder(
+                layout,
+                product.metrics,
+                depth=depth,
+                params=product.params,
+                device_params=product.device_params,
+            )
         return JsonDecoder(layout, product.metrics, depth=depth)
     if isinstance(layout, CsvSpec):
         return CsvDecoder(layout, product.metrics)

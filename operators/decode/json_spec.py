@@ -13,10 +13,11 @@ from operators.batch import Bytes, Int32
 from operators.contract.spec import Metric
 from operators.decode import json_kernels as k
 from operators.decode.derive_spec import Derived, parse_derive
+from operators.decode.json_rows_kernels import EACH
 from operators.document import Node, Problems, nearest
 
 Path: TypeAlias = tuple[str | int, ...]
-"""Members by name, array places by number."""
+"""Members by name, array places by number; in the path of `rows`, EACH is every element."""
 
 UNITS: Final = {"auto": k.UNIT_AUTO, "s": k.UNIT_S, "ms": k.UNIT_MS, "us": k.UNIT_US, "ns": k.UNIT_NS}
 COLUMN_TYPES: Final = {"number": k.NUMBER, "integer": k.INTEGER, "boolean": k.BOOLEAN, "string": k.STRING}
@@ -26,9 +27,9 @@ MOST_NODES: Final = 100_000
 _KEYS: Final = (
     *("format", "timestamp", "hub_timestamp", "metrics", "nodes", "binary", "encoding", "derive"),
 )
-_LATER: Final = ("rows", "device", "metric", "value", "quality", "udf")
+_ROW_KEYS: Final = ("rows", "device", "metric", "value", "quality")
 _PART: Final = re.compile(
-    r"(?P<dot>\.)?(?:(?P<name>[^.\[\]`]+)|`(?P<quoted>[^`]+)`|\[(?P<index>[0-9]{1,6})\])"
+    r"(?P<dot>\.)?(?:(?P<name>[^.\[\]`]+)|`(?P<quoted>[^`]+)`|\[(?P<index>[0-9]{1,6}|\*)\])"
 )
 
 
@@ -37,6 +38,25 @@ class TimePath(NamedTuple):
 
     path: Path
     unit: str = "ms"
+
+
+class Rows(NamedTuple):
+    """Arrays whose elements are readings. All paths but `path` begin at the element, or, where the
+    first part is FRAME, at the frame (device and timestamp alone).
+
+    device: the name of each reading's device. metric, value: a tall payload, one metric an element.
+    quality: of all values of an element. timestamp: its time; None: that of the frame.
+    """
+
+    path: Path
+    device: Path | None = None
+    metric: Path | None = None
+    value: Path | None = None
+    quality: Path | None = None
+    timestamp: TimePath | None = None
+
+
+FRAME: Final = "$"  # first part of a path in a row that begins at the frame
 
 
 DEVICE_TIME: Final = TimePath(("device_timestamp",))
@@ -61,20 +81,24 @@ class JsonSpec:
     encoding: str = "auto"
     layout: Any = None
     derive: tuple[Derived, ...] = ()
+    rows: Rows | None = None
 
 
-def parse_path(text: str) -> Path | str:
-    """`data.t[0].v`, `` `odd name`.x ``; or, as a text, what is wrong with it."""
+def parse_path(text: str, *, each: bool = False) -> Path | str:
+    """`data.t[0].v`, `` `odd name`.x ``; or, as a text, what is wrong with it. each: `[*]` may stand
+    in it."""
     found: list[str | int] = []
     at = 0
     while at < len(text):
         match = _PART.match(text, at)
         dotted = match is not None and match["dot"] is not None
         if match is None or dotted != (match["index"] is None and at > 0):
-            if "[*]" in text[at : at + 4]:
-                return "[*] has no place here; one place of an array is written [0]"
             return f"'{text[at : at + 12]}' is no part of a path; write names with dots and [0] for a place"
-        if match["index"] is not None:
+        if match["index"] == "*":
+            if not each:
+                return "[*] has no place here; one place of an array is written [0]"
+            found.append(EACH)
+        elif match["index"] is not None:
             found.append(int(match["index"]))
         else:
             found.append(match["name"] or match["quoted"])
@@ -90,7 +114,9 @@ def path_text(path: Path) -> str:
     """A path as people write it."""
     text = ""
     for part in path:
-        if isinstance(part, int):
+        if part == EACH:
+            text += "[*]"
+        elif isinstance(part, int):
             text += f"[{part}]"
         else:
             name = part if re.fullmatch(r"[^.\[\]`]+", part) else f"`{part}`"
@@ -104,18 +130,27 @@ def parse_json_spec(
     """The layout of a section whose `format` is json; what is wrong is in `problems`."""
     binary = node.get("binary")
     for key in node.keys:
-        if key in _LATER:
-            problems.add(node, "is not yet in this version", key=key)
-        elif key not in _KEYS and binary is None:
-            problems.add(node, f"unknown key{nearest(key, _KEYS)}", key=key)
+        if key == "rows" and binary is not None:
+            problems.add(node, "'rows' with 'binary' is not yet in this version", key=key)
+        elif key in _ROW_KEYS and "rows" not in node.keys and binary is None:
+            problems.add(node, f"'{key}' goes with 'rows: \"path[*]\"'", key=key)
+        elif key not in (*_KEYS, *_ROW_KEYS) and binary is None:
+            problems.add(node, f"unknown key{nearest(key, (*_KEYS, *_ROW_KEYS))}", key=key)
     timestamp = _time(node, "timestamp", DEVICE_TIME, problems)
     hub = _time(node, "hub_timestamp", HUB_TIME, problems)
     _path(node.get("nodes"), problems)
+    rows = _rows(node, timestamp, problems) if "rows" in node.keys and binary is None else None
+    if rows is not None and not isinstance(rows.path[0], str):  # the frame itself is an array
+        timestamp = timestamp if "timestamp" in node.keys else None
+        hub = hub if "hub_timestamp" in node.keys else None
     if binary is not None:
         return _binary(node, binary, timestamp, hub, metrics, params, problems)
     if (encoding := node.get("encoding")) is not None:
         problems.add(encoding, "'encoding' goes with 'binary'")
     container: Path | None = ("data", "metrics")
+    if rows is not None:  # the element itself, or nothing for a tall payload
+        container = None if rows.metric is not None else ()
+        timestamp = _frame_time(rows, timestamp, node)
     fields: list[tuple[str, Path]] = []
     if (given := node.get("metrics")) is not None:
         if given.is_map:
@@ -135,7 +170,49 @@ def parse_json_spec(
         fields=tuple(fields),
         internals=internals,
         derive=parse_derive(node.get("derive"), metrics, params, internals, problems),
+        rows=rows,
     )
+
+
+def _rows(node: Node, timestamp: TimePath | None, problems: Problems) -> Rows | None:
+    """What `rows` and its companions say."""
+    given = node.get("rows")
+    if given is None or not isinstance(given.value, str):
+        problems.add(given or node, 'a path with [*] is expected, e.g. rows: "values[*]"')
+        return None
+    path = parse_path(given.value, each=True)
+    if isinstance(path, str):
+        problems.add(given, path)
+        return None
+    if EACH not in path:
+        problems.add(given, f'[*] says which array holds the readings, e.g. "{given.value}[*]"')
+        return None
+    device, metric, value, quality = (
+        _path(node.get(key), problems) for key in ("device", "metric", "value", "quality")
+    )
+    if (metric is None) != (value is None):
+        missing = "value" if value is None else "metric"
+        problems.add(node, f"'metric' and 'value' stand together; '{missing}' is missing", key="rows")
+    if metric is not None and (both := node.get("metrics")) is not None:
+        problems.add(both, "either 'metrics' or 'metric' and 'value'")
+    for key, found in (("metric", metric), ("value", value), ("quality", quality)):
+        if found is not None and found[0] == FRAME:
+            problems.add(node, "stands in the row; only device and timestamp may begin with $.", key=key)
+    if device == (FRAME,):
+        problems.add(node, "a path is expected behind '$.'", key="device")
+    own = timestamp if "timestamp" in node.keys else None
+    if own is not None and own.path[0] == FRAME:
+        own = None
+    return Rows(path, device, metric, value, quality, own)
+
+
+def _frame_time(rows: Rows, timestamp: TimePath | None, node: Node) -> TimePath | None:
+    """The device's time that stands once for the frame, beside that of each row."""
+    if timestamp is None or "timestamp" not in node.keys:
+        return timestamp
+    if timestamp.path[0] == FRAME and len(timestamp.path) > 1:
+        return TimePath(timestamp.path[1:], timestamp.unit)
+    return None if rows.timestamp is not None else timestamp
 
 
 def _binary(
@@ -154,7 +231,7 @@ def _binary(
     encoding = node.get("encoding")
     if encoding is not None and encoding.value not in ("hex", "base64"):
         problems.add(encoding, f"unknown encoding '{encoding.raw}'; hex or base64")
-    ours = {"format", "timestamp", "hub_timestamp", "metrics", "nodes", "binary", "encoding"}
+    ours = {"format", "timestamp", "hub_timestamp", "metrics", "nodes", "binary", "encoding", "rows"}
     inner = Node(
         {key: child for key, child in node.items() if key not in ours},
         node.file,

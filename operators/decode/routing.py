@@ -3,7 +3,8 @@
 Which product: the source's `product:`; else, of the products whose topics take the address, the
 one that devices.csv gives the device; else, for a device that devices.csv does not know and
 `unknown: accept`, the only product that takes the address. A product without `topics` takes what
-its devices send.
+its devices send. A product whose payload names a device for each reading takes its topics whatever
+device stands in them, unless devices.csv gives that device another product of the same topic.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _DEVICE_KINDS: Final = ("topic", "peer", "const", "payload", "header")
 
 class Route(NamedTuple):
     """What the frames of one address are. verdict: GO, FILTERED, UNREAD or a `Reason`, then with
-    its `message`. productId and device_id are "" where not known."""
+    its `message`. productId and device_id are "" where not known; GO without a device: the payload
+    names one for each reading."""
 
     source: str
     verdict: int
@@ -164,6 +166,7 @@ class Router:
         self._topicless = frozenset(p.productId for p in plan.products.values() if not p.topics)
         named = {source.product for source in plan.routing.sources}
         self._open = self._topicless - named  # products that only devices.csv leads to
+        self._naming = frozenset(p.productId for p in plan.products.values() if p.names_devices)
         self._templates: dict[str, Template] = {}
 
     def source(self, name: str) -> SourceSpec:
@@ -230,6 +233,9 @@ class Router:
         plan = self.plan
         takers = self.takers(source, address.topic)
         known = plan.routing.devices.get(device) if device else None
+        naming = [name for name in takers if name in self._naming]
+        if len(naming) == 1 and (known is None or known.productId == naming[0] or source.product):
+            return Route(source.name, GO, naming[0], "", hub)
         if source.product is None and not takers and known is None and not self._open:
             return self._none(source, device, f"no product takes '{address.topic}'")
         if source.product is not None and source.product not in plan.products:

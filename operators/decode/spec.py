@@ -86,6 +86,7 @@ class ProductDecode:
 
     metrics: (name, type) in file order, types as in `Metric.type`. params: the numeric ones of
     `params:` with their defaults; device_params: device_id -> what devices.csv puts over them.
+    reject_unknown: a frame with a metric that is not declared is a reject.
     """
 
     productId: str
@@ -94,6 +95,13 @@ class ProductDecode:
     topics: tuple[str, ...] = ()
     params: Mapping[str, float] = field(default_factory=dict)
     device_params: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    reject_unknown: bool = False
+
+    @property
+    def names_devices(self) -> bool:
+        """Whether the payload names a device for each reading."""
+        rows = getattr(self.decode.layout, "rows", None)
+        return rows is not None and rows.device is not None
 
 
 @dataclass(frozen=True, slots=True)

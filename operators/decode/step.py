@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -46,6 +47,7 @@ from operators.snapshot import pack, unpack
 ADDRESSES_KEPT: Final = 200_000  # beyond it the table of addresses is begun anew
 UNKNOWN_KEPT: Final = 1_000  # different undeclared metrics that are counted by name
 _NO_PLACE: Final = -1
+_BY_READING: Final = -2  # slot of an address whose payloads name a device for each reading
 
 
 class _Product:
@@ -73,6 +75,17 @@ class _Product:
             self._params[slot] = [own.get(n, d) for n, d in zip(names, self._defaults, strict=True)]
             self._filled.add(slot)
         return np.ascontiguousarray(self._params[slots].T)
+
+
+@dataclass(slots=True, eq=False)
+class _Named:
+    """The readings of one product whose payload names their devices. row, slot: int64[N] of the batch's
+    frames, and of the device or -1; refused: reading -> why it is none of this plant's."""
+
+    decoded: Decoded
+    row: Int64
+    slot: Int64
+    refused: dict[int, tuple[Reason, str]]
 
 
 class _Addresses:
@@ -121,6 +134,7 @@ class DecodeLogic:
         self._book: AddressBook | None = None
         self._by_number: Int64 = np.empty(0, np.int64)  # of the book: the table's number, or -1
         self._names = DeviceNames(plan)
+        self._naming = [at for at, product in enumerate(self.products) if product.spec.names_devices]
         self._count_devices()
 
     def apply(self, plan: DecodePlan) -> None:
@@ -178,14 +192,15 @@ class DecodeLogic:
         status[waiting & (frames.length > self.plan.limits.frame)] = Reason.too_large
         if (status == UNREAD).any():
             self._read_names(frames, places, status, messages)
-        self._give_slots(places, status, messages)
+        named = self._named(frames, places, status, messages)
+        self._give_slots(places, status, messages, named)
         batches = {}
         product = self._addresses.table[_Addresses.PRODUCT][places]
         product[status != GO] = len(self.products)
         counts = np.bincount(product, minlength=len(self.products) + 1)
         for number in np.flatnonzero(counts[:-1]).tolist():
             rows = np.flatnonzero(product == number)
-            batch = self._decode(item, number, rows, places[rows], status, messages)
+            batch = self._decode(item, number, rows, places[rows], status, messages, named.get(number))
             if len(batch) or len(frames.ticks.row):
                 batches[number] = batch
         self._ledger(item, self._addresses.table[_Addresses.PAIR][places], status)
@@ -232,6 +247,8 @@ class DecodeLogic:
             self._sources.append(route.source)
         product = self._product_number.get(route.productId, -1)
         slot = self.devices.slots.get(route.device_id, -1) if route.verdict == GO else -1
+        if route.verdict == GO and not route.device_id:
+            slot = _BY_READING
         number = self._source_number[route.source]
         return self._addresses.add(key, route, (route.verdict, product, slot, pair, number, flags))
 
@@ -265,25 +282,137 @@ class DecodeLogic:
                 places[row] = known
                 status[row] = self._addresses.table[_Addresses.VERDICT, known]
 
-    def _give_slots(self, places: Int64, status: Int32, messages: dict[int, str]) -> None:
-        """A slot for each address whose device has none yet, in the order of the frames."""
+    def _named(
+        self, frames: FrameBatch, places: Int64, status: Int32, messages: dict[int, str]
+    ) -> dict[int, _Named]:
+        """Frames that name a device for each reading are decoded before slots are given, so that a
+        slot is of the first frame that names its device, wherever it does."""
+        found: dict[int, _Named] = {}
+        if not self._naming:
+            return found
+        product = self._addresses.table[_Addresses.PRODUCT][places]
+        for number in self._naming:
+            rows = np.flatnonzero((product == number) & (status == GO))
+            if not len(rows):
+                continue
+            params = np.full((len(self.products[number].decoder.param_names), len(rows)), np.nan)
+            decoded = self._decoded(number, frames, rows, params, status, messages)
+            refused: dict[int, tuple[Reason, str]] = {}
+            told = {name: self._stranger(name, number) for name in set(decoded.names or ())}
+            for at, name in enumerate(decoded.names or ()):
+                why = told[name]
+                if why is not None:
+                    refused[at] = why
+            row = rows[decoded.frame]
+            found[number] = _Named(decoded, row, np.full(len(row), -1, np.int64), refused)
+        return found
+
+    def _stranger(self, name: str, number: int) -> tuple[Reason, str] | None:
+        """Why a device that a payload names has no readings of this product; None: it has."""
+        productId = self.products[number].spec.productId
+        if not name:
+            return Reason.unknown_device, "the reading names no device"
+        known = self.plan.routing.devices.get(name)
+        if known is None:
+            if self.plan.routing.unknown == "reject":
+                return Reason.unknown_device, f"'{name}' is not in devices.csv"
+        elif known.productId != productId:
+            return Reason.no_product, f"'{name}' is of product '{known.productId}', not of '{productId}'"
+        return None
+
+    def _give_slots(
+        self, places: Int64, status: Int32, messages: dict[int, str], named: dict[int, _Named]
+    ) -> None:
+        """A slot for each device that has none yet, in the order of the frames and their readings."""
         slots = self._addresses.table[_Addresses.SLOT]
-        new = np.flatnonzero((status == GO) & (slots[places] < 0))
-        if not len(new):
+        new = np.flatnonzero((status == GO) & (slots[places] == -1))
+        if not len(new) and not named:
             return
         limit = self.plan.limits.devices
         numbers, first = np.unique(places[new], return_index=True)
-        for number in numbers[np.argsort(first)].tolist():
-            route = self._addresses.routes[number]
-            slot = self.devices.slots.get(route.device_id, -1)
-            if slot < 0 and len(self.devices) < limit:
-                slot = self.devices.add(route.device_id, route.productId, route.hub_id)
+        asking: list[tuple[int, int, Route]] = [
+            (int(new[at]), 0, self._addresses.routes[number])
+            for number, at in zip(numbers.tolist(), first.tolist(), strict=True)
+        ]
+        for product, mine in named.items():
+            met: set[str] = set()
+            for at, name in enumerate(mine.decoded.names or ()):
+                if name not in met and name not in self.devices.slots and at not in mine.refused:
+                    met.add(name)
+                    asking.append(
+                        (int(mine.row[at]), at, self._route_of(name, product, places[mine.row[at]]))
+                    )
+        for _, _, route in sorted(asking, key=lambda one: one[:2]):
+            if route.device_id not in self.devices.slots and len(self.devices) < limit:
+                self.devices.add(route.device_id, route.productId, route.hub_id)
                 self.products[self._product_number[route.productId]].devices += 1
-            slots[number] = slot
+        for number in numbers.tolist():
+            slots[number] = self.devices.slots.get(self._addresses.routes[number].device_id, -1)
         for row in new[slots[places[new]] < 0].tolist():
             status[row] = Reason.device_limit
-            device = self._addresses.routes[places[row]].device_id
-            messages[row] = f"'{device}' is one device more than limits.devices allows ({limit})"
+            messages[row] = self._one_too_many(self._addresses.routes[places[row]].device_id)
+        for mine in named.values():
+            for at, name in enumerate(mine.decoded.names or ()):
+                mine.slot[at] = self.devices.slots.get(name, -1)
+                if mine.slot[at] < 0 and at not in mine.refused:
+                    mine.refused[at] = Reason.device_limit, self._one_too_many(name)
+
+    def _route_of(self, name: str, product: int, place: Any) -> Route:
+        known = self.plan.routing.devices.get(name)
+        route = self._addresses.routes[place]
+        hub = (known.hub_id if known is not None else "") or route.hub_id
+        return Route(route.source, GO, self.products[product].spec.productId, name, hub)
+
+    def _one_too_many(self, device: str) -> str:
+        return f"'{device}' is one device more than limits.devices allows ({self.plan.limits.devices})"
+
+    def _decoded(
+        self,
+        number: int,
+        frames: FrameBatch,
+        rows: Int64,
+        params: npt.NDArray[np.float64],
+        status: Int32,
+        messages: dict[int, str],
+    ) -> Decoded:
+        """What the product's decoder finds in the frames at `rows`; their statuses are set."""
+        product = self.products[number]
+        decoded = product.decoder.decode(frames, rows, params)
+        self._too_many(decoded)
+        if product.spec.reject_unknown and decoded.unknown_frame is not None:
+            self._undeclared(product, decoded, frames, rows, params)
+        if decoded.status.any():
+            status[rows] = decoded.status
+            for at in np.flatnonzero(decoded.status > 0).tolist():
+                messages[int(rows[at])] = decoded.detail.get(at, "")
+        for name, count in decoded.unknown.items():
+            key = (product.spec.productId, name)
+            if key in self.unknown_metrics or len(self.unknown_metrics) < UNKNOWN_KEPT:
+                self.unknown_metrics[key] += count
+        return decoded
+
+    @staticmethod
+    def _undeclared(
+        product: _Product,
+        decoded: Decoded,
+        frames: FrameBatch,
+        rows: Int64,
+        params: npt.NDArray[np.float64],
+    ) -> None:
+        """With `on_unknown_metric: reject`, a frame with a metric that is not declared is a reject."""
+        assert decoded.unknown_frame is not None
+        over = np.flatnonzero((decoded.unknown_frame != 0) & (decoded.status == GO))
+        for at in over.tolist():
+            alone = product.decoder.decode(
+                frames, rows[at : at + 1], np.ascontiguousarray(params[:, at : at + 1])
+            )
+            name = min(alone.unknown, default="?")
+            decoded.status[at], decoded.place[at] = Reason.unmatched, _NO_PLACE
+            decoded.detail[at] = (
+                f"'{name}' is no metric of {product.spec.productId} (on_unknown_metric: reject)"
+            )
+        if len(over):
+            _drop(decoded, over)
 
     def _decode(
         self,
@@ -293,19 +422,16 @@ class DecodeLogic:
         places: Int64,
         status: Int32,
         messages: dict[int, str],
+        named: _Named | None,
     ) -> ReadingBatch:
         product, frames, table = self.products[number], item.frames, self._addresses.table
-        slots = table[_Addresses.SLOT][places]
-        decoded = product.decoder.decode(frames, rows, product.params(slots, self.devices))
-        self._too_many(decoded)
-        if decoded.status.any():
-            status[rows] = decoded.status
-            for at in np.flatnonzero(decoded.status > 0).tolist():
-                messages[int(rows[at])] = decoded.detail.get(at, "")
-        for name, count in decoded.unknown.items():
-            key = (product.spec.productId, name)
-            if key in self.unknown_metrics or len(self.unknown_metrics) < UNKNOWN_KEPT:
-                self.unknown_metrics[key] += count
+        if named is None:
+            slots = table[_Addresses.SLOT][places]
+            params = product.params(slots, self.devices)
+            decoded = self._decoded(number, frames, rows, params, status, messages)
+            device = slots[decoded.frame].astype(np.int32)
+        else:
+            decoded, device = named.decoded, named.slot.astype(np.int32)
         places = places[decoded.frame]
         row = rows[decoded.frame]
         flags = table[_Addresses.FLAGS][places].astype(np.uint8)
@@ -320,9 +446,9 @@ class DecodeLogic:
         for at, count in enumerate(np.bincount(source).tolist()):
             item.count(self._sources[at], product.spec.productId, "readings_decoded", count)
         ticks = frames.ticks
-        return ReadingBatch(
+        batch = ReadingBatch(
             productId=product.spec.productId,
-            device=slots[decoded.frame].astype(np.int32),
+            device=device,
             ts_ns=decoded.ts_ns,
             value=np.ascontiguousarray(decoded.value),
             quality=np.ascontiguousarray(quality),
@@ -333,6 +459,38 @@ class DecodeLogic:
             texts=decoded.texts,
             ticks=Ticks(np.searchsorted(row, ticks.row).astype(np.int64), ticks.ns),
         )
+        if named is None or not named.refused:
+            return batch
+        return self._without_strangers(item, batch, named, places)
+
+    def _without_strangers(
+        self, item: Slice, batch: ReadingBatch, named: _Named, places: Int64
+    ) -> ReadingBatch:
+        """Readings of devices that are none of this product's become rejects."""
+        frames = item.frames
+        names = named.decoded.names or []
+        for at, (reason, message) in named.refused.items():
+            row = int(named.row[at])
+            address = frames.addresses[int(frames.address[row])]
+            route = self._addresses.routes[places[at]]
+            item.count(route.source, batch.productId, "readings_rejected")
+            item.rejects.append(
+                Reject(
+                    reason,
+                    message,
+                    address.source,
+                    address.topic,
+                    names[at],
+                    batch.productId,
+                    int(frames.position[row]),
+                    int(batch.seq[at]) % SEQ_PER_FRAME,
+                    int(frames.ingest_ns[row]),
+                    frames.frame(row),
+                )
+            )
+        keep = np.ones(len(batch), np.bool_)
+        keep[list(named.refused)] = False
+        return batch.take(keep)
 
     @staticmethod
     def _too_many(decoded: Decoded) -> None:
@@ -344,10 +502,7 @@ class DecodeLogic:
             decoded.status[at] = Reason.malformed
             decoded.place[at] = _NO_PLACE
             decoded.detail[at] = f"more than {SEQ_PER_FRAME - 1} readings in one frame"
-        keep = ~np.isin(decoded.frame, over)
-        decoded.frame, decoded.index = decoded.frame[keep], decoded.index[keep]
-        decoded.ts_ns, decoded.time_source = decoded.ts_ns[keep], decoded.time_source[keep]
-        decoded.value, decoded.quality = decoded.value[:, keep], decoded.quality[:, keep]
+        _drop(decoded, over)
 
     def _ledger(self, item: Slice, pair: Int64, status: Int32) -> None:
         width = len(self._pairs)
@@ -385,6 +540,16 @@ class DecodeLogic:
             int(frames.ingest_ns[row]),
             frames.frame(row),
         )
+
+
+def _drop(decoded: Decoded, frames: npt.NDArray[np.integer[Any]]) -> None:
+    """Take the readings of these frames out."""
+    keep = ~np.isin(decoded.frame, frames)
+    decoded.frame, decoded.index = decoded.frame[keep], decoded.index[keep]
+    decoded.ts_ns, decoded.time_source = decoded.ts_ns[keep], decoded.time_source[keep]
+    decoded.value, decoded.quality = decoded.value[:, keep], decoded.quality[:, keep]
+    if decoded.names is not None:
+        decoded.names = [name for name, kept in zip(decoded.names, keep.tolist(), strict=True) if kept]
 
 
 def _empty(spec: ProductDecode, ticks: Ticks) -> ReadingBatch:

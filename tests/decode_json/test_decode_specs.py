@@ -58,8 +58,27 @@ PROBLEMS = [
     ("format: jsn", "1:9  format: unknown format 'jsn'; did you mean 'json'?"),
     ("format: typed", "1:9  format: format 'typed' is not yet in this version"),
     ("udf: a.py:f", "1:1  udf: a Python decoder (udf) is not yet in this version"),
-    ("format: json\nrows: 'v[*]'", "2:1  rows: is not yet in this version"),
-    ("format: json\nmetric: x", "2:1  metric: is not yet in this version"),
+    ("format: json\nmetric: x", "2:1  metric: 'metric' goes with 'rows: \"path[*]\"'"),
+    (
+        "format: json\nrows: v",
+        '2:7  rows: [*] says which array holds the readings, e.g. "v[*]"',
+    ),
+    (
+        "format: json\nrows: 'v[*]'\nmetric: id",
+        "2:1  rows: 'metric' and 'value' stand together; 'value' is missing",
+    ),
+    (
+        "format: json\nrows: 'v[*]'\nmetric: id\nvalue: v\nmetrics: x",
+        "5:10  metrics: either 'metrics' or 'metric' and 'value'",
+    ),
+    (
+        "format: json\nrows: 'v[*]'\nquality: $.q",
+        "3:1  quality: stands in the row; only device and timestamp may begin with $.",
+    ),
+    (
+        "format: json\nbinary: d\nrows: 'v[*]'\nfields: {tempC: {at: 0}}",
+        "3:1  rows: 'rows' with 'binary' is not yet in this version",
+    ),
     ("format: json\ntimestmp: x", "2:1  timestmp: unknown key; did you mean 'timestamp'?"),
     (
         "format: json\nmetrics: {tempc: a}",
