@@ -1,9 +1,11 @@
 """Event-time windows of one product and one length, row by row.
 
-Every device has a ring of K windows; window number n (n x length since 1970 is its start) lives
-in place n mod K, where K spans lateness and correct_within, so that two windows that may still
-change never want the same place (after a re-base of the device's clock they may: then the one in
-the way is closed). A quantile sketch is a chain of chunks of 16 buckets out of one pool.
+Every device has K places for windows. Window number n (n x length since 1970 is its start) has
+place n mod K if that is free, else any other. A place is free once its window can change no more:
+it is closed and the watermark has passed its end + correct_within. K spans lateness and
+correct_within, which is enough while the watermark only rises; a device whose clock is re-based
+also keeps the windows of its former time, which takes up to as many places again. A quantile
+sketch is a chain of chunks of 16 buckets out of one pool.
 
 The sketch: DDSketch (Masson, Rim, Lee: "DDSketch: a fast and fully-mergeable quantile sketch with
 relative-error guarantees", VLDB 2019) with alpha = 1 %, gamma = (1 + alpha) / (1 - alpha): bucket
@@ -250,8 +252,41 @@ def earliest_open(r: int, record: Int64, length: int) -> int:
     return end
 
 
+@inline
+def place_of(r: int, number: int, forgotten: int, length: int, record: Int64) -> int:
+    """Place of window `number`, or of one that it may take: free, or of a window that is closed and
+    ends at or before `forgotten`; -1 when there is none."""
+    places = record.shape[1]
+    home = number % places
+    if record[r, home, NUMBER] == number:
+        return home
+    free = -1
+    for step in range(places):
+        place = (home + step) % places
+        other = record[r, place, NUMBER]
+        if other == number:
+            return place
+        if free < 0 and (
+            other == EMPTY or (not record[r, place, OPEN] and (other + 1) * length <= forgotten)
+        ):
+            free = place
+    return free
+
+
+@inline
+def oldest_place(r: int, record: Int64) -> int:
+    """Place of the device's oldest window."""
+    oldest = 0
+    for place in range(record.shape[1]):
+        if record[r, place, NUMBER] < record[r, oldest, NUMBER]:
+            oldest = place
+    return oldest
+
+
 @kernel
 def fold_windows(
+    first: int,
+    may_grow: bool,
     rows: Int32,
     ts_ns: Int64,
     ingest_ns: Int64,
@@ -276,8 +311,11 @@ def fold_windows(
     out_part: Float64,
     out_quantile: Float64,
 ) -> int:
-    """Fold N accepted readings and the ticks between them; returns E, how many revisions of
-    windows came out.
+    """Fold N accepted readings and the ticks between them; returns N, or the number of the reading
+    whose window finds no place: with `may_grow` the caller widens record, part and heads and calls
+    again with that number as `first`, which is -1 at the beginning. Without, the device's oldest
+    window is closed and gives its place. scalars[EMITTED], which the caller sets to 0 before the first call, counts
+    the revisions of windows that came out.
 
     rows: int32[N] row of the state arrays; ts_ns, ingest_ns: int64[N]; seq: uint64[N]; flags:
     uint8[N] with IN_ORDER; value: float64[M, N]; quality: uint8[M, N]; tick_row, tick_ns:
@@ -293,14 +331,18 @@ def fold_windows(
     OPEN_COUNT + 2 N. A window closes when newest - lateness reaches its end, or at the first tick
     where newest + (tick - ingest) - lateness - 1 s does. A later reading of a window that only a
     tick has closed opens it again; one of a window that the watermark has passed corrects it at
-    once while its end + correct_within is above the watermark, and is refused afterwards.
+    once while its end + correct_within is above the watermark, and is refused afterwards. Where the
+    clock is re-based, windows that the former watermark had made final stay so: should the clock
+    go there again, they begin anew at revision 1. All others are kept as they are.
     """
     length, lateness, correct_within = times[0], times[1], times[2]
     windows = record.shape[1]
+    forgetting = lateness + correct_within
     flat = part.reshape(-1)  # a view a cell would cost more than the cell's arithmetic
-    scalars[EMITTED] = 0
     tick = 0
-    for i in range(rows.shape[0] + 1):
+    while tick < tick_row.shape[0] and tick_row[tick] <= first:
+        tick += 1  # those before the reading that is tried again
+    for i in range(max(first, 0), rows.shape[0] + 1):
         while tick < tick_row.shape[0] and tick_row[tick] <= i:
             if tick_ns[tick] >= scalars[NEXT_DUE]:
                 due = NEVER
@@ -329,6 +371,11 @@ def fold_windows(
         number = at // length
         end = (number + 1) * length
         if flags[i] & 4 or clock[r, 0] == EMPTY:
+            if at < clock[r, 0]:
+                for place in range(windows):
+                    other = record[r, place, NUMBER]
+                    if not record[r, place, OPEN] and (other + 1) * length <= clock[r, 0] - forgetting:
+                        record[r, place, NUMBER] = EMPTY
             clock[r, 0] = at
             clock[r, 1] = ingest_ns[i]
             while clock[r, 2] <= at - lateness:
@@ -345,14 +392,18 @@ def fold_windows(
             continue
         refused[i] = 0
 
-        place = number % windows
-        if record[r, place, NUMBER] != number:
-            if record[r, place, OPEN]:  # only after a re-base of the device's clock
+        place = place_of(r, number, clock[r, 0] - forgetting, length, record)
+        if place < 0:
+            if may_grow:
+                return i
+            place = oldest_place(r, record)
+            if record[r, place, OPEN]:
                 emit(
                     r, place, record, part, heads, keys, counts, following, scalars,
                     out, out_part, out_quantile,
                 )  # fmt: skip
                 clock[r, 2] = earliest_open(r, record, length)
+        if record[r, place, NUMBER] != number:
             record[r, place, NUMBER] = number
             record[r, place, REVISION] = 0
             for w in range(metric.shape[0]):
@@ -403,8 +454,7 @@ def fold_windows(
             scalars[NEXT_DUE] = min(
                 scalars[NEXT_DUE], clock[r, 2] + lateness + GRACE + clock[r, 1] - clock[r, 0]
             )
-    emitted: int = scalars[EMITTED]
-    return emitted
+    return rows.shape[0]
 
 
 def warm_up() -> None:
@@ -412,6 +462,8 @@ def warm_up() -> None:
     scalars = np.zeros(SCALARS, np.int64)
     scalars[NEXT_DUE] = NEVER
     fold_windows(
+        -1,
+        True,
         np.zeros(0, np.int32),
         np.zeros(0, np.int64),
         np.zeros(0, np.int64),

@@ -30,7 +30,8 @@ class Windower:
         self.metric = np.array([names.index(name) for name in chosen], np.int32)
         self.times = np.array([every_ns(window.every), window.lateness, window.correct_within], np.int64)
         self.slots = ProductSlots()
-        places, width = kept(window), len(chosen)
+        self.places, width = kept(window), len(chosen)
+        places = self.places
         fields = k.ALL_FIELDS if "std" in window.aggregates else k.PLAIN_FIELDS
         self._quantiles = any(name in window.aggregates for name in ("p50", "p95", "p99"))
         sketches = width if self._quantiles else 0
@@ -50,7 +51,20 @@ class Windower:
         """Fold the rows and ticks of a batch; `refused[i]` becomes 1 where row i is too late."""
         rows = self.slots.rows(batch.device)
         self._make_room(len(rows))
-        emitted = k.fold_windows(
+        self.scalars[k.EMITTED] = 0
+        done = self._fold(-1, rows, batch, refused)
+        while done < len(rows):
+            self._widen()
+            done = self._fold(done, rows, batch, refused)
+        emitted = int(self.scalars[k.EMITTED])
+        return self._batch(emitted) if emitted else None
+
+    def _fold(
+        self, first: int, rows: npt.NDArray[np.int32], batch: ReadingBatch, refused: npt.NDArray[np.uint8]
+    ) -> int:
+        return k.fold_windows(
+            first,
+            self.record.shape[1] < 2 * self.places,
             rows,
             batch.ts_ns,
             batch.ingest_ns,
@@ -75,7 +89,19 @@ class Windower:
             self._out_part,
             self._out_quantile,
         )
-        return self._batch(emitted) if emitted else None
+
+    def _widen(self) -> None:
+        """More places for each device: of the windows of a time before a clock was re-based."""
+        devices, places = self.record.shape[:2]
+        wanted = min(2 * places, 2 * self.places)
+        record = np.zeros((devices, wanted, 4), np.int64)
+        record[:, :places] = self.record
+        record[:, places:, k.NUMBER] = k.EMPTY
+        part = np.zeros((devices, wanted, *self.part.shape[2:]), np.float64)
+        part[:, :places] = self.part
+        heads = np.full((devices, wanted, self.heads.shape[2]), -1, np.int32)
+        heads[:, :places] = self.heads
+        self.record, self.part, self.heads = record, part, heads
 
     def _make_room(self, rows: int) -> None:
         """State for every device, chunks for every value, buffers for every revision."""

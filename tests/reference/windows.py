@@ -22,8 +22,8 @@ class Device:
 
 def windows(events, *, length, lateness, correct_within, metrics, places, end_of_time=False):
     """Yields ("late", position) and ("closed", device, start, revision, position, {metric:
-    aggregates}) in the order in which they are found. places: windows of a device whose numbers
-    are equal modulo it exclude each other."""
+    aggregates}) in the order in which they are found. Windows that a watermark has made final are
+    forgotten; of the others a device has at most 2 x places, the oldest gives way."""
     devices = {}
     if end_of_time:
         events = [*events, ("tick", 1 << 62)]
@@ -40,6 +40,8 @@ def windows(events, *, length, lateness, correct_within, metrics, places, end_of
         name, ts = row["device"], row["ts"]
         device = devices.setdefault(name, Device())
         if row["in_order"] or device.newest is None:
+            if device.newest is not None:
+                forget(device, device.newest - lateness - correct_within, length)
             device.newest, device.ingest = ts, row["ingest"]
             for number in sorted(device.windows):
                 window = device.windows[number]
@@ -52,7 +54,9 @@ def windows(events, *, length, lateness, correct_within, metrics, places, end_of
         if passed and end + correct_within <= watermark:
             yield "late", row["position"]
             continue
-        for other in [n for n in device.windows if n != number and (n - number) % places == 0]:
+        forget(device, watermark - correct_within, length)
+        if number not in device.windows and len(device.windows) == 2 * places:
+            other = min(device.windows)
             if device.windows[other]["open"]:
                 yield close(name, other, device.windows[other], length, metrics)
             del device.windows[other]
@@ -62,6 +66,12 @@ def windows(events, *, length, lateness, correct_within, metrics, places, end_of
             window["open"] = True
         elif not window["open"]:
             yield close(name, number, window, length, metrics)
+
+
+def forget(device, until, length):
+    for number in list(device.windows):
+        if not device.windows[number]["open"] and (number + 1) * length <= until:
+            del device.windows[number]
 
 
 def close(name, number, window, length, metrics):

@@ -217,3 +217,18 @@ def test_quantiles_stay_within_one_percent_and_the_cap_holds(n):
     for name, q in (("p95", 0.95), ("p99", 0.99)):
         exact = np.quantile(values, q, method="lower")
         assert abs(cells[name] - exact) <= 0.01 * abs(exact) * (1 + 1e-9)
+
+
+def test_a_backlog_between_two_live_readings_leaves_their_window_whole():
+    """Three readings of an hour ago re-base the device's clock; the next live one is in order again."""
+    seconds = [10, -3600, -3599, -3598, 50, 70]
+    events = []
+    for position, after in enumerate(seconds):
+        ts = T0 + after * SECOND
+        row = {"device": "x", "frame": position, "position": position, "ts": ts, "ingest": T0 + 60 * SECOND}
+        row |= {"values": {"a": float(position)}, "qualities": {}, "in_order": position not in (1, 2)}
+        events.append(("row", row | {"flags": ("in_order",) * row["in_order"]}))
+    closed, late, _ = run(Window(every="1m", aggregates=["count", "mean"]), events, [2])
+    lines = [(line[1] - T0, line[2], line[5]["count"]) for line in closed if line[4] == "a"]
+    assert lines == [(-3600 * SECOND, 1, 1), (0, 1, 2), (60 * SECOND, 1, 1)]
+    assert late == [1, 2]
