@@ -391,9 +391,11 @@ def run_program(
         elif op == 46:
             r = x if x <= y else y
             rk = k if x <= y else yk
+            rk = 2 if rk == 4 else rk
         elif op == 47:
             r = x if x >= y else y
             rk = k if x >= y else yk
+            rk = 2 if rk == 4 else rk
         elif op == 48:
             if y == np.floor(y) and math.fabs(y) <= 15.0:
                 r = rounded(x, np.int64(y))  # type: ignore[arg-type]  # numba's int
