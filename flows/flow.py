@@ -22,6 +22,7 @@ from connectors.journal.output import OutputLog
 from connectors.journal.reader import JournalReader
 from connectors.journal.source import JournalSource
 from connectors.json_logs import log_as_json
+from connectors.memory import settle_memory
 from flows import specs
 from flows.plant import plant_flow
 from flows.plant_reader import load_bundle
@@ -91,6 +92,7 @@ def main() -> int:
     status.start()
     took = time.perf_counter() - began
     log.info("ready after %.2f s; %d uncommitted snapshots scrubbed", took, scrubbed)
+    settle_memory()
     cluster_main(flow, [], 0, epoch_interval=EPOCH, recovery_config=recovery)  # returns after a clean stop
     status.describe = lambda: {"state": "stopped", "plant": shard.current.name}
     status.close()

@@ -28,14 +28,19 @@ class AppliedLogic(StageLogic, Protocol):
 
 
 class StageClock:
-    """What one stage has cost so far (for metrics alone; it reaches no output)."""
+    """What one stage has cost so far (for metrics alone; it reaches no output).
 
-    __slots__ = ("rows", "seconds", "slices")
+    seconds: of the wall clock; cpu_seconds: of the worker's thread; both without the snapshots,
+    whose wall time is snapshot_seconds."""
+
+    __slots__ = ("cpu_seconds", "rows", "seconds", "slices", "snapshot_seconds")
 
     def __init__(self) -> None:
         self.slices = 0
         self.rows = 0
         self.seconds = 0.0
+        self.cpu_seconds = 0.0
+        self.snapshot_seconds = 0.0
 
 
 class _Snapshot(msgspec.Struct, array_like=True):
@@ -67,7 +72,7 @@ class PlannedStage:
         shard.stages[name] = self
 
     def process(self, item: Slice) -> None:
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.thread_time()
         control = item.control
         if control is not None and control.kind == "plant" and control.data["sha256"] != self.plant.sha256:
             self.plant = self.shard.plant(control.data["sha256"], control.data["files"])
@@ -77,9 +82,13 @@ class PlannedStage:
         clock.slices += 1
         clock.rows += len(item.frames)
         clock.seconds += time.perf_counter() - began
+        clock.cpu_seconds += time.thread_time() - cpu
 
     def snapshot(self) -> bytes:
-        return msgspec.msgpack.encode(_Snapshot(self.plant.sha256, self.logic.snapshot()))
+        began = time.perf_counter()
+        packed = msgspec.msgpack.encode(_Snapshot(self.plant.sha256, self.logic.snapshot()))
+        self.clock.snapshot_seconds += time.perf_counter() - began
+        return packed
 
     def restore(self, data: bytes) -> None:
         kept = msgspec.msgpack.decode(data, type=_Snapshot)

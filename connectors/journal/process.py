@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import json
 import logging
@@ -36,6 +35,7 @@ from connectors.journal import entries, wire
 from connectors.journal.connection import Connection, TooLarge
 from connectors.journal.store import Append, JournalStore, Place
 from connectors.json_logs import log_as_json
+from connectors.memory import keep_memory
 
 GROUP_BYTES: Final = 32 << 20  # of one commit: its second sync costs as much as megabytes
 PEER_BYTES: Final = 2 * GROUP_BYTES  # of one peer, being committed and next; then it is not read
@@ -445,15 +445,6 @@ def run_journal(options: JournalOptions) -> int:
         log.error("%s", error)
         return 3
     return 0
-
-
-def keep_memory() -> None:
-    """Let glibc use the memory of large messages and pages again instead of giving it back to the
-    system and faulting it in anew each time (a third of a commit's time). Elsewhere: nothing."""
-    with contextlib.suppress(OSError, AttributeError):
-        library = ctypes.CDLL(None)
-        library.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD, its upper limit
-        library.mallopt(-1, 256 << 20)  # M_TRIM_THRESHOLD
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -284,6 +284,6 @@ def test_one_process_serves_a_data_directory(tmp_path: Path) -> None:
         )
     assert second.returncode == 3
     line = json.loads(second.stderr.splitlines()[-1])
-    assert line["message"] == f"another journal process serves {tmp_path}"
+    assert line["event"] == f"another journal process serves {tmp_path}"
     with pytest.raises(JournalError, match="no journal process answers"):
         BlockingJournalClient(tmp_path)
