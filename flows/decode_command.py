@@ -37,6 +37,7 @@ class Line(NamedTuple):
     device_id: str = ""
     ingest_ms: int | None = None
     problem: str = ""
+    header: str = ""
 
 
 @click.command()
@@ -194,11 +195,13 @@ def _line(line: str, where: str) -> Line:
     if data is None:
         return Line(problem=f"{where}: 'payload_hex' is missing or not hexadecimal")
     port, ingest = told.get("port"), told.get("ingest_ts")
+    headers = told.get("headers")
     return Line(
         data,
         port if isinstance(port, int) and not isinstance(port, bool) else -1,
         str(told.get("device_id") or ""),
         int(ingest) if isinstance(ingest, int | float) and not isinstance(ingest, bool) else None,
+        header=str(headers.get("csv") or "") if isinstance(headers, dict) else "",
     )
 
 
@@ -214,7 +217,7 @@ def run_decode(given: Given, lines: Sequence[Line], as_json: bool) -> int:
         )
         for line in good
     ]
-    answers = iter(answers_of(given, frames, point=not as_json))
+    answers = iter(answers_of(given, frames, [line.header for line in good], point=not as_json))
     console = Console(highlight=False)
     for line in lines:
         if line.problem:

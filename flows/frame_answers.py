@@ -34,24 +34,35 @@ class Given:
     device_params: Mapping[str, Mapping[str, float]]
 
 
-def answers_of(given: Given, frames: Sequence[Frame], *, point: bool) -> list[Answer]:
+def answers_of(
+    given: Given, frames: Sequence[Frame], headers: Sequence[str] | None = None, *, point: bool
+) -> list[Answer]:
     """What each frame gives; with `point` (layouts only) also which bits became which value."""
     if not frames:
         return []
     if given.layout is not None:
         return explain(given.layout, frames, point=point)
-    return by_decoder(given.product, frames) if given.product is not None else []
+    return by_decoder(given.product, frames, headers) if given.product is not None else []
 
 
-def by_decoder(product: ProductDecode, frames: Sequence[Frame]) -> list[Answer]:
-    """Answers by the decoder that the engine uses, typed by the product's metrics."""
+def by_decoder(
+    product: ProductDecode, frames: Sequence[Frame], headers: Sequence[str] | None = None
+) -> list[Answer]:
+    """Answers by the decoder that the engine uses, typed by the product's metrics.
+
+    headers: of each frame the header line of its CSV file, "" = none.
+    """
     decoder = build_decoder(product, 64)
     batch: FrameBatch = single_batch(
         [frame.payload for frame in frames],
         [frame.port for frame in frames],
         [frame.ingest_ns or 0 for frame in frames],
     )
-    batch.addresses = tuple(Address("", "", address.port) for address in batch.addresses)
+    batch.address = np.arange(len(frames), dtype=np.int32)
+    batch.addresses = tuple(
+        Address("", "", frame.port, (("csv", line),) if line else ())
+        for frame, line in zip(frames, headers or [""] * len(frames), strict=True)
+    )
     params = np.array(
         [[frame.params.get(name, math.nan) for frame in frames] for name in decoder.param_names], np.float64
     ).reshape(len(decoder.param_names), len(frames))

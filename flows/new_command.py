@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Final
@@ -9,6 +10,8 @@ from typing import Final
 import click
 
 from connectors.errors import ConfigError
+from flows.plant_vectors import from_hex
+from flows.scaffold import Sample, scaffold
 from flows.schema_command import write_schemas
 from operators.document import scalar
 
@@ -150,23 +153,114 @@ FILES: Final = {
 
 
 @click.command()
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), required=False)
 @click.option("--product", default="device-v1", show_default=True, help="the productId of its first product")
 @click.option("--from", "source", help="an address or capture to learn from (not yet in this version)")
-def new(folder: Path, product: str, source: str | None) -> None:
-    """Write a commented starter plant into FOLDER."""
+@click.option("--from-frame", "frame", help="a sample frame to make the product of: HEX, JSON text or a file")
+@click.option("--port", type=int, default=-1, help="the sample frame's port")
+def new(folder: Path | None, product: str, source: str | None, frame: str | None, port: int) -> None:
+    """Write a commented starter plant into FOLDER.
+
+    With --from-frame, write a product made of a sample frame: into FOLDER/products if FOLDER is a plant
+    already, else into a new plant; without FOLDER as a file NAME.yaml here.
+    """
     if source is not None:
         raise click.UsageError("--from is not yet in this version; leave it out and edit what `new` writes")
-    paths = write_starter(folder, product)
+    if frame is None and folder is None:
+        raise click.UsageError("say the folder to write: penstock new FOLDER")
+    if frame is not None:
+        paths, checked = write_product(folder, product, frame, port)
+    elif folder is not None:
+        paths, checked = write_starter(folder, product), folder
     for path in paths:
         click.echo(f"wrote {path}", err=True)
-    click.echo(f"next: penstock check {folder}", err=True)
+    click.echo(f"next: penstock check {checked}", err=True)
+
+
+def write_product(folder: Path | None, product: str, frame: str, port: int = -1) -> tuple[list[Path], Path]:
+    """Write a product made of a sample frame; returns what was written and what to check next.
+
+    Raises `ConfigError` rather than overwrite anything, and for samples of which nothing can be made.
+    """
+    _refuse_name(product)
+    text = scaffold(product, read_sample(frame, port))
+    if folder is None:
+        path = Path(f"{product}.yaml")
+        if path.exists():
+            raise ConfigError(f"{path} exists already; choose another --product")
+        path.write_text(text.partition("\n")[2], encoding="utf-8")  # its schema lies in no folder here
+        return [path], path
+    contents = {folder / "products" / f"{product}.yaml": text}
+    if not (folder / "plant.yaml").exists():
+        named = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-.") or "plant"
+        values = {"plant": _yaml_text(named[:64]), "product": _yaml_text(product)}
+        contents[folder / "plant.yaml"] = PLANT.format(**values)
+        contents[folder / "devices.csv"] = f"device_id,productId,name\ndevice-01,{product},First device\n"
+    for path in contents:
+        if path.exists():
+            raise ConfigError(f"{path} exists already; choose another --product")
+    for path, body in contents.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(body, encoding="utf-8")
+    schemas = [] if (folder / SCHEMAS).exists() else write_schemas(folder / SCHEMAS)
+    return [*contents, *schemas], folder
+
+
+def read_sample(frame: str, port: int = -1) -> Sample:
+    """A sample frame: hexadecimal digits, a text of JSON, or a file with one of these, with CSV, with
+    recorded input (its first frame), or with the bytes themselves."""
+    if (data := from_hex(frame)) is not None and data:
+        return Sample(data, port=port)
+    if frame.lstrip()[:1] in ("{", "["):
+        return Sample(frame.encode("utf-8", "surrogatepass"), port=port)
+    path = Path(frame)
+    if not path.is_file():
+        raise ConfigError(f"--from-frame: '{frame}' is neither hexadecimal nor a file")
+    return sample_of(path.read_bytes(), port)
+
+
+def sample_of(data: bytes, port: int = -1) -> Sample:
+    """The sample frame in a file's content."""
+    try:
+        text = data.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        return Sample(data, port=port)
+    if not text or not all(one.isprintable() or one in "\r\n\t" for one in text):
+        return Sample(data, port=port)
+    lines = text.splitlines()
+    if "," not in text and (plain := from_hex(text)) is not None and plain:
+        return Sample(plain, port=port)
+    if text[:1] in ("{", "["):
+        recorded = _recorded(lines[0], port)
+        return recorded if recorded is not None else Sample(text.encode("utf-8"), port=port)
+    if len(lines) > 1:
+        return Sample(lines[1].encode("utf-8"), header=lines[0], port=port)
+    return Sample(text.encode("utf-8"), port=port)
+
+
+def _recorded(line: str, port: int) -> Sample | None:
+    """The frame of a line of recorded input; None where it is something else."""
+    try:
+        told = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(told, dict) or not ({"payload", "payload_hex"} & set(told)):
+        return None
+    given = told.get("port")
+    port = given if isinstance(given, int) and not isinstance(given, bool) and port < 0 else port
+    headers = told.get("headers")
+    header = str(headers.get("csv") or "") if isinstance(headers, dict) else ""
+    if isinstance(told.get("payload_hex"), str):
+        data = from_hex(told["payload_hex"])
+        return None if data is None else Sample(data, header, port)
+    if isinstance(told.get("payload"), str):
+        return Sample(told["payload"].encode("utf-8", "surrogatepass"), header, port)
+    return None
 
 
 def write_starter(folder: Path, product: str) -> list[Path]:
     """Write the starter plant; raises `ConfigError` rather than overwrite anything."""
-    if not _NAME.match(product):
-        raise ConfigError(f"--product: '{product}' is no name of a file; use letters, digits, '-' and '_'")
+    _refuse_name(product)
     named = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-.") or "plant"
     names = {"plant": named, "product": product}
     values = {"plant": _yaml_text(named[:64]), "product": _yaml_text(product)}
@@ -181,6 +275,11 @@ def write_starter(folder: Path, product: str) -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     return [*contents, *write_schemas(folder / SCHEMAS)]
+
+
+def _refuse_name(product: str) -> None:
+    if not _NAME.match(product):
+        raise ConfigError(f"--product: '{product}' is no name of a file; use letters, digits, '-' and '_'")
 
 
 def _yaml_text(text: str) -> str:

@@ -20,13 +20,15 @@ class VectorReading(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Vector(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A golden vector. In: one of hex, text and json, with port, received (ingest time) and params.
+    """A golden vector. In: one of hex, text and json, with port, received (ingest time) and params;
+    header: the header line of the CSV file that `text` is a row of.
     Out: `values` (with time, absent) of the only reading, or `readings`, or `reject` (with offset),
     or `ignored`. Metrics that are not named are not compared."""
 
     name: str = ""
     hex: str | None = None
     text: str | None = None
+    header: str = ""
     json: Any = None
     port: int = -1
     received: str | None = None

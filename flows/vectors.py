@@ -25,6 +25,7 @@ from operators.rejects import Reason
 CLOSE: Final = 1e-12  # relative difference of numbers that count as equal: what `derive` may round
 _MILLISECOND: Final = 1_000_000
 _SHOWN_BYTES: Final = 16
+_EXACT: Final = 2.0**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +63,21 @@ def run_vectors(node: Node, product: Product) -> list[Ran]:
     frames = [_frame(product.vectors[n], product) for n in runnable]
     types = tuple((name, metric.type) for name, metric in product.metrics.items())
     decode = ProductDecode(product.productId, product.decode, types)
-    for n, frame, answer in zip(runnable, frames, by_decoder(decode, frames) if frames else (), strict=True):
+    answers = by_decoder(decode, frames, [product.vectors[n].header for n in runnable]) if frames else []
+    for n, frame, answer in zip(runnable, frames, answers, strict=True):
         _Comparison(product, listed[n], product.vectors[n], frame, answer, problems[n]).run()
     return [
         Ran(place.file, product.productId, n, vector.name, tuple(wrong.sorted()))
         for n, (place, vector, wrong) in enumerate(zip(listed, product.vectors, problems, strict=True))
     ]
+
+
+def sample_answer(product: Product, payload: bytes, port: int, header: str = "") -> Answer:
+    """What one frame gives by the decoder of a product. header: of its CSV file, "" = none."""
+    types = tuple((name, metric.type) for name, metric in product.metrics.items())
+    decode = ProductDecode(product.productId, product.decode, types)
+    (answer,) = by_decoder(decode, [Frame(payload, port)], [header])
+    return answer
 
 
 def _spoken(node: Node, vector: Vector, product: Product) -> Problems:
@@ -219,7 +229,9 @@ def equal(expected: Value, found: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return "null" if value is None else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
+        value = int(value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _count(answer: Answer) -> str:
