@@ -128,12 +128,14 @@ class JsonWalker:
     def _finish(self, payload: Any, offset: Int64, events: Int64, found: Walked) -> None:
         """What the kernel left to Python, last first: of a member that stands twice, the last wins."""
         for kind, row, argument, start, stop in reversed(events.tolist()):
-            if found.status[row]:
-                continue
             raw = payload[start:stop].tobytes()
-            if kind == k.NEW_TEXT:
-                text = raw.decode("utf-8")
+            if (
+                kind == k.NEW_TEXT
+            ):  # of a refused frame too: the kernel tells a text once, and others may have it
+                text = raw.decode("utf-8", "replace")
                 found.texts[text_code(text)] = text
+            elif found.status[row]:
+                continue
             elif kind == k.ESCAPED_TEXT:
                 if found.quality[argument, row] == k.SLOW:
                     text = json.loads(raw)

@@ -331,3 +331,10 @@ def test_a_frame_of_many_values_for_python_to_finish() -> None:
     ).encode()
     found = decode(DECODER, [payload, payload])
     assert found.value[0].tolist() == [float(number)] * 2
+
+
+def test_a_text_first_seen_in_a_refused_frame_is_told_for_the_frames_behind_it() -> None:
+    good = b'{"data": {"metrics": {"mode": "fault"}}}'
+    found = decode(DECODER, [good + b"x", good])
+    assert list(found.status) == [Reason.malformed, 0]
+    assert cell(found, 3, 0, "string") == ("text", "fault")
