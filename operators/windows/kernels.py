@@ -257,12 +257,12 @@ def place_of(r: int, number: int, forgotten: int, length: int, record: Int64) ->
     """Place of window `number`, or of one that it may take: free, or of a window that is closed and
     ends at or before `forgotten`; -1 when there is none."""
     places = record.shape[1]
-    home = number % places
+    home: int = number % places
     if record[r, home, NUMBER] == number:
         return home
     free = -1
     for step in range(places):
-        place = (home + step) % places
+        place: int = (home + step) % places
         other = record[r, place, NUMBER]
         if other == number:
             return place
@@ -314,8 +314,8 @@ def fold_windows(
     """Fold N accepted readings and the ticks between them; returns N, or the number of the reading
     whose window finds no place: with `may_grow` the caller widens record, part and heads and calls
     again with that number as `first`, which is -1 at the beginning. Without, the device's oldest
-    window is closed and gives its place. scalars[EMITTED], which the caller sets to 0 before the first call, counts
-    the revisions of windows that came out.
+    window is closed and gives its place. scalars[EMITTED], which the caller sets to 0 before the
+    first call, counts the revisions of windows that came out.
 
     rows: int32[N] row of the state arrays; ts_ns, ingest_ns: int64[N]; seq: uint64[N]; flags:
     uint8[N] with IN_ORDER; value: float64[M, N]; quality: uint8[M, N]; tick_row, tick_ns:
@@ -454,7 +454,8 @@ def fold_windows(
             scalars[NEXT_DUE] = min(
                 scalars[NEXT_DUE], clock[r, 2] + lateness + GRACE + clock[r, 1] - clock[r, 0]
             )
-    return rows.shape[0]
+    done: int = rows.shape[0]
+    return done
 
 
 def warm_up() -> None:
