@@ -1,24 +1,28 @@
 """The only importer of Numba's decorators: one cache policy, one warm-up.
 
 Kernels release the GIL, are cached on disk beside their file, and never use fast-math (it
-changes NaN handling and bit-exactness). Helpers of a kernel live in the kernel's own file,
-because Numba's on-disk cache does not notice an edited helper in another file; what a kernel
-must call from elsewhere is small, stable and lives in this module's neighbours `text.py`.
+changes NaN handling and bit-exactness). Helpers of a kernel live in the kernel's own file where
+that can be; Numba's on-disk cache does not notice an edited helper in another file, so a kernel
+that calls one has those files' content in its cache key (`_with_helpers`).
 
 `python -m operators.jit` compiles every kernel of the warm-up list, with progress.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import multiprocessing
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar, cast
 
 import numba
+from numba.core.dispatcher import Dispatcher
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,18 +51,42 @@ COMPILED: tuple[str, ...] = (
 
 def kernel(function: F) -> F:
     """Compile `function` in nopython mode, GIL released, cached on disk."""
-    return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+    return cast(F, _with_helpers(numba.njit(nogil=True, cache=True, error_model="numpy")(function)))
 
 
 def inline(function: F) -> F:
     """A small helper of the kernels in the same file; compiled and cached with them."""
-    return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy", inline="never")(function))
+    compiled = numba.njit(nogil=True, cache=True, error_model="numpy", inline="never")(function)
+    return cast(F, _with_helpers(compiled))
 
 
 def fused(function: F) -> F:
     """A helper of a few instructions that becomes part of each kernel in the same file that calls it,
     where a call costs more than the helper does; it costs compile time at every call's place."""
     return cast(F, numba.njit(nogil=True, error_model="numpy", forceinline=True)(function))
+
+
+def _with_helpers(compiled: Any) -> Any:
+    """Make the cache of a kernel notice edits in the other files whose helpers it calls."""
+    files: set[str] = set()
+    seen: set[int] = set()
+    waiting = [compiled]
+    while waiting:
+        function = getattr(waiting.pop(), "py_func", None)  # none where Numba is switched off
+        if function is None or id(function) in seen:
+            continue
+        seen.add(id(function))
+        files.add(function.__code__.co_filename)
+        found = [function.__globals__.get(name) for name in function.__code__.co_names]
+        for module in [one for one in found if isinstance(one, ModuleType)]:
+            found += [getattr(module, name, None) for name in function.__code__.co_names]
+        waiting += [one for one in found if isinstance(one, Dispatcher)]
+    cache = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
+    if cache is not None and len(files) > 1:
+        files.discard(compiled.py_func.__code__.co_filename)
+        content = b"".join(Path(file).read_bytes() for file in sorted(files))
+        cache._source_stamp = (cache._source_stamp, hashlib.sha256(content).hexdigest())
+    return compiled
 
 
 def warm_up(report: Callable[[str, float], None] | None = None) -> float:
