@@ -1,0 +1,152 @@
+"""The engine and the oracle over one plant and one recording, and what differs between them."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from flows.engine import run_recording
+from flows.folder import open_plant
+from flows.recorded import recorded_slices
+from flows.replay_files import write_outcome
+from tests.oracle.plants import write_plant
+from tests.reference.plant_oracle import Oracle
+
+ALARM_KEYS = (
+    "specversion id type source subject time sequence partitionkey data",
+    "alarm_id ruleId rule_version productId device_id hub_id site_id customer_id transition severity "
+    "onset_time event_time ingest_time actor comment state evidence message",
+)
+REJECT_KEYS = "reason message source topic device_id productId position index ingest_time payload_hex"
+
+
+def run_engine(folder: Path, plant: dict[str, Any], lines: list[dict[str, Any]], cut: int) -> Path:
+    """Replays the lines through the engine; the folder of the outputs."""
+    folder.mkdir(exist_ok=True)
+    write_plant(folder / "plant", plant)
+    recorded = folder / "in.jsonl"
+    recorded.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    loaded = open_plant(folder / "plant")
+    write_outcome(folder / "out", run_recording(loaded, recorded_slices(loaded, [recorded], cut)))
+    return folder / "out"
+
+
+def differences(
+    folder: Path, plant: dict[str, Any], lines: list[dict[str, Any]], cut: int = 10_000
+) -> list[str]:
+    """One sentence for each thing that the engine and the oracle say differently."""
+    out = run_engine(folder, plant, lines, cut)
+    oracle = Oracle(plant).run(lines)
+    found: list[str] = []
+    _alarms(found, plant, oracle, _lines(out / "alarms.jsonl"))
+    _windows(found, oracle, _lines(out / "windows.jsonl"))
+    _rejects(found, oracle, _lines(out / "rejects.jsonl"))
+    state = json.loads((out / "state.json").read_bytes())
+    for device in {*state, *oracle.state}:
+        _same(found, f"state.json {device}", oracle.state.get(device), state.get(device))
+    _same(found, "summary.json", oracle.summary, json.loads((out / "summary.json").read_bytes()))
+    _telemetry(found, plant, oracle, out / "telemetry.parquet")
+    return found
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def _pairs(found: list[str], name: str, wanted: list[Any], got: list[Any]) -> list[tuple[int, Any, Any]]:
+    if len(wanted) != len(got):
+        found.append(f"{name}: {len(wanted)} lines expected, {len(got)} found")
+    return [(i, w, g) for i, (w, g) in enumerate(zip(wanted, got, strict=False))]
+
+
+def _same(found: list[str], place: str, wanted: Any, got: Any) -> None:
+    if isinstance(wanted, dict) and isinstance(got, dict):
+        for key in {**wanted, **got}:
+            _same(found, f"{place}.{key}", wanted.get(key, "(no such key)"), got.get(key, "(no such key)"))
+    elif wanted != got or isinstance(wanted, bool) != isinstance(got, bool):
+        found.append(f"{place}: {wanted!r} expected, {got!r} found")
+
+
+def _alarms(found: list[str], plant: dict[str, Any], oracle: Oracle, got: list[dict[str, Any]]) -> None:
+    versions: dict[str, str] = {}
+    occurrences: dict[str, Any] = {}
+    ids = [event["id"] for event in got]
+    if len(set(ids)) != len(ids):
+        found.append("alarms.jsonl: an id stands twice")
+    for number, wanted, event in _pairs(found, "alarms.jsonl", oracle.alarms, got):
+        place = f"alarms.jsonl[{number}]"
+        data = event["data"]
+        if [" ".join(event), " ".join(data)] != list(ALARM_KEYS):
+            found.append(f"{place}: keys {list(event)} {list(data)}")
+        subject = f"{wanted['device_id']}/{wanted['ruleId']}"
+        head = {
+            "specversion": "1.0",
+            "type": f"org.penstock.alarm.{wanted['transition']}",
+            "source": f"/plants/{plant['plant']}",
+            "subject": subject,
+            "time": wanted["event_time"],
+            "sequence": wanted["sequence"],
+            "partitionkey": subject,
+        }
+        _same(found, place, head, {key: event[key] for key in head})
+        body = {key: value for key, value in wanted.items() if key in data}
+        _same(found, place, body, {key: data[key] for key in body})
+        if versions.setdefault(data["ruleId"], data["rule_version"]) != data["rule_version"]:
+            found.append(f"{place}: another rule_version")
+        if occurrences.setdefault(data["alarm_id"], (subject, wanted["alarm"])) != (subject, wanted["alarm"]):
+            found.append(f"{place}: alarm_id of another occurrence")
+    if len(set(occurrences.values())) != len(occurrences):
+        found.append("alarms.jsonl: one occurrence with two ids")
+
+
+def _windows(found: list[str], oracle: Oracle, got: list[dict[str, Any]]) -> None:
+    for number, (_, wanted), line in _pairs(found, "windows.jsonl", oracle.windows, got):
+        place = f"windows.jsonl[{number}]"
+        if list(wanted) != list(line):
+            found.append(f"{place}: keys {list(wanted)} expected, {list(line)} found")
+            continue
+        for key, value in wanted.items():
+            if isinstance(value, tuple):
+                near = any(abs(line[key] - v) <= 0.0101 * abs(v) + 1e-12 for v in value)
+                if not near and not min(value) <= line[key] <= max(value):
+                    found.append(f"{place}.{key}: one of {value} expected, {line[key]} found")
+            elif key == "std" and value is not None and line[key] is not None:
+                scale = max(abs(line.get("min") or 0.0), abs(line.get("max") or 0.0), value)
+                if not math.isclose(value, line[key], rel_tol=1e-9, abs_tol=1e-9 * max(scale, 1e3)):
+                    found.append(f"{place}.std: {value} expected, {line[key]} found")
+            elif value != line[key]:
+                found.append(f"{place}.{key}: {value!r} expected, {line[key]!r} found; {wanted}")
+
+
+def _rejects(found: list[str], oracle: Oracle, got: list[dict[str, Any]]) -> None:
+    for number, wanted, line in _pairs(found, "rejects.jsonl", oracle.rejects, got):
+        place = f"rejects.jsonl[{number}]"
+        if " ".join(line) != REJECT_KEYS:
+            found.append(f"{place}: keys {list(line)}")
+        if not line.get("message"):
+            found.append(f"{place}: no message")
+        _same(found, place, wanted, {key: value for key, value in line.items() if key != "message"})
+
+
+def _telemetry(found: list[str], plant: dict[str, Any], oracle: Oracle, path: Path) -> None:
+    types: dict[str, set[str]] = {}
+    for product in plant["products"]:
+        for name, metric in product["metrics"].items():
+            types.setdefault(name, set()).add(metric.get("type", "number"))
+    table = pq.read_table(path)
+    got = table.to_pylist()
+    for number, wanted, row in _pairs(found, "telemetry.parquet", oracle.telemetry, got):
+        place = f"telemetry.parquet[{number}]"
+        for key, value in row.items():
+            if key in ("_ts", "_ingest_ts"):
+                value = table.column(key)[number].value
+            if key.endswith("__quality"):
+                expected: Any = wanted.get(key, "absent")
+            else:
+                expected = wanted.get(key)
+            if expected != value:
+                found.append(f"{place}.{key}: {expected!r} expected, {value!r} found")
