@@ -19,7 +19,7 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -m venv .venv
 	@echo "[2/3] the locked packages (about 400 MB, hashes checked)"
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/setup.txt
-	@.venv/bin/uv pip install --python .venv/bin/python --require-hashes requirements/dev.txt
+	@.venv/bin/uv pip install --python .venv/bin/python --require-hashes -r requirements/dev.txt
 	@.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
 	@echo "[3/3] kernels compiled once and kept on disk"
 	@.venv/bin/python -m operators.jit
