@@ -33,8 +33,8 @@ from connectors.source import Frame
 
 FLOOR: Final = 0.8
 FRAMES: Final = 6500
-ENTRIES: Final = 96
-ROUNDS: Final = 5
+ENTRIES: Final = 256
+ROUNDS: Final = 4
 
 
 def run(entries: int = ENTRIES, rounds: int = ROUNDS) -> dict[str, Any]:
