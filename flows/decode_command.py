@@ -11,21 +11,19 @@ from typing import Any, Final, NamedTuple
 
 import click
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from connectors.errors import ConfigError
 from flows.folder import open_plant
 from flows.frame_answers import Given, answers_of
+from flows.frame_view import show
 from flows.plant_vectors import from_hex
 from operators.decode.binary_spec import parse_binary_spec
 from operators.decode.binary_tree import BinarySpec
-from operators.decode.explain import Answer, Frame, iso_time
+from operators.decode.explain import Answer, Frame
 from operators.decode.spec import DecodeSpec, ProductDecode, parse_decode
 from operators.document import Node, Problems, load_yaml, nearest
 from operators.rejects import Reason
 
-_COLOURS: Final = ("cyan", "yellow", "green", "magenta", "bright_blue", "bright_red")
 _MILLISECOND: Final = 1_000_000
 
 
@@ -108,24 +106,32 @@ def _of_layout(node: Node, problems: Problems) -> Given | None:
 def _of_product(node: Node, inside: Node, problems: Problems) -> Given | None:
     metrics, params = node.get("metrics"), node.get("params")
     declared: dict[str, Any] = {}
-    units, types = {}, []
+    units, ranges, types = {}, {}, []
     for name, child in metrics.items() if metrics is not None else ():
         told, unit = child.get("type"), child.get("unit")
         declared[name] = child
         types.append((name, str(told.value) if told is not None else "number"))
         if unit is not None:
             units[name] = unit.raw
+        ends = child.get("range")
+        if ends is not None and ends.is_list and len(ends.value) == 2:
+            low, high = ends.plain()
+            ranges[name] = (_end(low), _end(high))
     values = {name: child.value for name, child in params.items()} if params is not None else {}
     kind = inside.get("format")
     if kind is None or kind.value == "binary":
         layout = parse_binary_spec(inside, declared or None, values if params is not None else None, problems)
         if layout is None:
             return None
-        return Given(layout, None, units, _numbers(values), {})
+        return Given(layout, None, units, _numbers(values), {}, ranges)
     spec = parse_decode(inside, declared, values, problems)
     if spec is None:
         return None
-    return Given(None, ProductDecode("", spec, tuple(types)), units, _numbers(values), {})
+    return Given(None, ProductDecode("", spec, tuple(types)), units, _numbers(values), {}, ranges)
+
+
+def _end(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
@@ -148,13 +154,14 @@ def _of_plant(folder: Path, wanted: str | None) -> Given:
         raise ConfigError(f"no product '{wanted}' in {plant.name}{known}")
     product = plant.products[wanted]
     units = {name: metric.unit for name, metric in product.metrics.items() if metric.unit}
+    ranges = {name: metric.range for name, metric in product.metrics.items() if metric.range is not None}
     defaults = _numbers(product.params)
     devices = {name: _row(row) for name, row in plant.master.devices.items()}
     spec: DecodeSpec = product.decode
     if isinstance(spec.layout, BinarySpec):
-        return Given(spec.layout, None, units, defaults, devices)
+        return Given(spec.layout, None, units, defaults, devices, ranges)
     types = tuple((name, metric.type) for name, metric in product.metrics.items())
-    return Given(None, ProductDecode(wanted, spec, types), units, defaults, devices)
+    return Given(None, ProductDecode(wanted, spec, types), units, defaults, devices, ranges)
 
 
 def _row(row: Mapping[str, str]) -> dict[str, float]:
@@ -227,64 +234,5 @@ def run_decode(given: Given, lines: Sequence[Line], as_json: bool) -> int:
         if as_json:
             click.echo(json.dumps(answer.as_object(), ensure_ascii=False, allow_nan=False))
         else:
-            show(console, line, answer, given.units)
+            show(console, line.payload, line.port, answer, given)
     return 1 if any(line.problem for line in lines) else 0
-
-
-def show(console: Console, line: Line, answer: Answer, units: Mapping[str, str]) -> None:
-    """One frame for people: its bytes, coloured by the value that they became, and the values."""
-    told = f"{len(line.payload)} bytes" + (f", port {line.port}" if line.port >= 0 else "")
-    console.print(Text(told, style="bold"))
-    colours: dict[int, str] = {}
-    for n, one in enumerate(answer.pointed):
-        for byte in range(one.first_bit // 8, (one.end_bit + 7) // 8):
-            colours[byte] = _COLOURS[n % len(_COLOURS)]
-    if answer.reject is not None and answer.reject[1] is not None:
-        colours[answer.reject[1]] = "bold white on red"
-    for start in range(0, len(line.payload), 16):
-        dump = Text(f"  {start:04x}  ", style="dim")
-        for byte in range(start, min(start + 16, len(line.payload))):
-            dump.append(f"{line.payload[byte]:02x}", style=colours.get(byte, "default"))
-            dump.append(" ")
-        console.print(dump)
-    if answer.reject is not None:
-        reason, _, message = answer.reject
-        console.print(Text(f"  rejected: {reason}: {message}", style="red"))
-        return
-    if answer.ignored:
-        console.print("  no reading: the layout ignores this frame")
-        return
-    if answer.pointed:
-        table = Table(box=None, pad_edge=False, padding=(0, 2))
-        for heading in ("  bytes", "bits", "value of", "", "unit"):
-            table.add_column(heading)
-        for n, one in enumerate(answer.pointed):
-            table.add_row(
-                f"  {_bytes(one.first_bit, one.end_bit)}",
-                _bits(one.first_bit, one.end_bit),
-                Text(one.name, style=_COLOURS[n % len(_COLOURS)]),
-                _value(one.value),
-                units.get(one.name, ""),
-            )
-        console.print(table)
-    for ts, metrics in answer.readings:
-        at = iso_time(ts) or "on arrival"
-        values = ", ".join(f"{name} = {_value(value)}" for name, value in metrics.items())
-        console.print(Text(f"  reading at {at}: {values or 'nothing'}"))
-    if answer.uncertain:
-        console.print("  a check failed: quality is uncertain")
-
-
-def _bytes(first: int, end: int) -> str:
-    if first == end:
-        return "-"
-    low, high = first // 8, (end + 7) // 8 - 1
-    return str(low) if low == high else f"{low}..{high}"
-
-
-def _bits(first: int, end: int) -> str:
-    return f"{first % 8}+{end - first}" if first % 8 or end % 8 else ""
-
-
-def _value(value: Any) -> str:
-    return "null" if value is None else json.dumps(value, ensure_ascii=False)

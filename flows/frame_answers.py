@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -25,13 +25,14 @@ _ABSENT: Final = 3
 
 @dataclass(slots=True)
 class Given:
-    """What is decoded with: a layout, or the decoder of a product; units and parameters."""
+    """What is decoded with: a layout, or the decoder of a product; units, ranges and parameters."""
 
     layout: BinarySpec | None
     product: ProductDecode | None
     units: Mapping[str, str]
     params: Mapping[str, float]
     device_params: Mapping[str, Mapping[str, float]]
+    ranges: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
 
 
 def answers_of(

@@ -64,7 +64,7 @@ def test_a_time_that_counts_from_an_unknown_arrival(tmp_path: Path) -> None:
 def test_for_people(layout: Path) -> None:
     _, output = run(str(layout), "--hex", "0134020100")
     assert "0000  01 34 02 01 00" in output
-    assert any(line.split() == ["0..1", "temp", "30.8"] for line in output.splitlines())
+    assert any(line.split() == ["0..1", "01", "34", "temp", "30.8"] for line in output.splitlines())
 
 
 def test_a_layout_with_mistakes(tmp_path: Path) -> None:
