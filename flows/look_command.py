@@ -200,35 +200,55 @@ def _only(words: tuple[str, ...]) -> str | None:
 
 
 @click.command()
-@click.argument("words", nargs=-1, metavar="[show|export] [PLANT]")
+@click.argument("words", nargs=-1, metavar="[show|export|resubmit] [PLANT]")
 @click.option("--limit", type=click.IntRange(1, 10_000), help="default: 100; export: 10000")
 @click.option("--reason", help="only rejects of this reason")
+@click.option("--product", help="only rejects of this product")
+@click.option("--device", help="only rejects of this device")
+@click.option("--source", help="only rejects from this source")
+@click.option("--since", help="only rejects not older than this, e.g. 2h or 2026-03-01T09:00:00Z")
+@click.option("--dry-run", is_flag=True, help="resubmit: only count")
 @click.option("--output", type=click.Path(path_type=Path), help="export: a file instead of stdout")
 @plant_options
 def rejects(
     words: tuple[str, ...],
     limit: int | None,
     reason: str | None,
+    product: str | None,
+    device: str | None,
+    source: str | None,
+    since: str | None,
+    dry_run: bool,
     output: Path | None,
     data: Path | None,
     url: str | None,
     token: str | None,
     as_json: bool,
 ) -> None:
-    """The newest rejects of PLANT; `export` writes them as JSON lines, oldest first."""
+    """The newest rejects of PLANT; `export` writes them as JSON lines, oldest first; `resubmit` sends
+    their frames through the current specs again, each once for ever."""
+    from flows import rejects_command
+
     action = "show"
     if words and words[0] in ("show", "export", "resubmit") and not Path(words[0]).is_dir():
         action, words = words[0], words[1:]
-    if action == "resubmit":
-        raise click.UsageError(f"'penstock rejects resubmit' is {NOT_YET}")
     if reason is not None:
         from operators.document import nearest
         from operators.rejects import Reason
 
         if reason not in Reason.__members__:
             raise click.UsageError(f"no reason '{reason}'{nearest(reason, Reason.__members__)}")
+    since_ns = None if since is None else rejects_command.since_ns(since, time.time_ns())
+    filters = rejects_command.Filters(reason, product, device, source, since_ns)
+    if action == "resubmit":
+        path = _plant_path(_only(words))
+        if url is not None or (path is None and data is None):
+            raise click.UsageError("name the plant: PLANT or --data DIR")
+        resubmit(data_directory(path or Path(), data), filters, dry_run, as_json)
+        return
     plant = find(_plant_path(_only(words)), data, url, token)
-    rows = plant.rejects(limit or (EXPORT_LIMIT if action == "export" else 100), reason)
+    most = limit or (EXPORT_LIMIT if action == "export" else 100)
+    rows = [row for row in plant.rejects(EXPORT_LIMIT, reason) if filters.take_line(row)][:most]
     if action == "export":
         body = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in reversed(rows))
         if output is not None:
@@ -242,6 +262,23 @@ def rejects(
         click.echo("no rejects")
     else:
         show(rejects_table(rows))
+
+
+def resubmit(data: Path, filters: Any, dry_run: bool, as_json: bool) -> None:
+    """Send the frames of rejects again, and say how many."""
+    from flows import rejects_command
+
+    rejects_command.check_running(data)
+    outcome = rejects_command.resubmit(data, filters, dry_run=dry_run)
+    counts = {"resubmitted": outcome.resubmitted, "already": outcome.already, "skipped": outcome.skipped}
+    if as_json:
+        emit(counts)
+        return
+    click.echo(f"{outcome.resubmitted} frames {'would be ' if dry_run else ''}resubmitted")
+    if outcome.already:
+        click.echo(f"{outcome.already} had been resubmitted before")
+    if outcome.skipped:
+        click.echo(f"{outcome.skipped} are no whole frames (too_large, resync)")
 
 
 @click.command()

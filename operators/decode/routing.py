@@ -23,15 +23,39 @@ NO_HUB: Final = "nohub"
 GO: Final = 0
 FILTERED: Final = -1
 UNREAD: Final = -2  # the payload names the device
+RESUBMITTED: Final = "penstock-resubmitted"  # header of a frame that `penstock rejects resubmit` sends
 
 _PLACE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_RESUBMITTED: Final = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,5}))?@([0-9]{1,13})")
 _DEVICE_KINDS: Final = ("topic", "peer", "const", "payload", "header")
+
+
+class Resubmitted(NamedTuple):
+    """What the header RESUBMITTED says, written `position[.index]@milliseconds`: where the frame was
+    refused, which of its readings alone is meant (-1: all), and when it arrived."""
+
+    position: int
+    reading: int
+    arrived_ms: int
+
+    def text(self) -> str:
+        """The header's value."""
+        index = f".{self.reading}" if self.reading >= 0 else ""
+        return f"{self.position}{index}@{self.arrived_ms}"
+
+
+def resubmitted(headers: Iterable[tuple[str, str]]) -> Resubmitted | None:
+    """What the headers of a frame say of it; None where it was never refused."""
+    for name, value in headers:
+        if name == RESUBMITTED and (found := _RESUBMITTED.fullmatch(value)) is not None:
+            return Resubmitted(int(found[1]), int(found[2] or -1), int(found[3]))
+    return None
 
 
 class Route(NamedTuple):
     """What the frames of one address are. verdict: GO, FILTERED, UNREAD or a `Reason`, then with
     its `message`. productId and device_id are "" where not known; GO without a device: the payload
-    names one for each reading."""
+    names one for each reading. reading, arrived_ns: of a frame that is sent again (see `Resubmitted`)."""
 
     source: str
     verdict: int
@@ -39,6 +63,8 @@ class Route(NamedTuple):
     device_id: str = ""
     hub_id: str = ""
     message: str = ""
+    reading: int = -1
+    arrived_ns: int = 0
 
 
 class Template:
@@ -186,6 +212,13 @@ class Router:
 
     def route(self, address: Address, named: str | None = None) -> Route:
         """What the frames of an address are; `named`: the device that a payload names."""
+        found = self._route(address, named)
+        again = resubmitted(address.headers) if address.headers else None
+        if again is None:
+            return found
+        return found._replace(reading=again.reading, arrived_ns=again.arrived_ms * 1_000_000)
+
+    def _route(self, address: Address, named: str | None) -> Route:
         source = self.source(address.source)
         headers = dict(address.headers)
         template = self.template(source)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -79,9 +79,11 @@ class _Product:
 
 @dataclass(slots=True, eq=False)
 class _Named:
-    """The readings of one product whose payload names their devices. row, slot: int64[N] of the batch's
-    frames, and of the device or -1; refused: reading -> why it is none of this plant's."""
+    """The readings of one product whose payload names their devices. rows: int64[R] of the frames that
+    were decoded; row, slot: int64[N] each reading's frame, and its device or -1; refused: reading ->
+    why it is none of this plant's."""
 
+    rows: Int64
     decoded: Decoded
     row: Int64
     slot: Int64
@@ -91,13 +93,14 @@ class _Named:
 class _Addresses:
     """What is known of each address so far, as columns that a batch takes from."""
 
-    COLUMNS: Final = ("verdict", "product", "slot", "pair", "source", "flags")
-    VERDICT, PRODUCT, SLOT, PAIR, SOURCE, FLAGS = range(6)
+    COLUMNS: Final = ("verdict", "product", "slot", "pair", "source", "flags", "reading", "arrived")
+    VERDICT, PRODUCT, SLOT, PAIR, SOURCE, FLAGS, READING, ARRIVED = range(8)
 
     def __init__(self) -> None:
         self.rows: dict[Any, int] = {}
         self.routes: list[Route] = []
         self.table: Int64 = np.empty((len(self.COLUMNS), 256), np.int64)
+        self.resubmitted = False  # whether any address is of a frame that is sent again
 
     def add(self, key: Any, route: Route, row: tuple[int, ...]) -> int:
         """Keep a route under its key; returns its number."""
@@ -199,7 +202,7 @@ class DecodeLogic:
         product[status != GO] = len(self.products)
         counts = np.bincount(product, minlength=len(self.products) + 1)
         for number in np.flatnonzero(counts[:-1]).tolist():
-            rows = np.flatnonzero(product == number)
+            rows = named[number].rows if number in named else np.flatnonzero(product == number)
             batch = self._decode(item, number, rows, places[rows], status, messages, named.get(number))
             if len(batch) or len(frames.ticks.row):
                 batches[number] = batch
@@ -250,7 +253,9 @@ class DecodeLogic:
         if route.verdict == GO and not route.device_id:
             slot = _BY_READING
         number = self._source_number[route.source]
-        return self._addresses.add(key, route, (route.verdict, product, slot, pair, number, flags))
+        self._addresses.resubmitted |= route.arrived_ns > 0
+        row = (route.verdict, product, slot, pair, number, flags, route.reading, route.arrived_ns)
+        return self._addresses.add(key, route, row)
 
     def _pair(self, source: str, productId: str) -> int:
         pair = (source, productId)
@@ -296,7 +301,7 @@ class DecodeLogic:
             if not len(rows):
                 continue
             params = np.full((len(self.products[number].decoder.param_names), len(rows)), np.nan)
-            decoded = self._decoded(number, frames, rows, params, status, messages)
+            decoded = self._decoded(number, frames, rows, places[rows], params, status, messages)
             refused: dict[int, tuple[Reason, str]] = {}
             told = {name: self._stranger(name, number) for name in set(decoded.names or ())}
             for at, name in enumerate(decoded.names or ()):
@@ -304,7 +309,7 @@ class DecodeLogic:
                 if why is not None:
                     refused[at] = why
             row = rows[decoded.frame]
-            found[number] = _Named(decoded, row, np.full(len(row), -1, np.int64), refused)
+            found[number] = _Named(rows, decoded, row, np.full(len(row), -1, np.int64), refused)
         return found
 
     def _stranger(self, name: str, number: int) -> tuple[Reason, str] | None:
@@ -371,14 +376,23 @@ class DecodeLogic:
         number: int,
         frames: FrameBatch,
         rows: Int64,
+        places: Int64,
         params: npt.NDArray[np.float64],
         status: Int32,
         messages: dict[int, str],
     ) -> Decoded:
         """What the product's decoder finds in the frames at `rows`; their statuses are set."""
-        product = self.products[number]
+        product, table = self.products[number], self._addresses.table
+        if self._addresses.resubmitted:  # to these, arrival is when they came the first time
+            arrived = table[_Addresses.ARRIVED][places]
+            arrival = frames.ingest_ns.copy()
+            arrival[rows] = np.where(arrived > 0, arrived, arrival[rows])
+            frames = replace(frames, ingest_ns=arrival)
         decoded = product.decoder.decode(frames, rows, params)
         self._too_many(decoded)
+        if self._addresses.resubmitted:
+            only = table[_Addresses.READING][places[decoded.frame]]
+            _keep(decoded, (only < 0) | (only == decoded.index))
         if product.spec.reject_unknown and decoded.unknown_frame is not None:
             self._undeclared(product, decoded, frames, rows, params)
         if decoded.status.any():
@@ -428,7 +442,7 @@ class DecodeLogic:
         if named is None:
             slots = table[_Addresses.SLOT][places]
             params = product.params(slots, self.devices)
-            decoded = self._decoded(number, frames, rows, params, status, messages)
+            decoded = self._decoded(number, frames, rows, places, params, status, messages)
             device = slots[decoded.frame].astype(np.int32)
         else:
             decoded, device = named.decoded, named.slot.astype(np.int32)
@@ -544,7 +558,11 @@ class DecodeLogic:
 
 def _drop(decoded: Decoded, frames: npt.NDArray[np.integer[Any]]) -> None:
     """Take the readings of these frames out."""
-    keep = ~np.isin(decoded.frame, frames)
+    _keep(decoded, ~np.isin(decoded.frame, frames))
+
+
+def _keep(decoded: Decoded, keep: npt.NDArray[np.bool_]) -> None:
+    """Leave only these readings."""
     decoded.frame, decoded.index = decoded.frame[keep], decoded.index[keep]
     decoded.ts_ns, decoded.time_source = decoded.ts_ns[keep], decoded.time_source[keep]
     decoded.value, decoded.quality = decoded.value[:, keep], decoded.quality[:, keep]

@@ -55,6 +55,7 @@ def rows(*names: Any) -> dict[str, Any]:
 
 
 FRAMES = [
+    frame("gw/first", {"v": 0}),
     frame("gw/a", rows("n2", "n1", "stranger", "n2")),
     frame("p/press-1", {"data": {"metrics": {"tempC": 1}}}),
     frame("gw/b", rows("press-1", None, "n3")),
@@ -96,27 +97,28 @@ def outcome(cut: int) -> tuple[Any, ...]:
 def test_each_reading_goes_to_the_device_that_it_names() -> None:
     found, refused, totals, devices = outcome(100)
     assert found == [
-        (0, "n2", 0.0, "node"),
-        (1, "n1", 1.0, "node"),
-        (3, "n2", 30.0, "node"),
-        (65536, "press-1", 1.0, "press"),
-        (2 * 65536 + 2, "n3", 2.0, "node"),
+        (65536, "n2", 0.0, "node"),
+        (65537, "n1", 1.0, "node"),
+        (65539, "n2", 30.0, "node"),
+        (2 * 65536, "press-1", 1.0, "press"),
+        (3 * 65536 + 2, "n3", 2.0, "node"),
     ]
     assert refused == [
-        (0, 2, "unknown_device", "stranger", "'stranger' is not in devices.csv"),
-        (2, 0, "no_product", "press-1", "'press-1' is of product 'press', not of 'node'"),
-        (2, 1, "unknown_device", "", "the reading names no device"),
-        (3, 0, "device_limit", "own", "'own' is one device more than limits.devices allows (4)"),
-        (4, 0, "malformed", "", "v: an array is expected"),
-        (5, 0, "device_limit", "s", "'s' is one device more than limits.devices allows (4)"),
+        (0, 0, "malformed", "", "v: an array is expected"),
+        (1, 2, "unknown_device", "stranger", "'stranger' is not in devices.csv"),
+        (3, 0, "no_product", "press-1", "'press-1' is of product 'press', not of 'node'"),
+        (3, 1, "unknown_device", "", "the reading names no device"),
+        (4, 0, "device_limit", "own", "'own' is one device more than limits.devices allows (4)"),
+        (5, 0, "malformed", "", "v: an array is expected"),
+        (6, 0, "device_limit", "s", "'s' is one device more than limits.devices allows (4)"),
     ]
     assert devices["names"] == ["n2", "n1", "press-1", "n3"]
     assert devices["hubs"] == ["", "hub-9", "", ""]
     node = {term: count for (_, product, term), count in totals.items() if product == "node"}
     assert node == {
-        "frames_in": 3,
+        "frames_in": 4,
         "frames_decoded": 2,
-        "frames_rejected": 1,
+        "frames_rejected": 2,
         "readings_decoded": 7,
         "readings_rejected": 3,
     }

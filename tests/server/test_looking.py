@@ -276,7 +276,6 @@ def test_commands_give_the_same_json(data: Path, client: TestClient[Any]) -> Non
     [
         (look_command.alarms, ["ack", "x"]),
         (look_command.alarms, ["stats"]),
-        (look_command.rejects, ["resubmit"]),
     ],
 )
 def test_later_actions_are_refused(command: Any, arguments: list[str]) -> None:
