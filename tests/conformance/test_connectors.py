@@ -188,13 +188,15 @@ class Processes:
         return self.receiver
 
     def wait_state(self, state: str) -> dict[str, object]:
+        """A status is written once a second: `connected` may have become `silent` before it is seen."""
+        wanted = (state, "silent") if state == "connected" else (state,)
         end = time.monotonic() + 60
         while True:
             try:
                 status: dict[str, object] = json.loads(
                     (self.data / "run" / "receiver-line.json").read_bytes()
                 )
-                if status["state"] == state and status["pid"] == self.receiver.pid:
+                if status["state"] in wanted and status["pid"] == self.receiver.pid:
                     return status
             except FileNotFoundError:
                 pass
