@@ -95,7 +95,9 @@ class DeviceState:
 
 
 def dataflow(
-    messages: Iterable[tuple[str, int, bytes]], rules: Sequence[tuple[str, float, float]], counts: dict[str, int]
+    messages: Iterable[tuple[str, int, bytes]],
+    rules: Sequence[tuple[str, float, float]],
+    counts: dict[str, int],
 ) -> Dataflow:
     """rules: (metric, limit, clear limit), each with an on-delay of 2 s."""
     decoder = msgspec.json.Decoder(Message)
