@@ -269,7 +269,7 @@ class LayoutBuilder:
             while around is not None:
                 exact = [n for one, n in around.locals if one.name == wanted]
                 loose = [n for one, n in around.locals if one.name != wanted and bare(one.name) == wanted]
-                found += [("local", n) for n in (exact or loose[-1:])]
+                found += [("local", n) for n in exact + loose]
                 around = around.outer
             if wanted in self.slots:
                 found.append(("outer", self.slots[wanted]))
