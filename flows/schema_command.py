@@ -12,7 +12,7 @@ import msgspec
 from flows.plant_file import PlantYaml, Product
 from flows.plant_later import LATER
 from flows.plant_tests import Case
-from operators.decode.spec import FORMATS
+from operators.decode.language import definitions
 from rules.spec import Rule
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -23,13 +23,6 @@ FILES: Final[dict[str, tuple[type, str]]] = {
     "test": (Case, "tests/*.yaml of a Penstock plant, one document"),
 }
 _REFERENCE: Final = {"type": "string", "pattern": r"\$\{[^}]+\}", "description": "from the environment"}
-_DECODE: Final = {
-    "title": "DecodeSpec",
-    "type": "object",
-    "description": "How bytes become readings; `penstock check` tells every mistake in it.",
-    "properties": {"format": {"enum": list(FORMATS)}},
-    "required": ["format"],
-}
 
 
 @click.command()
@@ -60,6 +53,8 @@ def schema_of(name: str) -> dict[str, Any]:
     kind, title = FILES[name]
     (root,), parts = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
     parts = {part: _texts(_part(part, body)) for part, body in parts.items()}
+    if "DecodeSpec" in parts:
+        parts |= definitions()
     if name == "plant":
         parts = {part: _with_references(body) for part, body in parts.items()}
     head = parts.pop(kind.__name__)
@@ -68,8 +63,6 @@ def schema_of(name: str) -> dict[str, Any]:
 
 
 def _part(name: str, body: dict[str, Any]) -> dict[str, Any]:
-    if name == "DecodeSpec":
-        return dict(_DECODE)
     properties = body.get("properties", {})
     for struct, hidden in LATER.hidden.items():
         if struct.__name__ == name:
