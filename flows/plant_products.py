@@ -211,8 +211,8 @@ def _check_metric(node: Node, metric: Metric, problems: Problems) -> None:
             kinds = _TYPES[metric.type]
             if not isinstance(one.value, kinds) or (isinstance(one.value, bool) and metric.type != "boolean"):
                 problems.add(one, f"{one.raw!r} is no {metric.type}, as the type of the metric says")
-    if metric.on_breach == "clamp" and metric.range is None:
-        problems.add(node.get("on_breach") or node, "'clamp' needs a 'range' to clamp to")
+    if metric.on_breach == "clamp" and metric.range is None and metric.max_step is None:
+        problems.add(node.get("on_breach") or node, "'clamp' needs a 'range' or a 'max_step' to clamp to")
 
 
 def _check_windows(node: Node, product: Product, problems: Problems) -> None:
