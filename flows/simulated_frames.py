@@ -35,6 +35,8 @@ def encoder(product: Product) -> Encoder:
         if spec.format == "json":
             return JsonEncoder(spec.plain)
         if spec.format == "binary":
+            if spec.encoding != "raw":
+                raise _NotPlain(f"its encoding is {spec.encoding}")
             return BinaryEncoder(spec.plain)
     except _NotPlain as error:
         raise ConfigError(f"product {product.productId} is not simulated: {error}") from error

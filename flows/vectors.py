@@ -206,7 +206,7 @@ class _Comparison:
     def _bytes(self, name: str, number: int) -> str:
         """`, from bytes 3..4: 09 24` where a layout is what decodes the frame."""
         layout = self.product.decode.layout
-        if not isinstance(layout, BinarySpec):
+        if not isinstance(layout, BinarySpec) or self.product.decode.encoding != "raw":
             return ""
         (answer,) = explain(layout, [self.frame], point=True)
         for one in answer.pointed:

@@ -42,7 +42,7 @@ FRAGMENT_KEYS: Final = (
     *("order", "size", "skip", "check", "time", "fields", "bits", "sections", "tlv", "cases", "record"),
     *("select", "derive", "use", "prefix"),
 )
-TOP_KEYS: Final = ("format", "pad", "records", "fragments", "tables")
+TOP_KEYS: Final = ("format", "encoding", "pad", "records", "fragments", "tables")  # encoding: see `spec`
 DEEPEST: Final = 16
 
 

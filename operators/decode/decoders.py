@@ -8,6 +8,7 @@ from operators.batch import FrameBatch, Int32, Int64
 from operators.decode.columns import Decoder
 from operators.decode.csv_decoder import CsvDecoder
 from operators.decode.csv_spec import CsvSpec
+from operators.decode.encoded import EncodedDecoder
 from operators.decode.json_binary import JsonBinaryDecoder
 from operators.decode.json_decoder import JsonDecoder, device_names
 from operators.decode.json_rows import JsonRowsDecoder
@@ -35,7 +36,10 @@ def build_decoder(product: ProductDecode, depth: int) -> Decoder:
         return CsvDecoder(layout, product.metrics)
     from operators.decode.binary_decoder import BinaryDecoder
 
-    return BinaryDecoder(layout, product.metrics)
+    decoder = BinaryDecoder(layout, product.metrics)
+    if product.decode.encoding != "raw":
+        return EncodedDecoder(decoder, product.decode.encoding)
+    return decoder
 
 
 @dataclass(slots=True, eq=False)

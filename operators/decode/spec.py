@@ -17,16 +17,19 @@ from operators.contract.spec import Metric
 from operators.document import Node, Problems, nearest
 
 FORMATS: Final = ("json", "csv", "binary")
+ENCODINGS: Final = ("raw", "hex", "base64", "base64url")
 LATER_FORMATS: Final = ("typed", "msgpack", "cbor", "udf")
 
 
 class DecodeSpec(msgspec.Struct, kw_only=True):
     """A decode section that has passed its checks; `plain` is the section as written, `layout`
-    what its format made of it (JsonSpec, CsvSpec, or the binary layout)."""
+    what its format made of it (JsonSpec, CsvSpec, or the binary layout). encoding: how the bytes of a
+    binary layout are written in the frame, one of ENCODINGS."""
 
     format: str
     plain: dict[str, Any]
     layout: Any = None
+    encoding: str = "raw"
 
 
 def parse_decode(
@@ -54,10 +57,17 @@ def parse_decode(
         problems.add(kind, f"unknown format '{kind.raw}'{nearest(kind.raw, FORMATS) or known}")
         return None
     before = len(problems.errors)
+    encoding = node.get("encoding")
+    if kind.value == "binary" and encoding is not None and encoding.value not in ENCODINGS:
+        known = f"; one of {', '.join(ENCODINGS)}"
+        problems.add(
+            encoding, f"unknown encoding '{encoding.raw}'{nearest(encoding.raw, ENCODINGS) or known}"
+        )
     layout = _parse_layout(kind.value, node, metrics, params, problems)
     if len(problems.errors) > before:
         return None
-    return DecodeSpec(format=kind.value, plain=node.plain(), layout=layout)
+    written = encoding.value if kind.value == "binary" and encoding is not None else "raw"
+    return DecodeSpec(format=kind.value, plain=node.plain(), layout=layout, encoding=written)
 
 
 def _parse_layout(
