@@ -25,6 +25,9 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@.venv/bin/python -m operators.jit
 	@touch $(STAMP)
 
+# a dozen processes start: without compiled modules on disk each would compile all of its own anew
+unexport PYTHONDONTWRITEBYTECODE
+
 demo: setup
 	@.venv/bin/penstock demo
 

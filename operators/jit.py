@@ -16,7 +16,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, cast
@@ -47,6 +47,8 @@ COMPILED: tuple[str, ...] = (
     "operators.decode.kernels",
     *(name for name in WARMED if name not in ("operators.decode.kernels", "operators.decode.binary_kernels")),
 )
+
+TELL_S = 10.0  # the longest silence during installation
 
 
 def kernel(function: F) -> F:
@@ -104,9 +106,15 @@ def main() -> int:
     """Compile every kernel once, on all cores, telling which; the result is kept on disk."""
     began = time.perf_counter()
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(_warm, name) for name in COMPILED]):
-            name, seconds = done.result()
-            print(f"  {name:36s} {seconds:6.1f} s", flush=True)
+        waiting = {pool.submit(_warm, name) for name in COMPILED}
+        while waiting:
+            done, waiting = wait(waiting, TELL_S, FIRST_COMPLETED)
+            for name, seconds in (one.result() for one in done):
+                print(f"  {name:36s} {seconds:6.1f} s", flush=True)
+            if not done:
+                ready = len(COMPILED) - len(waiting)
+                told = f"{ready} of {len(COMPILED)} ready, about a minute on two cores"
+                print(f"  ... {time.perf_counter() - began:.0f} s: {told}", flush=True)
     warm_up()  # what calls a kernel of another module is compiled now, if it was not yet
     print(f"  kernels ready after {time.perf_counter() - began:.1f} s")
     return 0

@@ -1,4 +1,5 @@
-"""Every kernel of the room, compiled once."""
+"""The kernels of JSON frames and of `derive`, compiled once. Those of binary layouts, which take as long
+as all others together, are `binary_kernels` of the warm-up list: another process compiles them meanwhile."""
 
 from __future__ import annotations
 
@@ -6,7 +7,6 @@ import numpy as np
 
 from operators.batch import Address, FrameBatch, Ticks
 from operators.decode import evaluate, json_kernels, json_rows_kernels
-from operators.decode.binary_decoder import warm_up_decoder
 from operators.decode.json_decoder import JsonDecoder
 from operators.decode.json_spec import JsonSpec
 
@@ -29,4 +29,3 @@ def warm_up() -> None:
     json_kernels.read_iso_time(payload)
     json_rows_kernels.warm_up()
     evaluate.warm_up()
-    warm_up_decoder()
