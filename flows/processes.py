@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 LOG_LIMIT = 20 << 20  # bytes; beyond it the log is moved to NAME.1.jsonl at the next look
@@ -26,19 +27,23 @@ PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _die_with_parent() -> None:
+def _begin_child(nice: int) -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if nice:
+        os.nice(nice)
 
 
 @dataclass(slots=True)
 class Child:
-    """One component. `order` is the rank in which it starts; stopping goes the other way."""
+    """One component. `order` is the rank in which it starts; stopping goes the other way. `nice`:
+    how far it stands back where processors are short."""
 
     name: str
     module: str
     arguments: Sequence[str]
     order: int
     log: Path
+    nice: int = 0
     process: subprocess.Popen[bytes] | None = None
     restarts: int = 0
     started_at: float = 0.0
@@ -71,7 +76,7 @@ class Child:
                 stderr=log,
                 env=environment,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=partial(_begin_child, self.nice),
             )
         self.started_at = time.monotonic()
 
@@ -89,7 +94,8 @@ class Child:
             self.process = None
             self.next_start = now + self.backoff_s
             self.backoff_s = min(self.backoff_s * 2, BACKOFF_LIMIT_S)
-            return f"{self.name} ended ({exit_words(self.last_exit)}); starting again in {self.next_start - now:.2g} s"
+            how, pause = exit_words(self.last_exit), self.next_start - now
+            return f"{self.name} ended ({how}); starting again in {pause:.2g} s"
         if now >= self.next_start:
             self.restarts += 1
             self.start(environment)

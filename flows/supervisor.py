@@ -28,6 +28,9 @@ from flows.processes import Child
 from flows.status import write_atomically
 
 STOP_SECONDS = 10.0
+# the way of an alarm; the others stand back while there are more busy processes than processors
+PROMPT = ("receiver-", "flow", "drainer-alarms-file", "drainer-kafka")
+STANDS_BACK = 5
 WATCH_SECONDS = 0.05
 JOURNAL_START_SECONDS = 30.0
 
@@ -142,7 +145,8 @@ class Supervisor:
 
     def _add(self, name: str, module: str, arguments: list[str], order: int) -> None:
         log = self.data / "logs" / f"{name}.jsonl"
-        self.children.append(Child(name, module, [str(self.data), *arguments], order, log))
+        nice = 0 if order == 0 or name.startswith(PROMPT) else STANDS_BACK
+        self.children.append(Child(name, module, [str(self.data), *arguments], order, log, nice))
 
     def _start_rank(self, rank: int) -> None:
         for child in self.children:
