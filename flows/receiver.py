@@ -23,10 +23,10 @@ import msgspec
 from connectors.errors import ConfigError, PenstockError
 from connectors.files.config import FilesConfig
 from connectors.journal.client import JournalClient
+from connectors.json_logs import log_as_json
 from connectors.mqtt.config import MqttConfig
 from connectors.source import Appender, Receiver, Surroundings
 from connectors.tcp.config import TcpConfig
-from connectors.json_logs import log_as_json
 from flows.status import StatusThread
 from flows.wiring import source_kind
 

@@ -17,6 +17,7 @@ from connectors.source import Frame
 from flows import specs
 from flows.plant_file import Plant
 from operators.batch import Address, FrameBatch, Slice, Ticks
+from operators.decode.columns import Decoder
 from operators.decode.decoders import build_decoder
 
 CHUNK = 10_000
@@ -58,7 +59,7 @@ def event_times(plant: Plant, config: FilesConfig, paths: Iterable[Path]) -> Ite
             yield from _times(decoder, chunk)
 
 
-def _times(decoder, chunk: Sequence[Frame]) -> list[int | None]:  # type: ignore[no-untyped-def]
+def _times(decoder: Decoder, chunk: Sequence[Frame]) -> list[int | None]:
     batch = frames_of(chunk)
     rows = np.arange(len(batch), dtype=np.int64)
     params = np.full((len(decoder.param_names), len(batch)), np.nan)
@@ -80,7 +81,7 @@ def frames_of(frames: Sequence[Frame], source: str = "") -> FrameBatch:
     ]
     lengths = np.array([len(frame.payload) for frame in frames], np.int64)
     return FrameBatch(
-        payload=np.frombuffer(b"".join(frame.payload for frame in frames), np.uint8),
+        payload=np.frombuffer(bytearray().join(frame.payload for frame in frames), np.uint8),
         offset=np.cumsum(lengths) - lengths,
         length=lengths,
         address=np.array(index, np.int32),

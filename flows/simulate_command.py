@@ -14,8 +14,8 @@ from typing import Any
 import click
 
 from connectors.errors import ConfigError
-from flows.folder import open_plant
 from connectors.json_logs import log_as_json
+from flows.folder import open_plant
 from flows.simulate import Simulator
 from flows.status import StatusThread
 

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol, TypeAlias
 
 import bytewax.operators as op
-from bytewax.operators import KeyedStream
-from bytewax.operators import StatefulBatchLogic
+from bytewax.operators import KeyedStream, StatefulBatchLogic
 
 from operators.batch import Slice
 
