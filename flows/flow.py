@@ -112,6 +112,7 @@ def describe(shard: Shard, source: JournalSource, sink: OutputLog) -> dict[str, 
         "sha256": shard.current.sha256,
         "devices": len(shard.devices),
         "stages": stages,
+        "undeclared": shard.undeclared(),
         "source": source.describe(),
         "output": sink.describe(),
     }

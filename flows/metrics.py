@@ -59,6 +59,7 @@ class PlantCollector(Collector):
         yield from self._behind()
         yield from self._components()
         yield from self._stages()
+        yield self._undeclared()
         yield from self._numbers()
 
     def _ledger(self) -> Iterator[Metric]:
@@ -125,6 +126,16 @@ class PlantCollector(Collector):
             for name, clock in stages.items():
                 family.add_metric([name], clock[key])
             yield family
+
+    def _undeclared(self) -> Metric:
+        family = CounterMetricFamily(
+            "penstock_undeclared_metrics",
+            "readings with a metric that their product does not declare, since the flow's start",
+            labels=["product", "metric"],
+        )
+        for row in self.status.get("flow", {}).get("undeclared", []):
+            family.add_metric([row["productId"], row["metric"]], row["count"])
+        return family
 
     def _numbers(self) -> Iterator[Metric]:
         """Every further number of a status file, as penstock_KIND_KEY{component}."""

@@ -143,6 +143,15 @@ class Shard:
         logic = stage.logic if stage is not None else None
         return logic.dirty_records() if isinstance(logic, StateLogic) else ()
 
+    def undeclared(self) -> list[dict[str, Any]]:
+        """Metrics that frames carried and their product does not declare, with how many readings did
+        since the flow's start."""
+        stage = self.stages.get("decode")
+        if stage is None or not isinstance(stage.logic, DecodeLogic):
+            return []
+        counts = sorted(dict(stage.logic.unknown_metrics).items())
+        return [{"productId": product, "metric": name, "count": count} for (product, name), count in counts]
+
     def decode(self) -> StageLogic:
         """Bytes to readings."""
         return PlannedStage(
