@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -13,7 +14,7 @@ from flows.engine import run_recording
 from flows.folder import open_plant
 from flows.recorded import recorded_slices
 from flows.replay_files import write_outcome
-from tests.oracle.plants import write_plant
+from tests.oracle.plants import rule_text, write_plant
 from tests.reference.plant_oracle import Oracle
 
 ALARM_KEYS = (
@@ -72,8 +73,8 @@ def _same(found: list[str], place: str, wanted: Any, got: Any) -> None:
 
 
 def _alarms(found: list[str], plant: dict[str, Any], oracle: Oracle, got: list[dict[str, Any]]) -> None:
-    versions: dict[str, str] = {}
     occurrences: dict[str, Any] = {}
+    written = {rule["ruleId"]: canonical_version(rule_text(rule)) for rule in plant["rules"]}
     ids = [event["id"] for event in got]
     if len(set(ids)) != len(ids):
         found.append("alarms.jsonl: an id stands twice")
@@ -95,12 +96,18 @@ def _alarms(found: list[str], plant: dict[str, Any], oracle: Oracle, got: list[d
         _same(found, place, head, {key: event[key] for key in head})
         body = {key: value for key, value in wanted.items() if key in data}
         _same(found, place, body, {key: data[key] for key in body})
-        if versions.setdefault(data["ruleId"], data["rule_version"]) != data["rule_version"]:
-            found.append(f"{place}: another rule_version")
+        _same(found, f"{place}.rule_version", written[data["ruleId"]], data["rule_version"])
         if occurrences.setdefault(data["alarm_id"], (subject, wanted["alarm"])) != (subject, wanted["alarm"]):
             found.append(f"{place}: alarm_id of another occurrence")
     if len(set(occurrences.values())) != len(occurrences):
         found.append("alarms.jsonl: one occurrence with two ids")
+
+
+def canonical_version(rule: dict[str, Any]) -> str:
+    """First 12 hex digits of the SHA-256 of the rule as canonical JSON: 5.0 is 5, keys sorted, no blanks."""
+    whole = {k: int(v) if isinstance(v, float) and v == int(v) else v for k, v in rule.items()}
+    text = json.dumps(whole, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
 
 
 def _windows(found: list[str], oracle: Oracle, got: list[dict[str, Any]]) -> None:

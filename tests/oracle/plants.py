@@ -28,13 +28,13 @@ def write_plant(folder: Path, plant: dict[str, Any]) -> None:
     """The plant folder; JSON is YAML."""
     (folder / "products").mkdir(parents=True)
     (folder / "rules").mkdir()
-    head = {"plant": plant["plant"], "sources": plant["sources"]}
+    head = {"plant": plant["plant"], "sources": plant["sources"], "devices": {"unknown": plant["unknown"]}}
     (folder / "plant.yaml").write_text(json.dumps(head), "utf-8")
     for product in plant["products"]:
         (folder / "products" / f"{product['productId']}.yaml").write_text(
             json.dumps(_product(product)), "utf-8"
         )
-    documents = [json.dumps(_rule(rule)) for rule in plant["rules"]]
+    documents = [json.dumps(rule_text(rule)) for rule in plant["rules"]]
     if documents:
         (folder / "rules" / "all.yaml").write_text("\n---\n".join(documents) + "\n", "utf-8")
     columns = list(dict.fromkeys(key for row in plant["devices"] for key in row))
@@ -52,7 +52,12 @@ def _product(product: dict[str, Any]) -> dict[str, Any]:
             out[key] = duration(out[key])
     if "contract" in out:
         stamp = out["contract"]["timestamp"]
-        out["contract"] = {"timestamp": {k: duration(v) for k, v in stamp.items()}}
+        out["contract"] = {
+            "timestamp": {k: duration(v) if isinstance(v, int) else v for k, v in stamp.items()}
+        }
+    if "derive" in out["decode"]:
+        derive = {name: text_of(tree) for name, tree in out["decode"]["derive"].items()}
+        out["decode"] = out["decode"] | {"derive": derive}
     out["windows"] = [_window(each) for each in out.get("windows", [])]
     if out["decode"]["format"] == "binary":
         out["decode"] = json.loads(json.dumps(out["decode"]))
@@ -67,7 +72,7 @@ def _window(window: dict[str, Any]) -> dict[str, Any]:
     return {"every": window["label"], **out}
 
 
-def _rule(rule: dict[str, Any]) -> dict[str, Any]:
+def rule_text(rule: dict[str, Any]) -> dict[str, Any]:
     out = dict(rule)
     for key in ("condition", "clear_condition"):
         if key in out:
@@ -113,7 +118,14 @@ def make_plant(random: Random) -> dict[str, Any]:
     for product in products:
         for number in range(random.randint(0, 4)):
             rules.append(_make_rule(random, product, f"r{number}-{product['productId']}"))
-    return {"plant": "seeded", "sources": sources, "products": products, "devices": devices, "rules": rules}
+    return {
+        "plant": "seeded",
+        "sources": sources,
+        "products": products,
+        "devices": devices,
+        "rules": rules,
+        "unknown": random.choice(["reject", "reject", "accept"]),
+    }
 
 
 def _json_product(random: Random, name: str, paths: bool) -> dict[str, Any]:
@@ -126,7 +138,11 @@ def _json_product(random: Random, name: str, paths: bool) -> dict[str, Any]:
     if random.random() < 0.4:
         metrics["count"] = {"type": "integer", **({"range": [0, 50]} if random.random() < 0.5 else {})}
     if random.random() < 0.5:
-        metrics["door"] = {"type": "boolean"}
+        metrics["door"] = {"type": "boolean", **({"on_breach": "bad"} if random.random() < 0.3 else {})}
+    if random.random() < 0.3:
+        metrics["step"] = {"type": "integer", "values": [2, 5, 7]}
+        if random.random() < 0.4:
+            metrics["step"]["on_breach"] = random.choice(["reject", "bad"])
     if random.random() < 0.6:
         metrics["mode"] = {"type": "string", "values": ["idle", "run", "fault"]}
         if random.random() < 0.3:
@@ -140,6 +156,11 @@ def _json_product(random: Random, name: str, paths: bool) -> dict[str, Any]:
         decode |= {"timestamp": "t.d", "hub_timestamp": "t.h", "metrics": {m: f"v.{m}" for m in metrics}}
     elif random.random() < 0.7:
         decode["metrics"] = "data.metrics"
+    if random.random() < 0.25:
+        decode["timestamp"] = {"path": "at.s", "unit": random.choice(["s", "us", "auto"])}
+    if random.random() < 0.3:
+        metrics["load"] = _number(random)
+        decode["derive"] = {"load": _sum(random, metrics, "temp")}
     product = {"productId": name, "version": 1, "decode": decode, "metrics": metrics}
     if name == "beta":
         product["topics"] = ["iotlink/+/+/+/periodic/pub/telemetry/json"]
@@ -180,11 +201,13 @@ def _finish(random: Random, product: dict[str, Any]) -> dict[str, Any]:
     if random.random() < 0.8:
         product["params"] = {"high": random.choice([50, 65, 80.5])}
     if random.random() < 0.4:
-        stamp = {}
+        stamp: dict[str, Any] = {}
         if random.random() < 0.5:
             stamp["max_future"] = random.choice([0, 10 * SECOND, HOUR])
         if random.random() < 0.5:
             stamp["max_age"] = random.choice([MINUTE, HOUR, 2 * DAY])
+        if random.random() < 0.4:
+            stamp["on_breach"] = random.choice(["reject", "bad", "clamp"])
         product["contract"] = {"timestamp": stamp}
     labels = {"1m": MINUTE, "10s": 10 * SECOND, "5m": 5 * MINUTE}
     windows = []
@@ -207,10 +230,10 @@ def _finish(random: Random, product: dict[str, Any]) -> dict[str, Any]:
 def _number(random: Random) -> dict[str, Any]:
     metric: dict[str, Any] = {}
     if random.random() < 0.6:
-        metric["range"] = random.choice([[0, 100], [-20, 90.5], [10, 150]])
+        metric["range"] = random.choice([[0, 100], [-20, 90.5], [10, 150], [None, 88], [12.5, None]])
     if random.random() < 0.3:
         metric["max_step"] = random.choice([5, 20.5, 40])
-    if random.random() < 0.5 and "range" in metric:
+    if random.random() < 0.5 and metric:
         metric["on_breach"] = random.choice(["reject", "bad", "clamp"])
     return metric
 
@@ -234,6 +257,12 @@ def _make_rule(random: Random, product: dict[str, Any], name: str) -> dict[str, 
     rule["severity"] = random.choice(SEVERITIES)
     if random.random() < 0.4:
         rule["acknowledge"] = random.choice(["required", "none"]) if rule["severity"] != "info" else "none"
+    if random.random() < 0.4:
+        rule["message"] = (
+            "{device_id} {ruleId} {{{transition}}} {temp:.1f} {metrics.temp} {site_id} {severity}"
+        )
+        if "params" in product:
+            rule["message"] += " over {param.high}"
     return rule
 
 
@@ -301,6 +330,14 @@ def make_lines(random: Random, plant: dict[str, Any], count: int) -> list[dict[s
     pace = random.choice([200, 1000, 1000, 5000])
     lines: list[dict[str, Any]] = []
     for _ in range(count):
+        if random.random() < 0.02:
+            row = random.choice(rows)
+            behind = random.choice([20_000, 90_000, 1_200_000])
+            for step in range(random.randint(3, 12)):
+                stamp = now - behind + step * random.choice([1000, 1000, 7000])
+                product = products[row["productId"]]
+                line = _frame(random, product, row, stamp, walks[row["device_id"]] + step % 5)
+                lines.append({**line, "ingest_ts": now})
         before = now
         now += random.choice([0, 1, pace // 2, pace, pace, pace])
         if random.random() < 0.04:
@@ -352,9 +389,9 @@ def _frame(
         }
     hub = row.get("hub_id") or "nohub"
     line: dict[str, Any] = {"source": "line1", "topic": TOPIC.format(hub=hub, device=row["device_id"])}
-    values = {
-        name: v for name, m in product["metrics"].items() for v in [_value(random, m, walk)] if v is not GONE
-    }
+    raw = {name: _value(random, metric, walk) for name, metric in product["metrics"].items()}
+    derived = product["decode"].get("derive", ())
+    values = {name: value for name, value in raw.items() if value is not GONE and name not in derived}
     if random.random() < 0.1:
         values["extra"] = random.choice([1, "x", None, {"a": [1]}])
     body: dict[str, Any] = {}
@@ -365,10 +402,18 @@ def _frame(
     )
     if random.random() < 0.9:
         _put(body, hub_path, stamp + random.choice([0, 40]))
-    if random.random() < 0.95:
+    if isinstance(time_path, dict):
+        _put(
+            body, time_path["path"], {"s": stamp / 1000, "us": stamp * 1000, "auto": stamp}[time_path["unit"]]
+        )
+    elif random.random() < 0.95:
         _put(body, time_path, _stamp(random, stamp))
     _put(body, "v" if isinstance(spec.get("metrics"), dict) else "data.metrics", values)
-    text = json.dumps(body)
+    text = json.dumps(body, indent=random.choice([None, None, None, 1]))
+    if random.random() < 0.05:
+        text = text.replace('"run"', random.choice(['"r\\u0075n"', '"run\\n"', '"r\u00fcn"']))
+    if random.random() < 0.03:
+        text = text.replace('"temp":', random.choice(['"temp": 3, "temp":', '"te\\u006dp":']))
     roll = random.random()
     if roll < 0.01:
         text = text[: random.randrange(len(text))]
@@ -380,7 +425,10 @@ def _frame(
         line["topic"] = random.choice(
             [
                 "x/y",
-                "iotlink/prd/nohub/nobody/periodic/pub/telemetry/json",
+                random.choice(
+                    ["iotlink/prd/nohub/nobody/periodic/pub/telemetry/json"] * 3
+                    + ["iotlink/prd/h1/x1/event/pub/telemetry/json"]
+                ),
                 line["topic"].replace("/pub/", "/sub/"),
                 line["topic"].replace("/telemetry/", "/control_request/"),
                 line["topic"].replace("/telemetry/", "/control_result/"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
-from math import sqrt
+from math import inf, sqrt
 from typing import Any
 
 from tests.reference.plant_oracle_decode import (
@@ -105,6 +105,7 @@ class Alarm:
         self.open = False  # an occurrence that is not closed yet
         self.occurrence = 0
         self.evidence: tuple[dict[str, Any], str] = ({}, ABSENT)
+        self.all_values: dict[str, Any] = {}
         self.at_position: Counter[int] = Counter()
         self.required = rule["severity"] != "info" and (
             rule.get(
@@ -222,7 +223,14 @@ class Oracle:
             raise Refused("no_product", name, None)
         if device is None:
             named = [p for p in taking if "product" in source or "topics" in self.products[p]]
-            raise Refused("unknown_device", name, named[0] if len(named) == 1 else None)
+            if self.plant["unknown"] == "reject":
+                raise Refused("unknown_device", name, named[0] if len(named) == 1 else None)
+            if len(named) != 1 or name is None:
+                raise Refused("no_product", name, None)
+            row = {"device_id": name, "productId": named[0], "hub_id": address.get("hub_id", "")}
+            row["hub_id"] = "" if row["hub_id"] == "nohub" else row["hub_id"]
+            rules = [r for r in self.plant["rules"] if named[0] in _list(r["productId"])]
+            device = self.devices[name] = Device(row, self.products[named[0]], rules)
         if device.row["productId"] not in taking:
             raise Refused("no_product", name, None)
         product = device.product
@@ -302,18 +310,19 @@ class Oracle:
                 if value is None or quality in (BAD, ABSENT):
                     continue
                 breach = metric.get("on_breach", "bad")
-                bounds = None
+                bounds: Any = None
                 if kind == "range" and "range" in metric:
-                    bounds = metric["range"]
+                    low, high = metric["range"]
+                    bounds = (-inf if low is None else low, inf if high is None else high)
                 elif kind == "step" and "max_step" in metric and newer and name in device.step:
-                    bounds = (device.step[name] - metric["max_step"], device.step[name] + metric["max_step"])
-                    if abs(value - device.step[name]) <= metric["max_step"]:
-                        bounds = None
+                    before, most = device.step[name], metric["max_step"]
+                    if abs(value - before) > most:
+                        bounds = (before - most, before + most)
                 elif kind == "values" and "values" in metric and value not in metric["values"]:
                     if breach == "reject":
                         return "values"
                     values[name] = (value, BAD)
-                if bounds is None or bounds[0] <= value <= bounds[1]:
+                if bounds is None or (kind == "range" and bounds[0] <= value <= bounds[1]):
                     continue
                 if breach == "reject":
                     return kind
@@ -322,10 +331,16 @@ class Oracle:
                 else:
                     values[name] = (float(min(max(value, bounds[0]), bounds[1])), UNCERTAIN)
         stamp = device.product.get("contract", {}).get("timestamp", {})
-        if reading.ts > reading.ingest + stamp.get("max_future", 5 * MINUTE):
-            return "timestamp_future"
-        if reading.ts < reading.ingest - stamp.get("max_age", 30 * DAY):
-            return "timestamp_past"
+        latest = reading.ingest + stamp.get("max_future", 5 * MINUTE)
+        oldest = reading.ingest - stamp.get("max_age", 30 * DAY)
+        if not oldest <= reading.ts <= latest:
+            breach = stamp.get("on_breach", "reject")
+            if breach == "reject":
+                return "timestamp_future" if reading.ts > latest else "timestamp_past"
+            worse = BAD if breach == "bad" else UNCERTAIN
+            values = {n: (v, max(q, worse, key=WORST.__getitem__)) for n, (v, q) in values.items()}
+            if breach == "clamp":
+                reading.ts = min(max(reading.ts, oldest), latest)
         reading.values = values
         return None
 
@@ -383,6 +398,7 @@ class Oracle:
                 else ABSENT
                 for name in alarm.shown
             ]
+            alarm.all_values = {"temp": look("metric", "temp")}
             alarm.evidence = (shown, max(qualities, key=WORST.__getitem__))
             if not alarm.metrics & reading.values.keys():
                 continue
@@ -468,9 +484,27 @@ class Oracle:
                     "quality": quality,
                     "position": position,
                 },
-                "message": f"{rule['ruleId']}: {condition}",
+                "message": self.message(alarm, transition, condition),
             }
         )
+
+    def message(self, alarm: Alarm, transition: str, condition: str) -> str:
+        device, rule = alarm.device, alarm.rule
+        text: str = rule.get("message", "{ruleId}: {condition}")
+        temp, high = alarm.all_values.get("temp"), device.param("high")
+        for hole, value in {
+            "{{{transition}}}": "{" + transition + "}",
+            "{device_id}": device.name,
+            "{ruleId}": rule["ruleId"],
+            "{severity}": rule["severity"],
+            "{condition}": condition,
+            "{site_id}": device.row.get("site_id") or "unknown",
+            "{metrics.temp}": _plain(temp),
+            "{temp:.1f}": "unknown" if temp is None else f"{temp:.1f}",
+            "{param.high}": _plain(high),
+        }.items():
+            text = text.replace(hole, value)
+        return text
 
     # -- windows ----
 
@@ -578,7 +612,7 @@ class Oracle:
 
     @property
     def state(self) -> dict[str, Any]:
-        return {device.name: device.state for device in self.devices.values() if device.state}
+        return {device.name: device.state for device in self.devices.values() if device.newest is not None}
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -606,6 +640,11 @@ def _aggregate(name: str, values: list[float], good: list[tuple[float, int]]) ->
     rank = Fraction(name[1:]) / 100 * (len(values) - 1)
     ordered = sorted(values)
     return (ordered[int(rank)], ordered[min(int(rank) + 1, len(values) - 1)])  # within 1 % of one of them
+
+
+def _plain(value: float | None) -> str:
+    """A number in a message: a whole one has no fraction."""
+    return "unknown" if value is None else str(int(value)) if value == int(value) else repr(value)
 
 
 def sum_in_order(values: list[float]) -> float:

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
 
+from tests.reference.plant_oracle_expressions import Absent, value_of
+
 MS = 1_000_000
 SECOND = 1_000_000_000
 DEPTH = 64
@@ -43,7 +45,7 @@ def decode_json(product: dict[str, Any], payload: bytes, ingest_ns: int) -> tupl
         raise Refused("malformed")
     spec = product["decode"]
     times = [
-        _time(_at(body, spec.get(key, default)))
+        _time_at(body, spec.get(key, default))
         for key, default in (("timestamp", "device_timestamp"), ("hub_timestamp", "hub_timestamp"))
     ]
     own = times[0] is not None
@@ -59,7 +61,19 @@ def decode_json(product: dict[str, Any], payload: bytes, ingest_ns: int) -> tupl
     else:
         raw = {name: _at(body, path) for name, path in mapping.items()}
         raw = {name: value for name, value in raw.items() if value is not MISSING}
-    return event_ns, own, {name: _typed(product["metrics"][name], value) for name, value in raw.items()}
+    values = {name: _typed(product["metrics"][name], value) for name, value in raw.items()}
+    for name, tree in spec.get("derive", {}).items():
+        try:
+            values[name] = value_of(tree, lambda _, metric: _derivable(values, metric))
+        except Absent:
+            values.pop(name, None)
+    return event_ns, own, values
+
+
+def _derivable(values: dict[str, Any], name: str) -> Any:
+    if name not in values:
+        raise Absent
+    return None if values[name] is WRONG else values[name]
 
 
 MISSING = object()
@@ -115,10 +129,21 @@ def _depth(text: str) -> int:
     return deepest
 
 
+def _time_at(body: Any, where: Any) -> int | None:
+    if isinstance(where, str):
+        return _time(_at(body, where))
+    value, unit = _at(body, where["path"]), where["unit"]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return _time(value)
+    if unit == "auto":
+        unit = next(u for u, below in (("s", 1e11), ("ms", 1e14), ("us", 1e17)) if value < below)
+    return _time(Fraction(repr(value)) * Fraction({"s": "1000", "ms": "1", "us": "0.001"}[unit]))
+
+
 def _time(value: Any) -> int | None:
     if value is MISSING or value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Fraction):
         raise Refused("malformed")
     if isinstance(value, str):
         try:

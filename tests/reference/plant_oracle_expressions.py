@@ -17,6 +17,10 @@ Tree = tuple[Any, ...]
 Lookup = Callable[[str, str], Any]
 
 
+class Absent(Exception):
+    """A name that the reading does not have; what is derived from it is absent too."""
+
+
 def text_of(tree: Tree) -> str:
     """The tree as FORMATS section 3 writes it, with brackets around every part."""
     kind = tree[0]
@@ -92,7 +96,10 @@ def value_of(tree: Tree, look: Lookup) -> Any:
         chosen = value_of(tree[1], look)
         return None if chosen is None else value_of(tree[2] if chosen else tree[3], look)
     if kind == "default":
-        first = value_of(tree[1], look)
+        try:
+            first = value_of(tree[1], look)
+        except Absent:
+            first = None
         return value_of(tree[2], look) if first is None else first
     if kind == "arith":
         return _arithmetic(tree[1], value_of(tree[2], look), value_of(tree[3], look))
