@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from connectors.errors import PenstockError
+from connectors.errors import ConfigError, PenstockError
 from connectors.files.recording import RecordingWriter
 from connectors.journal.reader import JournalReader
 from flows.folder import data_directory
@@ -36,6 +36,8 @@ def capture(
     A recording holds every journal entry, so `replay` gives what the live path gave; one that does
     not begin at the journal's first entry knows nothing of what was before it.
     """
+    if not plant.is_dir():
+        raise ConfigError(f"{plant}: no such folder")
     folder = data_directory(plant, data) / "journal"
     if not folder.is_dir():
         raise PenstockError(f"{folder} does not exist; has the plant been run?")

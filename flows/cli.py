@@ -78,7 +78,11 @@ class _Commands(click.Group):
 
 
 def _later(name: str) -> click.Command:
-    @click.command(name, context_settings={"ignore_unknown_options": True})
+    @click.command(
+        name,
+        context_settings={"ignore_unknown_options": True},
+        help=f"{LATER[name]}: not yet in this version",
+    )
     @click.argument("arguments", nargs=-1)
     def command(arguments: tuple[str, ...]) -> None:
         raise click.UsageError(f"'penstock {name}' ({LATER[name]}) is not yet in this version")

@@ -15,7 +15,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -209,26 +209,28 @@ class Demo:
         self.say("devices fall silent; waiting until everything has been handed on")
         simulator.terminate()
         simulator.wait(10.0)
-        self.until(supervisor, views.drained)
+        self.until(supervisor, views, views.drained)
         self.say("the journal ends here")
         for child in reversed(supervisor.children):
             if child.name.startswith("receiver") or child.name == "journal":
                 child.terminate()
                 child.wait(5.0)
-        self.until(supervisor, lambda: views.drained(to_the_end=True))
-        self.until(supervisor, lambda: rests(self.recording))
+        self.until(supervisor, views, lambda: views.drained(to_the_end=True))
+        self.until(supervisor, views, lambda: rests(self.recording))
         capture.terminate()
         capture.wait(5.0)
         self.report(plant)
 
-    def until(self, supervisor: Supervisor, holds: Any) -> None:
+    def until(self, supervisor: Supervisor, views: Views, holds: Callable[[], bool]) -> None:
         """Keep the plant up until something holds."""
         until = time.monotonic() + CATCH_UP_S
         while not holds():
             if supervisor.stop_signals:
                 raise click.Abort
             if time.monotonic() > until:
-                raise PenstockError(f"not everything was handed on within {CATCH_UP_S:.0f} s")
+                raise PenstockError(
+                    f"not everything was handed on within {CATCH_UP_S:.0f} s: {behind(views)}"
+                )
             supervisor.watch()
             time.sleep(0.1)
 
@@ -249,6 +251,23 @@ class Demo:
         if acknowledged > journaled or not found.clean:
             raise PenstockError("the kill left a difference; the lines above say which")
         self.say("the flow was killed; nothing was lost and nothing came twice")
+
+
+def behind(views: Views) -> str:
+    """What is still to be done, and what is not well."""
+    lag = views.lag()["entries"]
+    parts = [f"the flow is {lag:.0f} entries behind"] if lag else []
+    parts += [
+        f"{one['records']:.0f} records wait for {name}"
+        for name, one in views.waiting().items()
+        if one["records"]
+    ]
+    parts += [
+        f"{name}: {one['state']} {one['detail']}".rstrip()
+        for name, one in views.status()["health"]["components"].items()
+        if not one["ready"]
+    ]
+    return "; ".join(parts) or "the recording still grows"
 
 
 def rests(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
@@ -30,6 +31,7 @@ FORMATS = {
 def query(plant: Path, sql: str, form: str, as_json: bool, output: Path | None) -> None:
     """Run SQL over PLANT's historian, e.g. "SELECT count() FROM telemetry"."""
     loaded = open_plant(plant)
+    logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())  # the line below says it
     form = "json" if as_json else form
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise click.UsageError("Parquet is binary; name a file with --output")
