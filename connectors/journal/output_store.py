@@ -96,6 +96,9 @@ class OutputReader:
 
     def __init__(self, path: Path) -> None:
         self._environment = Environment(path, databases=DATABASES)
+        if not self.identity:  # who remembers where it stands under no identity begins anew later
+            self.close()
+            raise JournalError(f"{path} is being made")
 
     def close(self) -> None:
         """Let go of the environment."""

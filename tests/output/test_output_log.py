@@ -20,8 +20,9 @@ from connectors.journal.columns import (
     decode_windows,
     encode_telemetry,
 )
+from connectors.journal.environment import Environment
 from connectors.journal.output import OutputReader, OutputWriter
-from connectors.journal.output_store import KINDS, Cursor, cursor_path
+from connectors.journal.output_store import DATABASES, KINDS, Cursor, cursor_path
 from operators.batch import Slice
 from tests.output.made import (
     MODES,
@@ -245,6 +246,19 @@ def test_the_map_grows(tmp_path: Path) -> None:
 def test_no_log_is_told(tmp_path: Path) -> None:
     with pytest.raises(JournalError):
         OutputReader(tmp_path / "output")
+
+
+def test_a_log_that_is_being_made_is_none_yet(tmp_path: Path) -> None:
+    """A drainer that opens it between its tables and its identity would keep its place under none."""
+    made = Environment(tmp_path / "output", map_bytes=1 << 20, databases=DATABASES)
+    with pytest.raises(JournalError, match="being made"):
+        OutputReader(tmp_path / "output")
+    made.close()
+    log = writer(tmp_path)
+    reader = OutputReader(tmp_path / "output")
+    assert reader.identity == log.identity
+    reader.close()
+    log.close()
 
 
 def journaled(entry: int) -> Slice:
