@@ -153,8 +153,8 @@ class Oracle:
 
     # -- recorded input ----
 
-    def run(self, lines: list[dict[str, Any]]) -> Oracle:
-        """Lines of recorded input in order."""
+    def run(self, lines: list[dict[str, Any]], close: bool = False) -> Oracle:
+        """Lines of recorded input in order; `close` moves time past all that is open at the end."""
         has_ticks = any("tick" in line for line in lines)
         ingest = position = 0
         for line in lines:
@@ -167,6 +167,8 @@ class Oracle:
                 self.tick(ingest // SECOND * SECOND)
             self.frame(Frame(line, ingest, position))
             position += 1
+        if close:
+            self.tick(ingest + 366 * DAY)
         self.alarms.sort(key=lambda e: (e["position"], e["device_id"], e["ruleId"], e["sequence"]))
         self.windows.sort(key=lambda each: each[0])
         self.rejects.sort(key=lambda e: (e["position"], e["device_id"] or "", e["index"]))

@@ -64,16 +64,20 @@ def decode_json(product: dict[str, Any], payload: bytes, ingest_ns: int) -> tupl
     values = {name: _typed(product["metrics"][name], value) for name, value in raw.items()}
     for name, tree in spec.get("derive", {}).items():
         try:
-            values[name] = value_of(tree, lambda _, metric: _derivable(values, metric))
+            values[name] = value_of(tree, lambda _, metric: _derivable(values, raw, metric))
         except Absent:
             values.pop(name, None)
     return event_ns, own, values
 
 
-def _derivable(values: dict[str, Any], name: str) -> Any:
+def _derivable(values: dict[str, Any], raw: dict[str, Any], name: str) -> Any:
+    """The final value; 2.5 for an integer breaches its type later, but is a number until then."""
     if name not in values:
         raise Absent
-    return None if values[name] is WRONG else values[name]
+    if values[name] is WRONG:
+        number = isinstance(raw[name], float)
+        return raw[name] if number else None
+    return values[name]
 
 
 MISSING = object()
