@@ -69,9 +69,9 @@ def as_float(raw: int, size: int) -> float:
     if exponent == top:
         return np.nan
     if exponent == 0:
-        value = math.ldexp(float(mantissa), 1 - bias)
+        value = math.ldexp(float(mantissa), int(1 - bias))
     else:
-        value = math.ldexp(float(mantissa | (1 << fraction_bits)), exponent - bias)
+        value = math.ldexp(float(mantissa | (1 << fraction_bits)), int(exponent - bias))
     return -value if (raw >> (size * 8 - 1)) & 1 else value
 
 
