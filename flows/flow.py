@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from operators.jit import warm_up
 log = logging.getLogger("flow")
 
 EPOCH = timedelta(seconds=5)
+PLANT_SECONDS = 60.0
 
 
 def live_shard(data: Path) -> Shard:
@@ -48,6 +50,20 @@ def live_shard(data: Path) -> Shard:
     if first is None:
         raise PenstockError("no plant has been applied; start it with: penstock run PLANT")
     return Shard(load_bundle(first.files), load=load_bundle, bundle=bundle)
+
+
+def awaited_shard(data: Path, stop: threading.Event) -> Shard | None:
+    """The same, once there is a journal and a plant in it: at the first start both come while this
+    process is still importing. None when stopped before."""
+    until = time.monotonic() + PLANT_SECONDS
+    while not stop.is_set():
+        try:
+            return live_shard(data)
+        except PenstockError:
+            if time.monotonic() > until:
+                raise
+            stop.wait(0.01)
+    return None
 
 
 def live_flow(data: Path, stop: threading.Event | None = None) -> Dataflow:
@@ -85,10 +101,12 @@ def main() -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides when
-    shard = live_shard(data)
+    shard = awaited_shard(data, stop)
+    if shard is None:
+        return 0
     flow, source, sink = wired_flow(data, shard, stop)
     recovery, scrubbed = prepare_recovery(data / "recovery")
-    status = StatusThread(data, "flow", lambda: describe(shard, source, sink))
+    status = StatusThread(data, "flow", partial(describe, shard, source, sink))
     status.start()
     took = time.perf_counter() - began
     log.info("ready after %.2f s; %d uncommitted snapshots scrubbed", took, scrubbed)

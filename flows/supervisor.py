@@ -1,9 +1,11 @@
 """The supervisor: one process that starts, watches, restarts and stops the others.
 
-Order of starting: journal; then the plant is applied (a journal entry); flow and historian;
-drainers; server; receivers last, so that nothing is taken in before it can be kept. Stopping
-goes the other way. The supervisor does no work of its own and has one thread, so that nothing it
-watches can take it down; when it is killed, its children end with it.
+Order of starting: journal and flow; the plant is applied (a journal entry), which the flow waits
+for; drainers of alarms and receivers, which wait for the journal; once the flow is ready, the
+historian, its drainer and the server. Stopping goes from the receivers back to the journal.
+
+The supervisor does no work of its own and has one thread, so that nothing it watches can take it
+down; when it is killed, its children end with it.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from connectors.journal.blocking import BlockingJournalClient
 from connectors.journal.reader import JournalReader
 from flows.plant_file import Plant
 from flows.processes import Child
-from flows.status import write_atomically
+from flows.status import read_status, write_atomically
 
 STOP_SECONDS = 10.0
 # the way of an alarm; the others stand back while there are more busy processes than processors
@@ -33,6 +35,7 @@ PROMPT = ("receiver-", "flow", "drainer-alarms-file", "drainer-kafka")
 STANDS_BACK = 5
 WATCH_SECONDS = 0.05
 JOURNAL_START_SECONDS = 30.0
+FLOW_READY_SECONDS = 10.0
 
 
 class Supervisor:
@@ -71,35 +74,53 @@ class Supervisor:
             signal.signal(number, self._on_signal)
         (self.data / "run").mkdir(parents=True, exist_ok=True)
         os.chmod(self.data / "run", 0o700)
+        is_applied = self._is_applied(apply)
         self._write_configs()
         self._add("journal", "connectors.journal.process", ["--max-bytes", str(self.plant.journal.max)], 0)
-        self._start_rank(0)
-        try:
-            self._apply_plant(apply)
-        except PenstockError:
-            self.stop()
-            raise
         self._add("flow", "flows.flow", [], 1)
+        self._start_rank(0)
+        self._start_rank(1)  # it waits for the plant, and takes the longest to be ready
+        if not is_applied:
+            try:
+                self._apply_plant()
+            except PenstockError:
+                self.stop()
+                raise
         if self.plant.historian.url == "embedded":
-            self._add("historian", "flows.historian", ["--listen", self.plant.historian.listen], 1)
+            self._add("historian", "flows.historian", ["--listen", self.plant.historian.listen], 2)
         for target in self._targets():
             self._add(
                 f"drainer-{target}",
                 "flows.drainer",
                 [target, "--config", str(self._target_file(target))],
-                2,
+                3,
             )
-        self._add("server", "flows.server", ["--listen", self.plant.server.listen], 3)
+        self._add("server", "flows.server", ["--listen", self.plant.server.listen], 4)
         for source in self.plant.sources:
             self._add(
                 f"receiver-{source}",
                 "flows.receiver",
                 [source, "--config", str(self._source_file(source))],
-                4,
+                5,
             )
-        for rank in (1, 2, 3, 4):
-            self._start_rank(rank)
+        for child in self.children:  # the way of an alarm first, the others once the flow is ready
+            if child.pid is None and not child.nice:
+                child.start(self._environment)
+        self._await_flow()
+        for child in self.children:
+            if child.pid is None and child.nice and not self.stop_signals:
+                child.start(self._environment)
         self._report()
+
+    def _await_flow(self) -> None:
+        """Until the flow is ready, has ended, or has taken so long that the others must not wait."""
+        until = time.monotonic() + FLOW_READY_SECONDS
+        flow = self.child("flow")
+        while flow.pid is not None and not self.stop_signals and time.monotonic() < until:
+            if read_status(self.data).get("flow", {}).get("pid") == flow.pid:
+                return
+            self._report()
+            time.sleep(WATCH_SECONDS)
 
     def watch(self) -> None:
         """Look at every child once; restart what has ended."""
@@ -193,14 +214,23 @@ class Supervisor:
             )
             write_atomically(self._target_file(name), json.dumps(body).encode(), mode=0o600)
 
-    def _apply_plant(self, apply: bool) -> None:
-        """Bring the folder into the journal as the applied plant, if it is not that already."""
-        with self._journal() as journal, closing(JournalReader(self.data / "journal")) as reader:
-            applied = reader.last_plant()
-            if applied is not None and applied.sha256 == self.plant.sha256:
-                return
-            if applied is not None and not apply:
-                raise ConfigError(plan(applied.files, self.plant.files))
+    def _is_applied(self, apply: bool) -> bool:
+        """Whether the folder is the applied plant. Raises `ConfigError`, with a plan, when another one
+        is and the folder is not to be applied."""
+        try:
+            with closing(JournalReader(self.data / "journal")) as reader:
+                applied = reader.last_plant()
+        except JournalError:  # there is no journal yet
+            return False
+        if applied is None or applied.sha256 == self.plant.sha256:
+            return applied is not None
+        if not apply:
+            raise ConfigError(plan(applied.files, self.plant.files))
+        return False
+
+    def _apply_plant(self) -> None:
+        """Bring the folder into the journal as the applied plant."""
+        with self._journal() as journal:
             journal.control("plant", {"sha256": self.plant.sha256, "files": dict(self.plant.files)})
 
     def _journal(self) -> BlockingJournalClient:
