@@ -114,7 +114,8 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo(f"penstock: {error}", err=True)
         sys.exit(3)
     except OSError as error:
-        click.echo(f"penstock: {error}", err=True)
+        where = f"{error.filename}: " if error.filename is not None else ""
+        click.echo(f"penstock: {where}{error.strerror or error}", err=True)
         sys.exit(3)
 
 

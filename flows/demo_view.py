@@ -36,7 +36,8 @@ class DemoView:
             for name, one in status["health"]["components"].items()
             if not one["ready"]
         ]
-        events = self.views.alarm_history(EVENTS_SHOWN)
+        newest = self.views.alarm_history(4 * EVENTS_SHOWN)
+        events = [event for event in newest if event["data"]["transition"] != "closed"][:EVENTS_SHOWN]
         alarms = self.views.open_alarms()
         parts: list[RenderableType] = [
             Text(f"penstock demo  {seconds:.0f} s   {summary_line(status, self._rates)}", "bold"),

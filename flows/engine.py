@@ -14,6 +14,7 @@ from bytewax.inputs import DynamicSource, StatelessSourcePartition
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from bytewax.testing import run_main
 
+from connectors.errors import PenstockError
 from flows.plant import plant_flow
 from flows.plant_file import Plant
 from flows.plant_reader import load_bundle
@@ -26,22 +27,29 @@ from operators.stage import SHARD_KEY
 PAST_THE_END = 366 * DAY  # `--close` moves the clock on by so much: past every window and delay
 
 
-class _Slices(StatelessSourcePartition[tuple[str, Slice]]):
-    def __init__(self, slices: Iterable[Slice]) -> None:
-        self._slices = iter(slices)
-
-    def next_batch(self) -> list[tuple[str, Slice]]:
-        return [(SHARD_KEY, next(self._slices))]
-
-
 class SliceSource(DynamicSource[tuple[str, Slice]]):
-    """Slices from an iterable, one a batch."""
+    """Slices from an iterable, one a batch. An error of ours ends the input and stays in `failed`:
+    Bytewax would print its own trace of it."""
 
     def __init__(self, slices: Iterable[Slice]) -> None:
         self.slices = slices
+        self.failed: PenstockError | None = None
 
     def build(self, step_id: str, worker_index: int, worker_count: int) -> _Slices:
-        return _Slices(self.slices)
+        return _Slices(self)
+
+
+class _Slices(StatelessSourcePartition[tuple[str, Slice]]):
+    def __init__(self, source: SliceSource) -> None:
+        self._source = source
+        self._slices = iter(source.slices)
+
+    def next_batch(self) -> list[tuple[str, Slice]]:
+        try:
+            return [(SHARD_KEY, next(self._slices))]
+        except PenstockError as error:
+            self._source.failed = error
+            raise StopIteration from error
 
 
 class _Calls(StatelessSinkPartition[tuple[str, Slice]]):
@@ -65,9 +73,13 @@ class SliceSink(DynamicSink[tuple[str, Slice]]):
 
 def run_slices(plant: Plant, slices: Iterable[Slice], take: Callable[[Slice], None]) -> Shard:
     """Run the dataflow over slices; `take` gets each when all stages have seen it. Returns the
-    shard, whose stages hold the state at the end."""
+    shard, whose stages hold the state at the end; raises what the slices raise, e.g. `ConfigError`
+    for a bad line of a recording."""
     shard = Shard(plant, load=load_bundle)
-    run_main(plant_flow(shard, SliceSource(slices), SliceSink(take)))
+    source = SliceSource(slices)
+    run_main(plant_flow(shard, source, SliceSink(take)))
+    if source.failed is not None:
+        raise source.failed
     return shard
 
 

@@ -21,6 +21,11 @@ FORMATS = {
     "parquet": "Parquet",
 }
 
+CHANGING = (
+    *("ALTER", "ATTACH", "CREATE", "DELETE", "DETACH", "DROP", "EXCHANGE", "GRANT", "INSERT", "KILL", "MOVE"),
+    *("OPTIMIZE", "RENAME", "REVOKE", "SYSTEM", "TRUNCATE", "UNDROP", "UPDATE"),
+)
+
 
 @click.command()
 @click.argument("plant", type=click.Path(path_type=Path))
@@ -31,6 +36,9 @@ FORMATS = {
 def query(plant: Path, sql: str, form: str, as_json: bool, output: Path | None) -> None:
     """Run SQL over PLANT's historian, e.g. "SELECT count() FROM telemetry"."""
     loaded = open_plant(plant)
+    word = sql.split(maxsplit=1)[0].upper() if sql.strip() else ""
+    if not word or word in CHANGING:
+        raise click.UsageError(f"a query only reads; '{word}' is for a client of the historian's own address")
     logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())  # the line below says it
     form = "json" if as_json else form
     if form == "parquet" and output is None and sys.stdout.isatty():

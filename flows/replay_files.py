@@ -194,7 +194,8 @@ class OutcomeCollector:
         alarms = sorted(self._alarms, key=lambda a: (a.position, a.device, a.ruleId, a.sequence))
         rejects = sorted(self._rejects, key=lambda r: (r.position, r.device_id, r.index))
         events = [alarm.event for alarm in alarms]
-        state = shard.stages["state"].logic.export_state()
+        ran = shard.stages.get("state")  # a stage is built by the first slice
+        state = ran.logic.export_state() if ran is not None else {}
         return Outcome(
             events,
             rejects,

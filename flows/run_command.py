@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from flows.folder import data_directory, open_plant
+from flows.plant_file import Plant
 from flows.supervisor import Supervisor
 
 
@@ -21,12 +22,16 @@ def run(plant: Path, data: Path | None, apply: bool) -> None:
     where = data_directory(plant, data)
     supervisor = Supervisor(loaded, plant, where, say=_say)
     _say(f"plant {loaded.name}: data in {where}")
+    supervisor.run(apply=apply, started=lambda: _say_where(loaded, where))
+    _say("stopped")
+
+
+def _say_where(loaded: Plant, where: Path) -> None:
+    """Where to look."""
     _say(f"server    http://{loaded.server.listen}  (/health/ready, /metrics, /api/alarms, /api/v3.1)")
     if loaded.historian.url == "embedded":
         _say(f"historian http://{loaded.historian.listen}  (ClickHouse HTTP)")
     _say(f"alarms    {where / 'alarms.jsonl'}")
-    supervisor.run(apply=apply)
-    _say("stopped")
 
 
 def _say(text: str) -> None:

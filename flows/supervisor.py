@@ -53,14 +53,21 @@ class Supervisor:
         self._environment = dict(os.environ, PENSTOCK_DATA=str(data))
         self._environment.pop("BYTEWAX_DATAFLOW_API_ENABLED", None)  # would open an unauthenticated port
 
-    def run(self, *, apply: bool, until: Callable[[], bool] = lambda: False) -> None:
-        """Start everything, watch until a signal or `until()`, stop everything.
+    def run(
+        self,
+        *,
+        apply: bool,
+        until: Callable[[], bool] = lambda: False,
+        started: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Start everything, call `started`, watch until a signal or `until()`, stop everything.
 
         Raises `ConfigError` when the folder differs from the applied plant and `apply` is false,
         and `PenstockError` when another supervisor holds the data directory.
         """
         self.start(apply=apply)
         try:
+            started()
             while not self.stop_signals and not until():
                 self.watch()
                 time.sleep(WATCH_SECONDS)
