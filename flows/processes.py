@@ -8,6 +8,7 @@ supervisor itself is killed.
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+LAST_BYTES = 4096
 LOG_LIMIT = 20 << 20  # bytes; beyond it the log is moved to NAME.1.jsonl at the next look
 BACKOFF_FIRST_S = 0.25
 BACKOFF_LIMIT_S = 30.0
@@ -94,7 +96,9 @@ class Child:
             self.process = None
             self.next_start = now + self.backoff_s
             self.backoff_s = min(self.backoff_s * 2, BACKOFF_LIMIT_S)
-            how, pause = exit_words(self.last_exit), self.next_start - now
+            why = last_error(self.log) if self.last_exit > 0 else ""
+            how = f"{exit_words(self.last_exit)}: {why}" if why else exit_words(self.last_exit)
+            pause = self.next_start - now
             return f"{self.name} ended ({how}); starting again in {pause:.2g} s"
         if now >= self.next_start:
             self.restarts += 1
@@ -131,6 +135,18 @@ def exit_words(code: int | None) -> str:
         except ValueError:
             return f"signal {-code}"
     return f"exit {code}"
+
+
+def last_error(log: Path) -> str:
+    """What the last line of a component's log says, where that is an error of its own words."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - LAST_BYTES))
+            line = json.loads(file.read().splitlines()[-1])
+        found = line.get("error") or (line["event"] if line.get("level") == "error" else "")
+    except (OSError, ValueError, LookupError, AttributeError):  # no log, or the trace of a crash
+        return ""
+    return str(found).partition("\n")[0]
 
 
 def rotate(log: Path) -> None:

@@ -208,8 +208,7 @@ async def serve(data: Path, listen: str) -> None:
     await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         state.close()
-        serving.result()
-        raise OSError(f"cannot listen on {listen}; is the port in use?")
+        raise OSError(f"cannot listen on {listen}; is the port in use?") from serving.exception()
     server.stop()
     await asyncio.wait({serving}, timeout=5)
     state.close()

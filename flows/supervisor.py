@@ -25,6 +25,7 @@ import msgspec
 from connectors.errors import ConfigError, JournalError, PenstockError
 from connectors.journal.blocking import BlockingJournalClient
 from connectors.journal.reader import JournalReader
+from flows.health import readiness
 from flows.plant_file import Plant
 from flows.processes import Child
 from flows.status import read_status, write_atomically
@@ -35,6 +36,7 @@ PROMPT = ("receiver-", "flow", "drainer-alarms-file", "drainer-kafka")
 STANDS_BACK = 5
 WATCH_SECONDS = 0.05
 JOURNAL_START_SECONDS = 30.0
+UNWELL_SECONDS = 4.0  # a component that is away for less is not worth a line
 FLOW_READY_SECONDS = 10.0
 
 
@@ -50,6 +52,9 @@ class Supervisor:
         self.stop_signals = 0
         self.started_ms = int(time.time() * 1000)
         self._lock: IO[str] | None = None
+        self._looked_at = 0.0
+        self._unwell: dict[str, float] = {}  # since when
+        self._told: set[str] = set()
         self._environment = dict(os.environ, PENSTOCK_DATA=str(data))
         self._environment.pop("BYTEWAX_DATAFLOW_API_ENABLED", None)  # would open an unauthenticated port
 
@@ -136,6 +141,7 @@ class Supervisor:
             if happened:
                 self.say(happened)
         self._report()
+        self._tell_unwell()
 
     def stop(self) -> None:
         """Receivers first, journal last; each has ten seconds, and a second signal kills all."""
@@ -253,6 +259,23 @@ class Supervisor:
                 if time.monotonic() > until:
                     raise PenstockError(f"the journal does not answer; see {child.log}") from None
                 time.sleep(0.02)
+
+    def _tell_unwell(self) -> None:
+        """Say once of a component that runs that it is not well, and once that it is again."""
+        now = time.monotonic()
+        if now - self._looked_at < UNWELL_SECONDS / 4:
+            return
+        self._looked_at = now
+        for name, one in readiness(self.data)["components"].items():
+            well = one["ready"] and one["state"] != "target away"
+            if well or one["state"] in ("starting", "ended", "stopped"):
+                self._unwell.pop(name, None)
+                if well and name in self._told:
+                    self._told.remove(name)
+                    self.say(f"{name} is well again: {one['state']}")
+            elif now - self._unwell.setdefault(name, now) >= UNWELL_SECONDS and name not in self._told:
+                self._told.add(name)
+                self.say(f"{name}: {one['state']}; {one['detail'] or f'see logs/{name}.jsonl'}")
 
     def _report(self) -> None:
         body = {
