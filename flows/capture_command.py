@@ -63,6 +63,12 @@ def record(
     with closing(JournalReader(journal)) as reader, output.open("wb") as file:
         following = reader.oldest() if from_start else reader.last() + 1
         end = reader.last() if until_now else sys.maxsize
+        if from_start and following > 1:
+            click.echo(
+                f"the journal begins at entry {following}: what is before it was handed on and trimmed; "
+                "a capture that is to hold all is started with the plant",
+                err=True,
+            )
         writer = RecordingWriter(file, reader)
         while not stop.is_set() and following <= end:
             if seconds is not None and time.monotonic() - began > seconds:

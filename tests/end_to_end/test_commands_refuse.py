@@ -1,4 +1,4 @@
-"""`penstock replay` over input that is wrong or empty: one line with file and line, or empty results."""
+"""Commands over input that is wrong or empty: one line that says what and where, or empty results."""
 
 from __future__ import annotations
 
@@ -35,3 +35,10 @@ def test_no_line_is_no_error(tmp_path: Path) -> None:
     assert (out / "alarms.jsonl").read_bytes() == b""
     assert json.loads((out / "summary.json").read_bytes())["frames"]["in"] == 0
     assert json.loads((out / "state.json").read_bytes()) == {}
+
+
+def test_query_only_reads(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["query", str(PLANT), "drop table alarms"])
+    assert ended.value.code == 2
+    assert "a query only reads; 'DROP'" in capfd.readouterr().err
