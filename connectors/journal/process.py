@@ -22,6 +22,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,8 @@ WAITING_BYTES: Final = 4 * GROUP_BYTES  # of all peers; then none is read that h
 PEER_ANSWERS: Final = 1 << 20  # bytes of answers that a peer has not taken; then it is dropped
 MAX_PEERS: Final = 256
 HELLO_WITHIN: Final = 10.0  # seconds
+KEEP_SECONDS: Final = 60.0
+KEEP_UNTIL: Final = 0.5  # of the map
 TRIM_PAUSE: Final = 0.002  # seconds between trimming transactions, for the commits
 
 log = logging.getLogger("journal")
@@ -51,11 +54,17 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class JournalOptions:
-    """data: the data directory; max_bytes: of the LMDB map; name: the component's name in logs."""
+    """data: the data directory; max_bytes: of the LMDB map; name: the component's name in logs.
+
+    keep_seconds: how long an entry stays after it is durable everywhere, so that what follows the
+    journal without holding it back (a capture) need not keep up to the moment; given up while the
+    journal is over half full.
+    """
 
     data: Path
     max_bytes: int = 20_000_000_000
     name: str = "journal"
+    keep_seconds: float = KEEP_SECONDS
 
 
 class _Peer:
@@ -230,11 +239,21 @@ class JournalServer:
             self._write_status()
 
     async def _trims(self) -> None:
-        done = 0
+        done = seen = 0
+        waiting: deque[tuple[float, int]] = deque()  # when an entry was reported durable
         while True:
             await asyncio.sleep(0.1)
-            while self._durable > done:
-                target = self._durable
+            now = time.monotonic()
+            if self._durable > seen:
+                seen = self._durable
+                waiting.append((now, seen))
+            keep = self.options.keep_seconds
+            if self.store.used_bytes > KEEP_UNTIL * self.store.map_bytes:
+                keep = 0.0
+            target = done
+            while waiting and now - waiting[0][0] >= keep:
+                target = waiting.popleft()[1]
+            if target > done:
                 while await self._in_thread(self.store.trim, target):
                     await asyncio.sleep(TRIM_PAUSE)
                 done = target
@@ -452,11 +471,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m connectors.journal.process")
     parser.add_argument("data", type=Path, help="the data directory")
     parser.add_argument("--max-bytes", type=int, default=20_000_000_000, help="of the journal on disk")
+    parser.add_argument("--keep-seconds", type=float, default=KEEP_SECONDS, help="of what is durable")
     parser.add_argument("--name", default="journal", help="the component's name in logs")
     chosen = parser.parse_args(arguments)
     log_as_json(chosen.name)
     keep_memory()
-    return run_journal(JournalOptions(chosen.data, chosen.max_bytes, chosen.name))
+    return run_journal(JournalOptions(chosen.data, chosen.max_bytes, chosen.name, chosen.keep_seconds))
 
 
 if __name__ == "__main__":

@@ -18,16 +18,14 @@ ROOT = Path(__file__).parents[2]
 class RunningJournal:
     """A journal process over a data directory; `with` stops it cleanly."""
 
-    def __init__(self, data: Path, max_bytes: int = 1 << 30) -> None:
+    def __init__(self, data: Path, max_bytes: int = 1 << 30, keep_seconds: float = 0.0) -> None:
         self.data = data
-        self.max_bytes = max_bytes
+        self.options = ["--max-bytes", str(max_bytes), "--keep-seconds", str(keep_seconds)]
         self.start()
 
     def start(self) -> None:
         command = [sys.executable, "-m", "connectors.journal.process", str(self.data)]
-        self.process = subprocess.Popen(
-            [*command, "--max-bytes", str(self.max_bytes)], cwd=ROOT, stderr=subprocess.DEVNULL
-        )
+        self.process = subprocess.Popen([*command, *self.options], cwd=ROOT, stderr=subprocess.DEVNULL)
         self.client().close()
 
     def client(self, source: str = "cli") -> BlockingJournalClient:

@@ -287,3 +287,15 @@ def test_one_process_serves_a_data_directory(tmp_path: Path) -> None:
     assert line["event"] == f"another journal process serves {tmp_path}"
     with pytest.raises(JournalError, match="no journal process answers"):
         BlockingJournalClient(tmp_path)
+
+
+def test_what_is_durable_stays_for_a_while_for_captures(tmp_path: Path) -> None:
+    with RunningJournal(tmp_path, keep_seconds=2.0) as process, process.client("a") as client:
+        client.append([Frame("t", b"1")])
+        client.durable(client.status()["metrics"]["journal_last_entry"])
+        time.sleep(0.5)
+        assert client.status()["metrics"]["journal_oldest_entry"] == 1
+        until = time.monotonic() + 30
+        while client.status()["metrics"]["journal_oldest_entry"] == 1:
+            assert time.monotonic() < until
+            time.sleep(0.05)

@@ -109,6 +109,9 @@ class Campaign:
         devices.wait(60)
         told = self._told()
         views = Views(self.data)
+        self._until("every receiver to be back", lambda: all(self._pid(name) for name in self.victims), 90)
+        safe = told["acknowledged"]
+        self._until("acknowledged frames to be journaled", lambda: self._journaled() >= safe, 90)
         self._until("everything to drain", views.drained, 120)
         # time stands still from here on: no tick may find a delay or a window over after the recording
         journal = self._pid("journal")
@@ -134,9 +137,13 @@ class Campaign:
         self.say(
             f"devices sent {told['sent']}, were told {told['acknowledged']} are safe; journaled {journaled}"
         )
-        assert journaled >= told["acknowledged"], "the journal misses frames that were acknowledged"
-        assert told["acknowledged"] > 0
+        assert capture.returncode == 0, (self.folder / "capture.log").read_text("utf-8")
+        assert journaled >= told["acknowledged"] > 0
         return differences(open_plant(self.plant), self.data, recording)
+
+    def _journaled(self) -> int:
+        with closing(JournalReader(self.data / "journal")) as reader:
+            return reader.next_position()
 
     def _applied(self) -> int:
         with closing(OutputReader(self.data / "output")) as output:
