@@ -12,7 +12,7 @@ receiver and, for a dataflow of one's own, the Bytewax source), `README.md`, `sa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -80,6 +80,3 @@ class Receiver(Protocol):
         """Receive until `stop` is set, then end within 5 s: everything appended is acknowledged,
         nothing else is. Reconnects by itself with capped, jittered back-off; raises only what is
         not retryable."""
-
-
-Acknowledge = Awaitable[None]

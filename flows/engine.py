@@ -7,14 +7,14 @@ machine, so the outcome is a function of the plant and the slices.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
-from typing import Any
 
+import numpy as np
 from bytewax.inputs import DynamicSource, StatelessSourcePartition
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from bytewax.testing import run_main
 
 from connectors.errors import PenstockError
+from connectors.journal.merging import empty_batch
 from flows.plant import plant_flow
 from flows.plant_file import Plant
 from flows.plant_reader import load_bundle
@@ -86,11 +86,9 @@ def run_slices(plant: Plant, slices: Iterable[Slice], take: Callable[[Slice], No
 def run_recording(plant: Plant, slices: Iterable[Slice], *, close: bool = False) -> Outcome:
     """Everything that comes out of a recording. `close`: move time past open windows and
     running delays at the end."""
-    shard_of: list[Any] = []
     collector = OutcomeCollector(plant)
-    source = _closed(slices) if close else slices
-    shard_of.append(run_slices(plant, source, collector.take))
-    return collector.outcome(shard_of[0])
+    shard = run_slices(plant, _closed(slices) if close else slices, collector.take)
+    return collector.outcome(shard)
 
 
 def _closed(slices: Iterable[Slice]) -> Iterator[Slice]:
@@ -110,18 +108,5 @@ def _closed(slices: Iterable[Slice]) -> Iterator[Slice]:
 
 def closing_slice(last: Slice, clock_ns: int) -> Slice:
     """A slice of one tick and no frame, after `last`."""
-    import numpy as np
-
-    frames = replace(
-        last.frames,
-        payload=np.empty(0, np.uint8),
-        offset=np.empty(0, np.int64),
-        length=np.empty(0, np.int64),
-        address=np.empty(0, np.int32),
-        addresses=(),
-        ingest_ns=np.empty(0, np.int64),
-        position=np.empty(0, np.int64),
-        flags=np.empty(0, np.uint8),
-        ticks=Ticks(np.zeros(1, np.int64), np.array([clock_ns], np.int64)),
-    )
+    frames = empty_batch(Ticks(np.zeros(1, np.int64), np.array([clock_ns], np.int64)))
     return Slice(last_entry=last.last_entry + 1, position=last.position, frames=frames)
