@@ -271,6 +271,8 @@ class Slice:
 
     last_entry: key of the last journal entry in it; `position`: ordinal of the next frame
     after it. A slice with a `control` has no frames.
+    answers: to the operator's action that the slice is, at most one: {"id", "accepted", "message",
+    "alarm_id", "subject", "state", "at_ms"}, plain JSON; of a parameter also "param".
     """
 
     last_entry: int
@@ -282,6 +284,7 @@ class Slice:
     rejects: list[Reject] = field(default_factory=list)
     windows: list[WindowBatch] = field(default_factory=list)
     alarms: list[AlarmEvent] = field(default_factory=list)
+    answers: list[dict[str, Any]] = field(default_factory=list)
     ledger: Ledger = field(default_factory=dict)
 
     def count(self, source: str, productId: str, term: str, n: int = 1) -> None:

@@ -3,8 +3,10 @@
 One LMDB environment, `DATA/output`, that the flow alone writes. Each kind of record has its own
 sub-database: the record's number, eight bytes big-endian, to positions, a running total of bytes
 and the body (`connectors.journal.columns`). Beside them stand `state` (device -> its newest
-values), `open_alarms` (subject -> newest event, until closed) and `meta`. Every transaction moves
-`applied` together with what was made of the entries up to it.
+values), `open_alarms` (subject -> newest event, until closed), `answers` (an operator's action by
+its id -> what became of it; `answer_order`, by number, knows the oldest), `params` (device and
+parameter -> the override in force) and `meta`. Every transaction moves `applied` together with what
+was made of the entries up to it.
 
 Kinds: telemetry, windows, rejects and alarm_batches are cut into big records, each one insert of
 the historian; alarms holds one event a record, as soon as it is found. The number of an alarms
@@ -31,11 +33,15 @@ from connectors.sink import OutputRecord
 from operators.batch import Ledger
 
 KINDS: Final = ("telemetry", "windows", "rejects", "alarm_batches", "alarms")
-DATABASES: Final = (b"meta", b"state", b"open_alarms", *(kind.encode() for kind in KINDS))
+DATABASES: Final = (
+    *(b"meta", b"state", b"open_alarms", b"answers", b"answer_order", b"params"),
+    *(kind.encode() for kind in KINDS),
+)
 RECORD: Final = struct.Struct("<qqQ")  # first and last position, bytes of the kind up to its end
 TALLY: Final = struct.Struct("<QQ")  # last number and bytes of a kind, ever
 NUMBER: Final = struct.Struct(">Q")
 MAX_KEY: Final = 500  # LMDB's limit is 511 bytes
+ANSWERS_KEPT: Final = 10_000  # the newest
 DEFAULT_BACKLOG: Final = 4_000_000_000
 
 
@@ -208,6 +214,20 @@ class OutputReader:
         """The newest event of every alarm that is not closed, by subject."""
         with self._begin() as txn, txn.cursor(db=self._db("open_alarms")) as cursor:
             return [json.loads(value) for value in cursor.iternext(keys=False)]
+
+    def answer(self, action_id: str) -> dict[str, Any] | None:
+        """What became of an operator's action ("id", "accepted", "message", "alarm_id", "subject",
+        "state", "at_ms"); None while the flow has not dealt with it, or of one that is forgotten."""
+        with self._begin() as txn:
+            value = txn.get(text_key(action_id), db=self._db("answers"))
+        return None if value is None else dict(json.loads(value))
+
+    def params(self) -> list[dict[str, Any]]:
+        """The parameters of devices that an operator has set: "device_id", "param", "value", "by",
+        "why", "at_ms", by device and parameter."""
+        with self._begin() as txn, txn.cursor(db=self._db("params")) as cursor:
+            found = [dict(json.loads(value)) for value in cursor.iternext(keys=False)]
+        return sorted(found, key=lambda one: (one["device_id"], one["param"]))
 
     def state(self, device_id: str) -> bytes | None:
         """A device's record as `operators.state` wrote it."""

@@ -32,6 +32,7 @@ from connectors.journal.columns import (
 )
 from connectors.journal.environment import Environment
 from connectors.journal.output_store import (
+    ANSWERS_KEPT,
     DATABASES,
     KINDS,
     NUMBER,
@@ -95,6 +96,7 @@ class OutputWriter:
         self._load()
         self._gathered = _Gathered()
         self._events: list[AlarmEvent] = []
+        self._answers: list[dict[str, Any]] = []
         self.reached = 0  # the last entry taken since the start
         self._clock = 0
         self._committed_at = 0.0
@@ -119,6 +121,7 @@ class OutputWriter:
             self._gathered.take(item, self._clock)
         if entry > self.applied:
             self._events.extend(item.alarms)
+            self._answers.extend(item.answers)
             self._count(item)
         self._is_state_due = True
         self.reached = max(self.reached, entry)
@@ -131,7 +134,7 @@ class OutputWriter:
     def commit_due(self) -> None:
         """Write what should not wait any longer."""
         bulk = self._gathered.is_due(self._clock, self._cut_rows)
-        if bulk or self._events:
+        if bulk or self._events or self._answers:
             self._commit(bulk)
         elif self._is_overdue():
             self._commit(False)
@@ -245,6 +248,7 @@ class OutputWriter:
             self._env.set_mapsize(2 * self._env.info()["map_size"])
             self._transact(found, records, bulk)
         self._events = []
+        self._answers = []
         self.applied = max(self.applied, self.reached)
         if bulk:
             self.applied_bulk = max(self.applied_bulk, self.reached)
@@ -272,6 +276,8 @@ class OutputWriter:
                     txn.put(subject, line, db=self._databases[b"open_alarms"])
             for key, value in state:
                 txn.put(key, value, db=self._databases[b"state"])
+            for answer in self._answers:
+                self._answer(txn, answer)
             for kind, tally in tallies.items():
                 if tally != self._tallies[kind]:
                     txn.put(b"kind:" + kind.encode(), TALLY.pack(*tally), db=meta)
@@ -282,6 +288,29 @@ class OutputWriter:
             if bulk and self.reached > self.applied_bulk:
                 txn.put(b"applied_bulk", NUMBER.pack(self.reached), db=meta)
         self._tallies = tallies
+
+    def _answer(self, txn: Any, answer: Mapping[str, Any]) -> None:
+        """Keep an answer, and the parameter that it says is in force; the oldest is forgotten. Of an
+        action that stands twice in the journal (its sender lost the connection) the first counts."""
+        key = text_key(answer["id"])
+        answers, order = self._databases[b"answers"], self._databases[b"answer_order"]
+        if txn.put(key, msgspec.json.encode(answer), db=answers, overwrite=False):
+            with txn.cursor(db=order) as cursor:
+                number = NUMBER.unpack(cursor.key())[0] + 1 if cursor.last() else 1
+            txn.put(NUMBER.pack(number), key, db=order, append=True)
+            if txn.stat(order)["entries"] > ANSWERS_KEPT:
+                with txn.cursor(db=order) as cursor:
+                    cursor.first()
+                    txn.delete(cursor.value(), db=answers)
+                    cursor.delete()
+        param = answer.get("param")
+        if answer["accepted"] and param is not None:
+            where = text_key(f"{param['device_id']}\0{param['param']}")
+            if param["value"] is None:
+                txn.delete(where, db=self._databases[b"params"])
+            else:
+                value = msgspec.json.encode({**param, "at_ms": answer["at_ms"]})
+                txn.put(where, value, db=self._databases[b"params"])
 
     def _totals(self) -> list[tuple[bytes, bytes]]:
         encode = msgspec.msgpack.encode

@@ -320,3 +320,47 @@ def test_killed_at_any_moment_nothing_is_missing_or_twice(tmp_path: Path) -> Non
     numbers = {kind: [r.number for r in reader.read(kind, 0, 1 << 30)] for kind in KINDS}
     assert all(found == list(range(1, len(found) + 1)) for found in numbers.values())
     reader.close()
+
+
+def answer(number: int, **more: object) -> Slice:
+    item = made_slice(number, number, 0)
+    item.answers.append(
+        {"id": f"{number:032x}", "accepted": True, "message": "", "alarm_id": None, "subject": None}
+        | {"state": None, "at_ms": 1000 + number}
+        | more
+    )
+    return item
+
+
+def test_answers_are_kept_by_id_and_the_oldest_are_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("connectors.journal.output_writer.ANSWERS_KEPT", 3)
+    log = writer(tmp_path)
+    for number in range(1, 6):
+        log.write(answer(number))
+        log.commit_due()
+    log.write(answer(6, id=f"{5:032x}", accepted=False))  # the same action once more
+    log.commit_due()
+    reader = OutputReader(tmp_path / "output")
+    kept = [number for number in range(1, 7) if reader.answer(f"{number:032x}") is not None]
+    assert kept == [3, 4, 5]
+    told = reader.answer(f"{5:032x}")
+    assert told is not None
+    assert (told["accepted"], told["at_ms"]) == (True, 1005)
+    log.close()
+
+
+def test_a_parameter_that_was_set_stands_until_it_is_taken_back(tmp_path: Path) -> None:
+    log = writer(tmp_path)
+    asked = {"device_id": "press-00", "param": "tempHigh", "by": "kim", "why": "summer"}
+    log.write(answer(1, param={**asked, "value": 70.0}))
+    log.write(answer(2, param={**asked, "value": 71.5}))
+    log.write(answer(3, param={**asked, "device_id": "press-01", "value": 1.0}, accepted=False))
+    log.commit_due()
+    reader = OutputReader(tmp_path / "output")
+    assert reader.params() == [{**asked, "value": 71.5, "at_ms": 1002}]
+    log.write(answer(4, param={**asked, "value": None}))
+    log.commit_due()
+    assert reader.params() == []
+    log.close()
