@@ -103,7 +103,8 @@ def _control_line(control: Control, ms: int) -> dict[str, Any]:
         return {"clock_step": data["step_ms"], "at": ms}
     if control.kind == "plant":
         files = {path: base64.b64encode(content).decode() for path, content in data["files"].items()}
-        return {"plant": data["sha256"], "files": files, "at": ms}
+        about = {key: data[key] for key in ("apply_id", "by", "why") if key in data}
+        return {"plant": data["sha256"], "files": files, **about, "at": ms}
     if control.kind == "action":
         return {"action": dict(data), "at": ms}
     return {control.kind: dict(data) or True, "at": ms}

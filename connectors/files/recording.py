@@ -69,6 +69,9 @@ class RecordedLine(msgspec.Struct, omit_defaults=True):
     action: dict[str, Any] | None = None
     plant: str | None = None
     files: dict[str, str] | None = None
+    apply_id: str = ""
+    by: str = ""
+    why: str = ""
     at: int | None = None
 
 
@@ -231,7 +234,9 @@ def _control(line: RecordedLine) -> tuple[str, dict[str, Any]]:
             files = {path: base64.b64decode(text, validate=True) for path, text in (line.files or {}).items()}
         except binascii.Error as error:
             raise ValueError(f"files: not base64: {error}") from error
-        return "plant", {"sha256": line.plant, "files": files}
+        about = {"apply_id": line.apply_id, "by": line.by, "why": line.why}
+        told = {key: text for key, text in about.items() if text}
+        return "plant", {"sha256": line.plant, "files": files, **told}
     for kind, value in (("started", line.started), ("stopped", line.stopped)):
         if value is not None:
             return kind, value if isinstance(value, dict) else {}

@@ -402,8 +402,11 @@ def _append(
         sha, files = data["sha256"], data["files"]
         if not isinstance(sha, str) or not isinstance(files, dict):
             raise ValueError("a plant needs sha256 and files")
+        about = {key: data[key] for key in ("apply_id", "by", "why") if key in data}
+        if not all(isinstance(text, str) for text in about.values()):
+            raise ValueError("apply_id, by and why of a plant are texts")
         bundle = (sha.encode(), msgspec.msgpack.encode(files))
-        data = {"sha256": sha}
+        data = {"sha256": sha, **about}
     return Append(session, number, entries.pack_control(name, data), b"", bundle)
 
 

@@ -16,6 +16,18 @@ from connectors.journal.store import KEY, STATE
 from operators.batch import Control
 
 
+class Applied(NamedTuple):
+    """That a plant was applied: at journal entry `entry`, when (ms since 1970), by whom and why.
+    apply_id: 32 hex digits, "" of what an earlier version applied."""
+
+    entry: int
+    sha256: str
+    ms: int
+    apply_id: str
+    by: str
+    why: str
+
+
 class AppliedPlant(NamedTuple):
     """A plant that was applied, at journal entry `entry`."""
 
@@ -113,8 +125,18 @@ class JournalReader:
             cursor.close()
         return applied
 
+    def history(self) -> list[Applied]:
+        """Every plant that was ever applied, oldest first; trimming takes none away."""
+        with self._begin() as txn, txn.cursor(db=self._db[b"plants"]) as cursor:
+            return [_applied(key, value) for key, value in cursor]
+
+    def newest_applied(self) -> Applied | None:
+        """The newest of `history`; cheap enough to ask for many times a second."""
+        with self._begin() as txn, txn.cursor(db=self._db[b"plants"]) as cursor:
+            return _applied(cursor.key(), cursor.value()) if cursor.last() else None
+
     def _applied(self, txn: Any, cursor: Any) -> AppliedPlant:
-        sha256 = bytes(cursor.value())
+        sha256 = _applied(cursor.key(), cursor.value()).sha256.encode()
         files = msgspec.msgpack.decode(txn.get(sha256, db=self._db[b"bundles"]), type=dict[str, bytes])
         return AppliedPlant(sha256.decode(), files, KEY.unpack(cursor.key())[0])
 
@@ -162,3 +184,16 @@ class JournalReader:
                 f"journal entry {wanted} was asked for, but the journal ends at {following - 1}: "
                 f"it is not the journal that this state was made from"
             )
+
+
+def _applied(key: bytes, value: bytes) -> Applied:
+    sha256, _, packed = bytes(value).partition(b"\0")
+    about = msgspec.msgpack.decode(packed) if packed else {}
+    return Applied(
+        KEY.unpack(key)[0],
+        sha256.decode(),
+        int(about.get("ms", 0)),
+        str(about.get("apply_id", "")),
+        str(about.get("by", "")),
+        str(about.get("why", "")),
+    )

@@ -61,6 +61,16 @@ def slices(reader: JournalReader, entries: Sequence[Entry], merger: Merger) -> l
     return made
 
 
+def until_control(entries: list[Entry]) -> list[Entry]:
+    """What stands before the first control, or that control alone. A batch of one slice has been
+    through every stage before the next is read, so what a control changes in the tables that stages
+    share (`operators.devices`) is not seen by a stage that has yet to do what stands before it."""
+    for at, entry in enumerate(entries):
+        if entry.kind == CONTROL:
+            return entries[: max(at, 1)]
+    return entries
+
+
 class _Partition(StatefulSourcePartition[tuple[str, Slice], int]):
     def __init__(self, source: JournalSource, start: int) -> None:
         self._source = source
@@ -91,6 +101,7 @@ class _Partition(StatefulSourcePartition[tuple[str, Slice], int]):
             entries = self._read()
         if not entries:
             return []
+        entries = until_control(entries)
         size = sum(len(entry.data) for entry in entries)
         self._next = entries[-1].number + 1
         self._in_flight.append((entries[-1].number, size))

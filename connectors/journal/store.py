@@ -4,7 +4,8 @@ Sub-databases, keys big endian so that they sort:
 
     entries    entry number u64 -> entry (connectors.journal.entries)
     meta       "state" -> next entry, next position, clock ms, last tick ms; "trimmed" -> entry
-    plants     entry number u64 -> sha256 of the plant applied there; outlives trimming
+    plants     entry number u64 -> sha256 of the plant applied there, NUL, MessagePack of when (ms) and
+               what the entry says beside it (apply_id, by, why); outlives trimming
     bundles    sha256 -> MessagePack {path: bytes}; outlives trimming
     sessions   session -> last sequence, clock ms, and where its last appends went
     keys       digest of an append's own key -> position, entry;   key_order: the oldest are forgotten
@@ -329,8 +330,11 @@ class _Transaction:
         entries.stamp(body, self.now, self.position)
         if append.bundle is not None:
             sha, files = append.bundle
+            about = {**entries.decode_entry(self.entry, bytes(body)).control().data, "ms": self.now}
+            del about["sha256"]
             self.txn.put(sha, files, db=self.db[b"bundles"], overwrite=False)
-            self.txn.put(KEY.pack(self.entry), sha, db=self.db[b"plants"])
+            applied = sha + b"\0" + msgspec.msgpack.encode(about)
+            self.txn.put(KEY.pack(self.entry), applied, db=self.db[b"plants"])
             self.used += len(files)
         place = Place(self.position, self.entry)
         count = entries.decode_entry(self.entry, bytes(body[: entries.HEADER_BYTES])).count

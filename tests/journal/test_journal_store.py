@@ -174,18 +174,34 @@ def test_plants_outlive_trimming(store: JournalStore) -> None:
     import msgspec
 
     for n, name in enumerate(("aa", "bb", "aa"), 1):
-        body = pack_control("plant", {"sha256": name})
+        about = {"apply_id": f"{n:032x}", "by": "kim", "why": f"change {n}"} if n > 1 else {}
+        body = pack_control("plant", {"sha256": name, **about})
         bundle = (name.encode(), msgspec.msgpack.encode({"plant.yaml": name.encode()}))
         store.commit([Append(SESSION, 2 * n - 1, body, b"", bundle), append(2 * n, b"x")])
     with JournalReader(store._environment.path) as reader:
         control = reader.control(reader.read(4, 1, 1)[0])
-        assert control.data == {"sha256": "bb", "files": {"plant.yaml": b"bb"}}
+        assert control.data == {
+            "sha256": "bb",
+            "files": {"plant.yaml": b"bb"},
+            "apply_id": f"{2:032x}",
+            "by": "kim",
+            "why": "change 2",
+        }
         assert reader.last_plant() == ("aa", {"plant.yaml": b"aa"}, 6)
         assert reader.last_plant(6) == ("bb", {"plant.yaml": b"bb"}, 4)
         assert reader.last_plant(2) is None
         assert reader.first_plant() == ("aa", {"plant.yaml": b"aa"}, 2)
         store.trim(5)
         assert reader.first_plant() == ("bb", {"plant.yaml": b"bb"}, 4)
+        store.trim(6)
+        history = reader.history()
+        assert [(one.entry, one.sha256, one.by, one.why) for one in history] == [
+            (2, "aa", "", ""),
+            (4, "bb", "kim", "change 2"),
+            (6, "aa", "kim", "change 3"),
+        ]
+        assert reader.newest_applied() == history[-1]
+        assert history[0].ms <= history[1].ms <= history[2].ms
         with pytest.raises(JournalError, match="holds no plant cc"):
             reader.bundle("cc")
 

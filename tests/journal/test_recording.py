@@ -199,7 +199,7 @@ def test_a_capture_replays_as_it_was(tmp_path: Path) -> None:
     ]
     packed = [
         pack_control("started", {"clean": True}),
-        pack_control("plant", {"sha256": "ab"}),
+        pack_control("plant", {"sha256": "ab", "apply_id": "0a", "by": "kim", "why": "x"}),
         pack_control("connected", {"source": "line1"}),
         pack_frames("line1", frames[:3]),
         bytearray(pack_tick(0, 0)),
