@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
 from flows import specs
 from flows.plant_file import Plant
-from operators.batch import Slice
+from operators.batch import Slice, StateChanges
 from operators.contract.step import ContractLogic
 from operators.decode.step import DecodeLogic
 from operators.devices import Devices
@@ -137,11 +137,11 @@ class Shard:
         """The plant under which the newest slice was decoded."""
         return self.stages["decode"].plant if "decode" in self.stages else self.first_plant
 
-    def newest_values(self) -> Sequence[tuple[bytes, bytes]]:
+    def newest_values(self) -> StateChanges:
         """Records of the devices whose newest values changed since the last call."""
         stage = self.stages.get("state")
         logic = stage.logic if stage is not None else None
-        return logic.dirty_records() if isinstance(logic, StateLogic) else ()
+        return logic.changes() if isinstance(logic, StateLogic) else StateChanges()
 
     def undeclared(self) -> list[dict[str, Any]]:
         """Metrics that frames carried and their product does not declare, with how many readings did

@@ -30,7 +30,7 @@ from flows.status import read_status
 from flows.submodel_index import SubmodelIndex
 from operators.batch import Ledger
 from operators.contract.messages import time_text
-from operators.state.store import DeviceState, read_device
+from operators.state.store import DeviceState, RecordReader
 
 PLANT_S: Final = 0.5  # how long an applied plant is taken for the newest
 TAIL_BYTES: Final = 1 << 16
@@ -50,6 +50,10 @@ class Views:
         self._plant_at = float("-inf")
         self._index: SubmodelIndex | None = None
         self._frames_entry = (0, 0)  # last entry looked at, last entry of frames up to it
+        self._devices = RecordReader(
+            lambda identifier: self._read(lambda output: output.state_layout(identifier)),
+            lambda code: self._read(lambda output: output.state_text(code)),
+        )
 
     def close(self) -> None:
         """Let go of the stores."""
@@ -267,10 +271,10 @@ class Views:
 
     def _record(self, device_id: str) -> DeviceState | None:
         body = self._read(lambda output: output.state(device_id))
-        return None if body is None else read_device(body)
+        return None if body is None else self._devices.read(body)
 
     def _records(self) -> Iterator[DeviceState]:
-        return map(read_device, self._read(OutputReader.states) or [])
+        return map(self._devices.read, self._read(OutputReader.states) or [])
 
     # -- submodels
 

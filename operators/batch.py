@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, overload
 
 import numpy as np
@@ -246,6 +247,15 @@ class Control(NamedTuple):
     kind: str
     at_ns: int
     data: Mapping[str, Any]
+
+
+class StateChanges(NamedTuple):
+    """Newest values that changed, as the state store keeps them (`operators.state.store`): records
+    by key, the layouts by which they are read, by id, and the texts that they name, by code."""
+
+    records: Sequence[tuple[bytes, bytes]] = ()
+    layouts: Mapping[bytes, bytes] = MappingProxyType({})
+    texts: Mapping[int, str] = MappingProxyType({})
 
 
 Ledger = dict[tuple[str, str], dict[str, int]]

@@ -6,7 +6,7 @@ records hold. `CountingSink` stands in its place where only speed is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from connectors.journal.columns import TelemetrySpec
 from connectors.journal.output_store import OutputReader
 from connectors.journal.output_writer import MAP_BYTES, Names, OutputWriter
-from operators.batch import Slice
+from operators.batch import Slice, StateChanges
 
 __all__ = ["CountingSink", "OutputLog", "OutputReader", "OutputWriter"]
 
@@ -58,7 +58,7 @@ class OutputLog(FixedPartitionedSink[Slice, str]):
         devices: Names,
         telemetry: Callable[[str | None], Mapping[str, TelemetrySpec]],
         *,
-        state: Callable[[], Sequence[tuple[bytes, bytes]]] = list,
+        state: Callable[[], StateChanges] = StateChanges,
         map_bytes: int = MAP_BYTES,
     ) -> None:
         self.telemetry = telemetry

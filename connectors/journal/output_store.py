@@ -3,7 +3,8 @@
 One LMDB environment, `DATA/output`, that the flow alone writes. Each kind of record has its own
 sub-database: the record's number, eight bytes big-endian, to positions, a running total of bytes
 and the body (`connectors.journal.columns`). Beside them stand `state` (device -> its newest
-values), `open_alarms` (subject -> newest event, until closed), `answers` (an operator's action by
+values; `state_layouts` and `state_texts` say how they are read), `open_alarms` (subject -> newest
+event, until closed), `answers` (an operator's action by
 its id -> what became of it; `answer_order`, by number, knows the oldest), `params` (device and
 parameter -> the override in force) and `meta`. Every transaction moves `applied` together with what
 was made of the entries up to it.
@@ -34,7 +35,16 @@ from operators.batch import Ledger
 
 KINDS: Final = ("telemetry", "windows", "rejects", "alarm_batches", "alarms")
 DATABASES: Final = (
-    *(b"meta", b"state", b"open_alarms", b"answers", b"answer_order", b"params"),
+    *(
+        b"meta",
+        b"state",
+        b"state_layouts",
+        b"state_texts",
+        b"open_alarms",
+        b"answers",
+        b"answer_order",
+        b"params",
+    ),
     *(kind.encode() for kind in KINDS),
 )
 RECORD: Final = struct.Struct("<qqQ")  # first and last position, bytes of the kind up to its end
@@ -234,6 +244,18 @@ class OutputReader:
         with self._begin() as txn:
             value: bytes | None = txn.get(text_key(device_id), db=self._db("state"))
             return value
+
+    def state_layout(self, identifier: bytes) -> bytes | None:
+        """The layout of records that name it."""
+        with self._begin() as txn:
+            value: bytes | None = txn.get(identifier, db=self._db("state_layouts"))
+            return value
+
+    def state_text(self, code: int) -> str | None:
+        """The text that a record names by its code."""
+        with self._begin() as txn:
+            value: bytes | None = txn.get(NUMBER.pack(code), db=self._db("state_texts"))
+            return None if value is None else value.decode("utf-8", "surrogatepass")
 
     def states(self) -> list[bytes]:
         """Every device's record."""

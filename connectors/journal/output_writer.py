@@ -44,7 +44,7 @@ from connectors.journal.output_store import (
     read_cursors,
     text_key,
 )
-from operators.batch import SEQ_PER_FRAME, AlarmEvent, Ledger, ReadingBatch, Slice, WindowBatch
+from operators.batch import SEQ_PER_FRAME, AlarmEvent, Ledger, ReadingBatch, Slice, StateChanges, WindowBatch
 from operators.rejects import Reject
 from operators.spec import SECOND
 
@@ -73,7 +73,7 @@ class OutputWriter:
     """Writes slices to the output log at `path` (`DATA/output`). One thread.
 
     devices: names by slot. telemetry: what is written of each product; `use` changes it.
-    state: gives (device_id, record) of devices that changed since it was last asked.
+    state: gives the newest values that changed since it was last asked.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class OutputWriter:
         devices: Names,
         telemetry: Mapping[str, TelemetrySpec],
         *,
-        state: Callable[[], Sequence[tuple[bytes, bytes]]] = list,
+        state: Callable[[], StateChanges] = StateChanges,
         map_bytes: int = MAP_BYTES,
         cut_rows: int = CUT_ROWS,
     ) -> None:
@@ -234,19 +234,19 @@ class OutputWriter:
     def _commit(self, bulk: bool, *, state: bool = False) -> None:
         began = time.perf_counter()
         found = self._gathered.bodies(self._telemetry, self._devices.names) if bulk else []
-        records: list[tuple[bytes, bytes]] = []
+        changes = StateChanges()
         now = time.monotonic()
         # below `applied` the stage is still catching up: its values are older than those written
         pause = min(STATE_SHARE * self._state_cost, STATE_S)
         if self._is_state_due and self.reached >= self.applied and (state or now - self._state_at >= pause):
-            records = [(bytes_key(key), value) for key, value in self._state()]
+            changes = self._state()
             self._is_state_due = False
             self._state_at, self._state_cost = now, time.monotonic() - now
         try:
-            self._transact(found, records, bulk)
+            self._transact(found, changes, bulk)
         except lmdb.MapFullError:
             self._env.set_mapsize(2 * self._env.info()["map_size"])
-            self._transact(found, records, bulk)
+            self._transact(found, changes, bulk)
         self._events = []
         self._answers = []
         self.applied = max(self.applied, self.reached)
@@ -257,9 +257,7 @@ class OutputWriter:
         self.commits += 1
         self.commit_seconds += time.perf_counter() - began
 
-    def _transact(
-        self, found: Sequence[tuple[str, Body]], state: Sequence[tuple[bytes, bytes]], bulk: bool
-    ) -> None:
+    def _transact(self, found: Sequence[tuple[str, Body]], state: StateChanges, bulk: bool) -> None:
         meta = self._databases[b"meta"]
         tallies = dict(self._tallies)
         with self._env.begin(write=True) as txn:
@@ -274,8 +272,7 @@ class OutputWriter:
                     txn.delete(subject, db=self._databases[b"open_alarms"])
                 else:
                     txn.put(subject, line, db=self._databases[b"open_alarms"])
-            for key, value in state:
-                txn.put(key, value, db=self._databases[b"state"])
+            self._put_state(txn, state)
             for answer in self._answers:
                 self._answer(txn, answer)
             for kind, tally in tallies.items():
@@ -311,6 +308,17 @@ class OutputWriter:
             else:
                 value = msgspec.json.encode({**param, "at_ms": answer["at_ms"]})
                 txn.put(where, value, db=self._databases[b"params"])
+
+    def _put_state(self, txn: Any, state: StateChanges) -> None:
+        records = [(bytes_key(key), value) for key, value in state.records]
+        records.sort()  # neighbours in the tree, one after the other
+        with txn.cursor(db=self._databases[b"state"]) as cursor:
+            cursor.putmulti(records)
+        for identifier, layout in state.layouts.items():
+            txn.put(identifier, layout, db=self._databases[b"state_layouts"], overwrite=False)
+        for code, text in state.texts.items():
+            body = text.encode("utf-8", "surrogatepass")
+            txn.put(NUMBER.pack(code), body, db=self._databases[b"state_texts"], overwrite=False)
 
     def _totals(self) -> list[tuple[bytes, bytes]]:
         encode = msgspec.msgpack.encode

@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from operators.batch import ABSENT, QUALITY_NAMES, AlarmEvent, Float64, ReadingBatch, Slice, WindowBatch
+from operators.batch import (
+    ABSENT,
+    QUALITY_NAMES,
+    AlarmEvent,
+    Float64,
+    ReadingBatch,
+    Slice,
+    StateChanges,
+    WindowBatch,
+)
 from operators.contract.messages import time_text
 from operators.devices import Devices
 from operators.slots import ProductSlots, grown
@@ -17,22 +26,25 @@ from operators.state.kernels import keep_latest, keep_window
 from operators.state.references import WindowRef, references
 from operators.state.spec import ProductState
 from operators.state.store import (
+    NO_WINDOW,
     DeviceState,
+    Layout,
     MetricState,
     WindowState,
+    cut_records,
     device_key,
+    record_head,
+    record_tail,
     typed_value,
-    write_device,
 )
 
-_NEVER = -(1 << 63)
 _FRESH: dict[str, tuple[str, Any]] = {  # state array -> dtype, value of a device never heard
     "latest": ("f8", np.nan),
     "quality": ("u1", ABSENT),
     "time": ("i8", 0),
     "position": ("i8", 0),
     "kept": ("f8", np.nan),
-    "kept_start": ("i8", _NEVER),
+    "kept_start": ("i8", NO_WINDOW),
     "kept_revision": ("i8", 0),
     "touched": ("u1", 0),
 }
@@ -50,6 +62,12 @@ class _Product:
             dict.fromkeys(found for found in references(spec.aas) if isinstance(found, WindowRef))
         )
         self.identity = (self.names, self.kinds, self.aggregates)
+        self.layout = Layout(
+            productId,
+            tuple(zip(self.names, self.kinds, strict=True)),
+            tuple((found.window, found.aggregate, found.metric) for found in self.aggregates),
+        )
+        self.layout_id = self.layout.id()
         self.texts: dict[int, str] = {}
         self.slots = ProductSlots()
         kept = (len(self.aggregates),)
@@ -137,7 +155,7 @@ class _Product:
         found: dict[str, dict[str, dict[str, WindowState]]] = {}
         for column, (window, aggregate, metric) in enumerate(self.aggregates):
             start = int(self.state["kept_start"][row, column])
-            if start != _NEVER:
+            if start != NO_WINDOW:
                 value = float(self.state["kept"][row, column])
                 revision = int(self.state["kept_revision"][row, column])
                 found.setdefault(window, {}).setdefault(metric, {})[aggregate] = WindowState(
@@ -191,16 +209,31 @@ class StateLogic:
         if product is not None and row >= 0:
             product.state["touched"][row] = 1
 
-    def dirty_records(self) -> list[tuple[bytes, bytes]]:
-        """(key, record) of every device that changed since the last call (see `store`)."""
-        found = []
+    def changes(self) -> StateChanges:
+        """What changed since the last call (see `store`): records of devices, the layouts that they
+        have and the texts that they name."""
+        changes = StateChanges([], {}, {})
         for product in self._products.values():
-            touched = product.state["touched"]
-            for row in np.flatnonzero(touched):
-                state = self._device(product, int(row))
-                found.append((device_key(state.device_id), write_device(state)))
-            touched[:] = 0
-        return found
+            rows = np.flatnonzero(product.state["touched"])
+            if len(rows):
+                self._add_records(product, rows, changes)
+                product.state["touched"][:] = 0
+        return changes
+
+    def _add_records(self, product: _Product, rows: npt.NDArray[np.int64], changes: StateChanges) -> None:
+        head, names, active = record_head(product.layout_id), self.devices.names, self._active
+        slots = product.slots.slot_of[rows].tolist()
+        for slot, numbers in zip(slots, cut_records(product.layout, product.state, rows), strict=True):
+            name = names[slot]
+            tail = record_tail(name, sorted(active[name]) if name in active else [])
+            changes.records.append((device_key(name), head + numbers + tail))
+        changes.layouts[product.layout_id] = product.layout.encoded()
+        for m, kind in enumerate(product.kinds):
+            if kind == "string":
+                codes = np.unique(product.state["latest"][rows, m])
+                for code in codes[~np.isnan(codes)].astype(np.int64).tolist():
+                    if code in product.texts:
+                        changes.texts[code] = product.texts[code]
 
     def devices_state(self) -> list[DeviceState]:
         """Every device that has ever been heard, by product in file order."""

@@ -1,17 +1,35 @@
 """The record of one device in the state store: written by the output log, read by the server.
 
-Key: the device_id in UTF-8. Value: msgpack of `DeviceState`.
+Key: the device_id in UTF-8. A record is made for every device that changed, twice a second, so it is
+bytes cut out of columns:
+
+    2 u8 | id of its layout, 8 bytes | numbers | MessagePack [device_id, ruleIds of active alarms]
+    numbers = value f64[M] | time i64[M] | position i64[M] |
+              aggregate f64[A] | start i64[A] | revision i64[A] | quality u8[M]
+
+The layout (`Layout`: which M metrics and A aggregates) is kept once, beside the records, and so is
+every text that a text metric's value stands for (`operators.text.text_code`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
+import struct
+from collections.abc import Callable, Mapping
+from typing import Final
 
 import msgspec
+import numpy as np
 
-from operators.batch import QUALITY_NAMES
+from operators.batch import ABSENT, QUALITY_NAMES, Bytes
 
 Value = float | int | bool | str | None
+
+VERSION: Final = 2
+LAYOUT_ID: Final = 8
+NO_WINDOW: Final = -(1 << 63)  # start of a window that has not closed yet
+_HEAD: Final = struct.Struct(f"<B{LAYOUT_ID}s")
 
 
 class MetricState(msgspec.Struct, array_like=True, frozen=True):
@@ -49,22 +67,131 @@ class DeviceState(msgspec.Struct, frozen=True):
     alarms: list[str]
 
 
+class Layout(msgspec.Struct, array_like=True, frozen=True):
+    """What the numbers of a product's records are. metrics: (name, type) in file order;
+    aggregates: (window, aggregate, metric)."""
+
+    productId: str
+    metrics: tuple[tuple[str, str], ...]
+    aggregates: tuple[tuple[str, str, str], ...]
+
+    def encoded(self) -> bytes:
+        """As it is kept."""
+        return msgspec.msgpack.encode(self)
+
+    def id(self) -> bytes:
+        """LAYOUT_ID bytes that stand for it in records."""
+        return hashlib.blake2b(self.encoded(), digest_size=LAYOUT_ID).digest()
+
+    def numbers(self) -> np.dtype[np.void]:
+        """The numbers of one record."""
+        metrics, aggregates = (len(self.metrics),), (len(self.aggregates),)
+        return np.dtype(
+            [
+                ("latest", "<f8", metrics),
+                ("time", "<i8", metrics),
+                ("position", "<i8", metrics),
+                ("kept", "<f8", aggregates),
+                ("kept_start", "<i8", aggregates),
+                ("kept_revision", "<i8", aggregates),
+                ("quality", "u1", metrics),
+            ]
+        )
+
+
 def device_key(device_id: str) -> bytes:
     """The key of a device's record."""
     return device_id.encode("utf-8", "surrogatepass")
 
 
-def write_device(state: DeviceState) -> bytes:
-    """The record's bytes."""
-    return _ENCODER.encode(state)
+def record_head(layout: bytes) -> bytes:
+    """How every record of a layout begins."""
+    return _HEAD.pack(VERSION, layout)
 
 
-def read_device(data: bytes) -> DeviceState:
-    """The record of `write_device`; msgspec.DecodeError for any other bytes."""
-    return _DECODER.decode(data)
+def record_tail(device_id: str, alarms: list[str]) -> bytes:
+    """How a record ends."""
+    return _ENCODER.encode((device_id, alarms))
 
 
-def typed_value(kind: str, value: float, texts: dict[int, str]) -> Value:
+def record_layout(data: bytes) -> bytes:
+    """The id of a record's layout; ValueError for bytes of another version."""
+    if len(data) < _HEAD.size or data[0] != VERSION:
+        raise ValueError("this is no record of a device of this version")
+    layout: bytes = _HEAD.unpack_from(data)[1]
+    return layout
+
+
+class RecordReader:
+    """Reads records. layout: bytes of a layout by id; text: a text by its code."""
+
+    def __init__(self, layout: Callable[[bytes], bytes | None], text: Callable[[int], str | None]) -> None:
+        self._layout = layout
+        self._text = text
+        self._known: dict[bytes, tuple[Layout, np.dtype[np.void]]] = {}
+
+    def read(self, data: bytes) -> DeviceState:
+        """The state in a record; ValueError where it cannot be made out."""
+        layout, numbers = self._of(record_layout(data))
+        stop = _HEAD.size + numbers.itemsize
+        try:
+            cells = np.frombuffer(data, numbers, 1, _HEAD.size)[0]
+            device_id, alarms = _DECODER.decode(data[stop:])
+        except (ValueError, msgspec.DecodeError) as error:
+            raise ValueError(f"a device's record is damaged: {error}") from error
+        return DeviceState(
+            device_id, layout.productId, self._metrics(layout, cells), _windows(layout, cells), alarms
+        )
+
+    def _of(self, identifier: bytes) -> tuple[Layout, np.dtype[np.void]]:
+        found = self._known.get(identifier)
+        if found is None:
+            body = self._layout(identifier)
+            if body is None:
+                raise ValueError("the layout of a device's record is not there")
+            layout = msgspec.msgpack.decode(body, type=Layout)
+            found = self._known[identifier] = layout, layout.numbers()
+        return found
+
+    def _metrics(self, layout: Layout, cells: np.void) -> dict[str, MetricState]:
+        quality = cells["quality"].tolist()
+        latest, time, position = (cells[name].tolist() for name in ("latest", "time", "position"))
+        return {
+            name: MetricState(self._typed(kind, latest[m]), quality[m], time[m], position[m])
+            for m, (name, kind) in enumerate(layout.metrics)
+            if quality[m] != ABSENT
+        }
+
+    def _typed(self, kind: str, value: float) -> Value:
+        if kind == "string" and value == value:
+            return self._text(int(value))
+        return typed_value(kind, value, {})
+
+
+def _windows(layout: Layout, cells: np.void) -> dict[str, dict[str, dict[str, WindowState]]]:
+    found: dict[str, dict[str, dict[str, WindowState]]] = {}
+    kept, start, revision = (cells[name].tolist() for name in ("kept", "kept_start", "kept_revision"))
+    for column, (window, aggregate, metric) in enumerate(layout.aggregates):
+        if start[column] != NO_WINDOW:
+            value = kept[column] if kept[column] == kept[column] else None
+            below = found.setdefault(window, {}).setdefault(metric, {})
+            below[aggregate] = WindowState(value, start[column], revision[column])
+    return found
+
+
+def cut_records(
+    layout: Layout, state: Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]], rows: Bytes
+) -> list[bytes]:
+    """The numbers of the given rows of state arrays, each as the bytes of its record."""
+    numbers = layout.numbers()
+    table = np.empty(len(rows), numbers)
+    for name in numbers.names or ():
+        table[name] = state[name][rows]
+    body, size = table.tobytes(), numbers.itemsize
+    return [body[at : at + size] for at in range(0, len(body), size)]
+
+
+def typed_value(kind: str, value: float, texts: Mapping[int, str]) -> Value:
     """A cell of a column as a person knows it: None for NaN, a text for its code."""
     if math.isnan(value):
         return None
@@ -78,4 +205,4 @@ def typed_value(kind: str, value: float, texts: dict[int, str]) -> Value:
 
 
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(DeviceState)
+_DECODER = msgspec.msgpack.Decoder(tuple[str, list[str]])

@@ -23,7 +23,7 @@ from connectors.journal.columns import (
 from connectors.journal.environment import Environment
 from connectors.journal.output import OutputReader, OutputWriter
 from connectors.journal.output_store import DATABASES, KINDS, Cursor, cursor_path
-from operators.batch import Slice
+from operators.batch import Slice, StateChanges
 from tests.output.made import (
     MODES,
     SECOND,
@@ -140,9 +140,9 @@ def test_slices_that_come_again_are_ignored_by_the_half_that_has_them(tmp_path: 
 def test_newest_values_are_not_written_while_catching_up(tmp_path: Path) -> None:
     told: list[tuple[bytes, bytes]] = [(b"press-00", b"new")]
 
-    def state() -> list[tuple[bytes, bytes]]:
+    def state() -> StateChanges:
         found, told[:] = list(told), []
-        return found
+        return StateChanges(found)
 
     log = writer(tmp_path, state=state)
     log.write(made_slice(1, 0, 5))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from operators.batch import AlarmEvent, WindowBatch
+from operators.batch import AlarmEvent, StateChanges, WindowBatch
 from operators.contract.spec import Metric
 from operators.devices import Devices
 from operators.state.aas import submodel_ids, submodel_json, value_only
 from operators.state.references import check_mapping
 from operators.state.spec import AasMapping, Element, ProductState, Submodel
 from operators.state.step import StateLogic
-from operators.state.store import DeviceState, read_device, write_device
+from operators.state.store import RecordReader
 from operators.windows.spec import Window
 from tests.contract.slices import slice_of
 
@@ -121,10 +122,13 @@ def test_records_of_touched_devices_and_their_submodels():
     item.windows.append(closed([0, 0, 0], [T0, T0 - 60 * SECOND, T0], [2, 9, 1], [5.5, 1.0, 2.0]))
     item.alarms.append(alarm(0, True))
     logic.process(item)
-    records = dict(logic.dirty_records())
+    changes = logic.changes()
+    records = dict(changes.records)
     assert sorted(records) == [b"b", b"press-01"]
-    assert logic.dirty_records() == []
-    state = read_device(records[b"press-01"])
+    assert list(changes.texts.values()) == ["run"]
+    assert logic.changes() == StateChanges([], {}, {})
+    reader = RecordReader(changes.layouts.get, changes.texts.get)
+    state = reader.read(records[b"press-01"])
     assert state.windows["1m"]["tempC"]["mean"].value == 5.5
     assert state.alarms == ["temp-high"]
 
@@ -159,8 +163,8 @@ def test_records_of_touched_devices_and_their_submodels():
     item = slice_of([], KINDS, devices)
     item.alarms.append(alarm(2, False))
     logic.process(item)
-    ((key, record),) = logic.dirty_records()
-    assert (key, read_device(record).alarms) == (b"press-01", [])
+    ((key, record),) = logic.changes().records
+    assert (key, reader.read(record).alarms) == (b"press-01", [])
 
 
 @settings(deadline=None, max_examples=50, derandomize=True)
@@ -219,9 +223,31 @@ def test_a_changed_product_starts_anew_and_an_unchanged_one_goes_on():
     assert logic.export_state() == {}
 
 
-def test_record_round_trip():
-    state = DeviceState("d", "p", {}, {}, ["r"])
-    assert read_device(write_device(state)) == state
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        (b"", "this is no record of a device of this version"),
+        (b"\x01" + bytes(20), "this is no record of a device of this version"),
+        (b"\x02" + bytes(20), "the layout of a device's record is not there"),
+    ],
+)
+def test_bytes_that_are_no_record_are_told(record, told):
+    with pytest.raises(ValueError) as error:
+        RecordReader({}.get, {}.get).read(record)
+    assert str(error.value) == told
+
+
+def test_a_record_that_is_cut_short_is_told():
+    devices = Devices()
+    logic = StateLogic(SPECS, devices)
+    logic.process(slice_of([reading(0, {"tempC": 20.5})], KINDS, devices))
+    changes = logic.changes()
+    reader = RecordReader(changes.layouts.get, changes.texts.get)
+    ((_, record),) = changes.records
+    for stop in range(9, len(record)):
+        with pytest.raises(ValueError) as error:
+            reader.read(record[:stop])
+        assert str(error.value).startswith("a device's record is damaged: ")
 
 
 def problems(path, value, writable=False):
