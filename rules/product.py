@@ -113,6 +113,7 @@ class ProductRules:
             if name in self.state:
                 grown[: self.capacity] = self.state[name]
             self.state[name] = grown
+        self.machine.grow(capacity)
         self.capacity = capacity
 
     def _scratch(self, rows: int) -> None:
@@ -247,7 +248,7 @@ class ProductRules:
 
     def _walk(self, batch: ReadingBatch, local: Int32, columns: Float64, *, lacking: bool) -> list[Found]:
         tables, state = self.tables, self.state
-        results = self.machine.run(len(batch), columns)
+        results = self.machine.run(len(batch), columns, local=local, ts_ns=batch.ts_ns, flags=batch.flags)
         resume = np.zeros(4, np.int64)
         happened: list[npt.NDArray[np.int64]] = []
         while resume[0] < len(self.rules):
@@ -377,6 +378,7 @@ class ProductRules:
             "texts": self.texts,
             "state": {name: self.state[name][:count] for name in (*_BY_DEVICE, *_BY_RULE)},
             "evaluations": self.evaluations,
+            "past": self.machine.export(count),
         }
 
     def load(self, kept: Mapping[str, Any]) -> None:
@@ -398,6 +400,7 @@ class ProductRules:
                     for array in ("held_value", "held_quality", "held_ns"):
                         self.state[array][:count, j] = arrays[array][:, then]
         self.texts = {int(code): text for code, text in kept["texts"].items()}
+        self.machine.load(kept["past"], count)
         for at, rule in enumerate(self.rules):
             key = rule_key(rule, self.product)
             if key in kept["rules"]:

@@ -1,319 +1,116 @@
-"""The kernel that runs a column program over a chunk of rows at a time.
+"""The column machine: a program with its memory, and the past of the devices that it looks at.
 
-Numbers are float64 columns, NaN = unknown. Truth is a trit in a byte: TRUE, FALSE, or UNKNOWN;
-bit 0 says "true" and bit 1 says "false", so that Kleene's logic is plain bit arithmetic that the
-compiler makes wide. Every operation gives NaN where its result is not finite or not defined
-(division by zero, root of a negative number, overflow), and unknown in, unknown out, except `if`,
-`default`, `== null`, `and`, `or`.
-
-`exp log log10 pow` are libm's, element by element.
+A program without operations over the past is a function of its columns alone; `run` then needs
+nothing else. One with such operations is given every row that counts for them (accepted, in order,
+live), in journal order, whoever uses the result; rows may be cut into runs anywhere.
 """
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from operators.batch import Bytes, Float64, Int32
-from operators.jit import inline, kernel
+from operators.batch import Bytes, Float64, Int32, Int64
+from operators.expression import kernels as k
+from operators.expression.registers import Past, Program
 
-if TYPE_CHECKING:
-    from operators.expression.registers import Program
-
-UNKNOWN: Final = 0
-TRUE: Final = 1
-FALSE: Final = 2
-
-CHUNK: Final = 2048
-
-# number, number -> number
-ADD, SUB, MUL, DIV, MIN, MAX = 0, 1, 2, 3, 4, 5
-NEG, ABS, FLOOR, CEIL = 6, 7, 8, 9
-DEFAULT: Final = 10
-IF: Final = 11  # trit, number, number -> number
-FROM_TRIT: Final = 12
-# number, number -> number, element by element; those of one operand take it twice
-SQRT, EXP, LOG, LOG10, POW, MOD, ROUND = 20, 21, 22, 23, 24, 25, 26
-BITAND, BITOR, BITXOR, SHL, SHR, POPCOUNT = 27, 28, 29, 30, 31, 32
-# number, number -> trit
-LT, LE, EQ, NE, IS_NULL = 40, 41, 42, 43, 44
-# number, index of a constant -> trit
-LTC, LEC, GTC, GEC, EQC, NEC = 50, 51, 52, 53, 54, 55
-# trits -> trit
-AND, OR, NOT, IF_TRIT, DEFAULT_TRIT = 60, 61, 62, 63, 64
-FILL: Final = 65  # index of a constant -> trit
-
-WITH_CONSTANT: Final = frozenset({LTC, LEC, GTC, GEC, EQC, NEC, FILL})
-
-_WHOLE: Final = 9007199254740992.0  # 2**53
-_LARGEST: Final = 1.7976931348623157e308
-
-
-@inline
-def _round_half_away(x: float, digits: float) -> float:
-    """Half away from zero, on the shortest decimal that stands for the double (4.475 -> 4.48).
-
-    A tie is a decimal of at most 15 digits, and those are told apart by their nearest doubles: so
-    x is compared with the double nearest to the tie.
-    """
-    scale = 1.0
-    for _ in range(int(digits)):
-        scale *= 10.0
-    size = abs(x)
-    below = math.floor(size * scale)
-    if not 2.0 * below + 1.0 < _WHOLE:
-        return x
-    result = (below + 1.0) / scale if size >= (2.0 * below + 1.0) / (2.0 * scale) else below / scale
-    return -result if x < 0.0 else result
-
-
-@inline
-def _elementwise(op: int, a: float, b: float) -> float:
-    """One value of the operations that are not worth a loop of their own; may be infinite."""
-    if a != a or b != b:
-        return np.nan
-    if op == SQRT:
-        return math.sqrt(a) if a >= 0.0 else np.nan
-    if op == EXP:
-        return math.exp(a) if a < 710.0 else np.nan
-    if op == LOG:
-        return math.log(a) if a > 0.0 else np.nan
-    if op == LOG10:
-        return math.log10(a) if a > 0.0 else np.nan
-    if op == POW:
-        return math.pow(a, b)
-    if op == MOD:
-        if b == 0.0:
-            return np.nan
-        rest = float(np.fmod(a, b))
-        return rest + b if rest != 0.0 and (rest < 0.0) != (b < 0.0) else rest
-    if op == ROUND:
-        return _round_half_away(a, b)
-    if a < 0.0 or b < 0.0 or a >= _WHOLE or b >= _WHOLE or a != math.floor(a) or b != math.floor(b):
-        return np.nan
-    left, right = np.int64(a), np.int64(b)
-    if op == BITAND:
-        return float(left & right)
-    if op == BITOR:
-        return float(left | right)
-    if op == BITXOR:
-        return float(left ^ right)
-    if op == SHL:
-        if right > 52:
-            return 0.0 if left == 0 else np.nan
-        shifted = float(left) * float(np.int64(1) << right)
-        return shifted if shifted < _WHOLE else np.nan
-    if op == SHR:
-        return float(left >> right) if right < 63 else 0.0
-    ones = 0
-    while left:
-        left &= left - 1
-        ones += 1
-    return float(ones)
-
-
-@kernel
-def evaluate(
-    code: Int32,
-    constants: Float64,
-    columns: Float64,
-    rows: int,
-    temps: Float64,
-    trits: Bytes,
-    out: Bytes,
-    any_true: Bytes,
-) -> None:
-    """Run a program over rows 0..rows.
-
-    code: int32[L, 5]. constants: float64[K]. columns: float64[C, >= rows], the inputs.
-    temps: float64[T, CHUNK], its first rows filled with constants; trits: uint8[S, CHUNK].
-    Operands that are numbers: below C a column, then a temporary row; trits: below S a temporary
-    row, then a row of out. out: uint8[O, >= rows] receives the results; any_true: uint8[O]: bit 0
-    set where a result is TRUE in any row.
-    """
-    width = columns.shape[0]
-    own = trits.shape[0]
-    any_true[:] = 0
-    for start in range(0, rows, CHUNK):
-        stop = min(start + CHUNK, rows)
-        n = stop - start
-        for line in range(code.shape[0]):
-            op = code[line, 0]
-            to, ia, ib, ic = code[line, 1], code[line, 2], code[line, 3], code[line, 4]
-            if op < 40:
-                r = temps[to - width, :n]
-                if op == IF:
-                    test = trits[ia, :n] if ia < own else out[ia - own, start:stop]
-                    b = columns[ib, start:stop] if ib < width else temps[ib - width, :n]
-                    c = columns[ic, start:stop] if ic < width else temps[ic - width, :n]
-                    for i in range(n):
-                        r[i] = b[i] if test[i] == 1 else (c[i] if test[i] == 2 else np.nan)
-                elif op == FROM_TRIT:
-                    test = trits[ia, :n] if ia < own else out[ia - own, start:stop]
-                    for i in range(n):
-                        r[i] = 1.0 if test[i] == 1 else (0.0 if test[i] == 2 else np.nan)
-                else:
-                    a = columns[ia, start:stop] if ia < width else temps[ia - width, :n]
-                    b = columns[ib, start:stop] if ib < width else temps[ib - width, :n]
-                    if op == ADD:
-                        for i in range(n):
-                            x = a[i] + b[i]
-                            r[i] = x if abs(x) <= _LARGEST else np.nan
-                    elif op == SUB:
-                        for i in range(n):
-                            x = a[i] - b[i]
-                            r[i] = x if abs(x) <= _LARGEST else np.nan
-                    elif op == MUL:
-                        for i in range(n):
-                            x = a[i] * b[i]
-                            r[i] = x if abs(x) <= _LARGEST else np.nan
-                    elif op == DIV:
-                        for i in range(n):
-                            x = a[i] / b[i]
-                            r[i] = x if abs(x) <= _LARGEST else np.nan
-                    elif op == MIN:
-                        for i in range(n):
-                            r[i] = a[i] if a[i] < b[i] or a[i] != a[i] else b[i]
-                    elif op == MAX:
-                        for i in range(n):
-                            r[i] = a[i] if a[i] > b[i] or a[i] != a[i] else b[i]
-                    elif op == NEG:
-                        for i in range(n):
-                            r[i] = -a[i]
-                    elif op == ABS:
-                        for i in range(n):
-                            r[i] = abs(a[i])
-                    elif op == FLOOR:
-                        for i in range(n):
-                            r[i] = np.floor(a[i])
-                    elif op == CEIL:
-                        for i in range(n):
-                            r[i] = np.ceil(a[i])
-                    elif op == DEFAULT:
-                        for i in range(n):
-                            r[i] = a[i] if a[i] == a[i] else b[i]
-                    else:
-                        for i in range(n):
-                            x = _elementwise(op, a[i], b[i])
-                            r[i] = x if abs(x) <= _LARGEST else np.nan
-                continue
-            t = trits[to, :n] if to < own else out[to - own, start:stop]
-            if op < 60:
-                a = columns[ia, start:stop] if ia < width else temps[ia - width, :n]
-                if op >= LTC:
-                    limit = constants[ib]
-                    if op == LTC:
-                        for i in range(n):
-                            t[i] = np.uint8(a[i] < limit) | (np.uint8(a[i] >= limit) << np.uint8(1))
-                    elif op == LEC:
-                        for i in range(n):
-                            t[i] = np.uint8(a[i] <= limit) | (np.uint8(a[i] > limit) << np.uint8(1))
-                    elif op == GTC:
-                        for i in range(n):
-                            t[i] = np.uint8(a[i] > limit) | (np.uint8(a[i] <= limit) << np.uint8(1))
-                    elif op == GEC:
-                        for i in range(n):
-                            t[i] = np.uint8(a[i] >= limit) | (np.uint8(a[i] < limit) << np.uint8(1))
-                    else:
-                        same = np.uint8(1) if op == EQC else np.uint8(2)
-                        other = np.uint8(3) - same
-                        for i in range(n):
-                            x = a[i]
-                            known = x == x and limit == limit
-                            t[i] = (same if x == limit else other) if known else np.uint8(0)
-                elif op == IS_NULL:
-                    for i in range(n):
-                        t[i] = np.uint8(2) if a[i] == a[i] else np.uint8(1)
-                else:
-                    b = columns[ib, start:stop] if ib < width else temps[ib - width, :n]
-                    if op == LT:
-                        for i in range(n):
-                            t[i] = np.uint8(a[i] < b[i]) | (np.uint8(a[i] >= b[i]) << np.uint8(1))
-                    elif op == LE:
-                        for i in range(n):
-                            t[i] = np.uint8(a[i] <= b[i]) | (np.uint8(a[i] > b[i]) << np.uint8(1))
-                    else:
-                        same = np.uint8(1) if op == EQ else np.uint8(2)
-                        other = np.uint8(3) - same
-                        for i in range(n):
-                            known = a[i] == a[i] and b[i] == b[i]
-                            t[i] = (same if a[i] == b[i] else other) if known else np.uint8(0)
-            elif op == FILL:
-                filled = np.uint8(constants[ib])
-                for i in range(n):
-                    t[i] = filled
-            else:
-                p = trits[ia, :n] if ia < own else out[ia - own, start:stop]
-                if op == NOT:
-                    for i in range(n):
-                        t[i] = ((p[i] & np.uint8(1)) << np.uint8(1)) | (p[i] >> np.uint8(1))
-                else:
-                    q = trits[ib, :n] if ib < own else out[ib - own, start:stop]
-                    if op == AND:
-                        for i in range(n):
-                            t[i] = (p[i] & q[i] & np.uint8(1)) | ((p[i] | q[i]) & np.uint8(2))
-                    elif op == OR:
-                        for i in range(n):
-                            t[i] = ((p[i] | q[i]) & np.uint8(1)) | (p[i] & q[i] & np.uint8(2))
-                    elif op == DEFAULT_TRIT:
-                        for i in range(n):
-                            t[i] = p[i] if p[i] != 0 else q[i]
-                    else:
-                        s = trits[ic, :n] if ic < own else out[ic - own, start:stop]
-                        for i in range(n):
-                            t[i] = q[i] if p[i] == 1 else (s[i] if p[i] == 2 else np.uint8(0))
-        for row in range(out.shape[0]):
-            seen = np.uint8(0)
-            line_of = out[row, start:stop]
-            for i in range(n):
-                seen |= line_of[i]
-            any_true[row] |= seen & np.uint8(1)
-
-
-def constant(op: int, a: float, b: float) -> float:
-    """An operation on two constants, as the kernel does it; NaN = unknown."""
-    code = np.array([[op, 1, 0, 2, 0]], np.int32)
-    temps = np.zeros((3, CHUNK))
-    temps[1, 0] = b
-    # columns: the first operand; temporary rows: 1 the result, 2 the second operand
-    columns = np.array([[a]], np.float64)
-    evaluate(code, np.zeros(1), columns, 1, temps, np.zeros((1, CHUNK), np.uint8), *_no_results())
-    return float(temps[0, 0])
-
-
-def _no_results() -> tuple[Bytes, Bytes]:
-    return np.zeros((1, 1), np.uint8), np.zeros(1, np.uint8)
+_PAGES_AT_FIRST = 256
+_NOBODY = np.empty(0, np.int32)
+_NEVER = np.empty(0, np.int64)
+_NOTHING = np.empty(0, np.uint8)
 
 
 class Machine:
-    """A program with its scratch memory; `columns` are filled by the caller before `run`."""
+    """A program with its scratch memory and its state by device.
+
+    `columns` are filled by the caller before `run`. any_true: uint8[O] of the last run, bit 0 set
+    where a result was TRUE in any row. values: float64[V, >= rows] of the last run, the numbers
+    that the program stores. over: int64[S], how often each of `program.spans` was unknown because
+    its duration held more than its `limit` samples.
+    """
 
     def __init__(self, program: Program) -> None:
         self.program = program
         self.columns: Float64 = np.full((max(1, len(program.columns)), 0), np.nan)
-        self.temps: Float64 = np.zeros((max(1, program.temps), CHUNK))
+        self.temps: Float64 = np.zeros((max(1, program.temps), k.CHUNK))
         self.temps[: len(program.filled)] = program.filled[:, None]
-        self.trits: Bytes = np.zeros((max(1, program.trits), CHUNK), np.uint8)
+        self.trits: Bytes = np.zeros((max(1, program.trits), k.CHUNK), np.uint8)
         self.out: Bytes = np.zeros((max(1, program.rows), 0), np.uint8)
+        self.values: Float64 = np.zeros((max(1, program.value_rows), 0))
         self.any_true: Bytes = np.zeros(max(1, program.rows), np.uint8)
+        self.over: Int64 = np.zeros(len(program.spans), np.int64)
+        self.devices = 0
+        self._resume: Int64 = np.zeros(2, np.int64)
+        self._began: Bytes = np.zeros(0, np.uint8)
+        self._newest: Int64 = _NEVER
+        self._numbers: Float64 = np.zeros((program.past_numbers, 0))
+        self._times: Int64 = np.zeros((program.past_times, 0), np.int64)
+        self._chains: Int32 = np.zeros((len(program.spans), 0, 4), np.int32)
+        self._pages: Int32 = np.array([-1, 0, 0], np.int32)
+        self._links: Int32 = np.zeros(0, np.int32)
+        self._sample_ns: Int64 = np.zeros((0, k.PAGE), np.int64)
+        self._sample: Float64 = np.zeros((0, k.PAGE))
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether the program holds operations over the past, so that `run` needs to know devices
+        and times and must see every row."""
+        return bool(self.program.past)
 
     def room(self, rows: int) -> Float64:
         """The input columns float64[C, >= rows], to be filled for rows 0..rows."""
         if self.columns.shape[1] < rows:
-            wide = -(-max(rows, 2 * self.columns.shape[1]) // CHUNK) * CHUNK
+            wide = -(-max(rows, 2 * self.columns.shape[1]) // k.CHUNK) * k.CHUNK
             self.columns = np.full((self.columns.shape[0], wide), np.nan)
         return self.columns
 
-    def run(self, rows: int, columns: Float64 | None = None) -> Bytes:
+    def grow(self, devices: int) -> None:
+        """Room for the past of devices 0..devices; costs nothing where nothing looks back."""
+        if not self.looks_back or devices <= self.devices:
+            return
+        self.devices = max(16, devices, self.devices + self.devices // 2)
+        self._newest = _wider(self._newest, self.devices, k.NEVER)
+        self._numbers = _wider(self._numbers, self.devices, np.nan)
+        self._times = _wider(self._times, self.devices, k.NEVER)
+        grown = np.zeros((len(self.program.spans), self.devices, 4), np.int32)
+        grown[:, : self._chains.shape[1]] = self._chains
+        self._chains = grown
+
+    def run(
+        self,
+        rows: int,
+        columns: Float64 | None = None,
+        *,
+        local: Int32 | None = None,
+        ts_ns: Int64 | None = None,
+        flags: Bytes | None = None,
+    ) -> Bytes:
         """Results uint8[O, >= rows] of the given columns (default: those of `room`); valid until
-        the next run."""
+        the next run.
+
+        local: int32[rows], each row's device, below what `grow` was told; ts_ns: int64[rows],
+        event times; flags: uint8[rows] of readings, of which REBASED counts. All three are needed
+        where the program `looks_back`.
+        """
         if columns is None:
             columns = self.columns
         if self.out.shape[1] < rows:
-            self.out = np.zeros((self.out.shape[0], -(-rows // CHUNK) * CHUNK), np.uint8)
-        evaluate(
+            self.out = np.zeros((self.out.shape[0], -(-rows // k.CHUNK) * k.CHUNK), np.uint8)
+        if self.program.value_rows and self.values.shape[1] < rows:
+            self.values = np.zeros((self.values.shape[0], -(-rows // k.CHUNK) * k.CHUNK))
+        if not self.looks_back:
+            local, ts_ns, began = _NOBODY, _NEVER, _NOTHING
+        else:
+            if local is None or ts_ns is None or flags is None:
+                raise ValueError("a program that looks back needs the rows' devices, times and flags")
+            if len(self._began) < rows:
+                self._began = np.zeros(max(rows, 2 * len(self._began)), np.uint8)
+            began = self._began[:rows]
+            k.beginnings(local, ts_ns, flags, self._newest, began)
+        self._resume[:] = 0
+        while not k.evaluate(
             self.program.code,
             self.program.constants,
             columns,
@@ -322,10 +119,133 @@ class Machine:
             self.trits,
             self.out,
             self.any_true,
-        )
+            self.values,
+            local,
+            ts_ns,
+            began,
+            self.program.past_table,
+            self._numbers,
+            self._times,
+            self._chains,
+            self.over,
+            self._links,
+            self._pages,
+            self._sample_ns,
+            self._sample,
+            self._resume,
+        ):
+            self._more_pages(k.CHUNK)
         return self.out
+
+    def _more_pages(self, least: int) -> None:
+        """A quarter more pages in the pool of samples, and at least this many."""
+        wanted = len(self._links) + max(_PAGES_AT_FIRST, least, len(self._links) // 4)
+        used = int(self._pages[k.USED])
+        links, times, samples = (
+            np.empty(wanted, np.int32),
+            np.empty((wanted, k.PAGE), np.int64),
+            np.empty((wanted, k.PAGE)),
+        )
+        links[:used], times[:used], samples[:used] = (
+            self._links[:used],
+            self._sample_ns[:used],
+            self._sample[:used],
+        )
+        self._links, self._sample_ns, self._sample = links, times, samples
+
+    # -- state
+
+    def export(self, devices: int) -> dict[str, Any]:
+        """The past of devices 0..devices, for a snapshot. Operations stand under the canonical
+        texts of what they are, so that a changed program finds those that are the same."""
+        if not self.looks_back:
+            return {}
+        found = []
+        for one in self.program.past:
+            kept: dict[str, Any] = {
+                "texts": list(one.texts),
+                "numbers": self._numbers[one.number : one.number + one.numbers, :devices],
+                "times": self._times[one.time : one.time + one.times, :devices],
+            }
+            if one.span >= 0:
+                chains = self._chains[one.span, :devices]
+                total = int(chains[:, k.COUNT].sum())
+                kept["over"] = int(self.over[one.span])
+                kept["count"] = chains[:, k.COUNT].copy()
+                kept["sample_ns"], kept["sample"] = np.empty(total, np.int64), np.empty(total)
+                k.unload(
+                    chains, self._links, self._sample_ns, self._sample, kept["sample_ns"], kept["sample"]
+                )
+            found.append(kept)
+        return {"newest": self._newest[:devices], "operations": found}
+
+    def load(self, kept: Mapping[str, Any], devices: int) -> None:
+        """Take over what `export` gave of the same devices, operation by operation; one that was
+        not there begins anew. To be called on a machine that has not run."""
+        self.grow(devices)
+        if not self.looks_back or not kept:
+            return
+        self._newest[:devices] = kept["newest"]
+        known = {text: then for then in kept["operations"] for text in then["texts"]}
+        for one in self.program.past:
+            then = next((known[text] for text in one.texts if text in known), None)
+            if then is None:
+                continue
+            self._numbers[one.number : one.number + one.numbers, :devices] = then["numbers"]
+            self._times[one.time : one.time + one.times, :devices] = then["times"]
+            if one.span < 0:
+                continue
+            self.over[one.span] = then["over"]
+            count = np.array(then["count"])  # what a snapshot gives is read-only: another type to a kernel
+            needed = int((-(-count.astype(np.int64) // k.PAGE)).sum())
+            while len(self._links) - int(self._pages[k.USED]) < needed:
+                self._more_pages(needed)
+            k.reload(
+                count,
+                np.array(then["sample_ns"]),
+                np.array(then["sample"]),
+                self._chains[one.span],
+                self._links,
+                self._pages,
+                self._sample_ns,
+                self._sample,
+            )
+
+
+def _wider(state: Any, devices: int, fill: float) -> Any:
+    grown = np.full((*state.shape[:-1], devices), fill, state.dtype)
+    grown[..., : state.shape[-1]] = state
+    return grown
+
+
+def constant(op: int, a: float, b: float) -> float:
+    """An operation on two constants, as the kernel does it; NaN = unknown."""
+    # columns: the first operand; temporary rows: 1 the result, 2 the second operand
+    code = np.array([[op, 1, 0, 2, 0], [k.STORE, 0, 1, 0, 0]], np.int32)
+    columns = np.array([[a]], np.float64)
+    machine = Machine(
+        Program(
+            code, (), np.zeros(0), np.array([0.0, b]), 3, 1, (), 0, (0,), 1, (), np.zeros((0, 11), np.int64)
+        )
+    )
+    machine.run(1, columns)
+    return float(machine.values[0, 0])
 
 
 def warm_up() -> None:
-    """Compile the kernel."""
-    constant(ADD, 1.0, 2.0)
+    """Compile the kernels for the types of the hot path."""
+    table = np.full((1, 5 + len(k.FOLDS)), -1, np.int64)
+    table[0, :5] = 0, 0, 0, 1, 1
+    past = Past(k.SPAN, 0, 0, 0, 1, 0, ("warm",))
+    code = np.array([[k.SPAN, 0, 0, 0, 0]], np.int32)
+    program = Program(code, (), np.zeros(0), np.zeros(0), 1, 1, (), 0, (), 0, (past,), table)
+    machine = Machine(program)
+    machine.grow(1)
+    machine.run(
+        1,
+        np.zeros((1, 1)),
+        local=np.zeros(1, np.int32),
+        ts_ns=np.zeros(1, np.int64),
+        flags=np.zeros(1, np.uint8),
+    )
+    Machine(program).load(machine.export(1), 1)

@@ -15,13 +15,16 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
 from operators.document import nearest
-from operators.expression import machine as m
-from operators.expression.registers import COLUMN, CONSTANT, Column, Instruction, Program, allocate
+from operators.expression import kernels as m
+from operators.expression.canonical import canonical_text
+from operators.expression.machine import constant as constant_of
+from operators.expression.registers import COLUMN, CONSTANT, FOLD, Column, Instruction, Program, allocate
 from operators.expression.tree import (
     Binary,
     Bool,
     Call,
     Compare,
+    Duration,
     Expr,
     ExpressionError,
     Logic,
@@ -68,16 +71,42 @@ def metrics_of(expressions: Iterable[Expr]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def compile_conditions(expressions: Sequence[Expr], scope: Scope, first: Sequence[Column] = ()) -> Program:
+MAX_SAMPLES: Final = 4096
+"""The most samples that a function over a duration keeps, where a rule says nothing else."""
+
+
+def compile_conditions(
+    expressions: Sequence[Expr],
+    scope: Scope,
+    first: Sequence[Column] = (),
+    *,
+    values: Sequence[Expr] = (),
+    max_samples: Sequence[int] = (),
+) -> Program:
     """One program whose results are the expressions' truth; raises ExpressionError.
 
     Every expression must be a condition (a comparison, logic of such, or a boolean). first: input
-    columns that stand in the first rows, whether an expression names them or not.
+    columns that stand in the first rows, whether an expression names them or not. values:
+    expressions of any kind that are stored as numbers (truth as 1 and 0, a text as its code).
+    max_samples: for each condition, then each value; default MAX_SAMPLES.
     """
     builder = _Builder(scope)
     builder.columns.update({column: row for row, column in enumerate(first)})
-    results = [builder.condition(expression) for expression in expressions]
-    return allocate(builder.instructions, tuple(builder.columns), [value.id for value in results])
+    most = [*max_samples, *([MAX_SAMPLES] * (len(expressions) + len(values) - len(max_samples)))]
+    results, numbers = [], []
+    for at, expression in enumerate(expressions):
+        builder.max_samples = most[at]
+        results.append(builder.condition(expression))
+    for at, expression in enumerate(values):
+        builder.max_samples = most[len(expressions) + at]
+        numbers.append(builder.as_number(builder.build(expression)))
+    return allocate(
+        builder.instructions,
+        tuple(builder.columns),
+        [value.id for value in results],
+        [value.id for value in numbers],
+        builder.texts,
+    )
 
 
 def check_condition(expression: Expr, scope: Scope) -> list[ExpressionError]:
@@ -124,6 +153,7 @@ _BINARY: Final = {
 }
 _COMPARE_COLUMNS: Final = {"<": (m.LT, False), "<=": (m.LE, False), ">": (m.LT, True), ">=": (m.LE, True)}
 _COMPARE_CONSTANT: Final = {"<": m.LTC, "<=": m.LEC, ">": m.GTC, ">=": m.GEC, "==": m.EQC, "!=": m.NEC}
+_OVER_TIME: Final = {"mean": "avg", **{name: name for name in ("min", "max", "std", "count")}}
 _MIRRORED: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 
 
@@ -133,6 +163,8 @@ class _Builder:
         self.instructions: list[Instruction] = []
         self.known: dict[tuple[int, tuple[int, ...], str, int], int] = {}
         self.columns: dict[Column, int] = {}
+        self.max_samples = MAX_SAMPLES
+        self.texts: dict[int, list[str]] = {}  # of operations over the past
 
     # -- instructions
 
@@ -249,7 +281,7 @@ class _Builder:
 
     def arithmetic(self, op: int, left: _Value, right: _Value) -> _Value:
         if left.constant is not None and right.constant is not None:
-            return self.number(m.constant(op, left.constant, right.constant))
+            return self.number(constant_of(op, left.constant, right.constant))
         return _Value("number", self.emit(op, (left.id, right.id)))
 
     def name(self, node: Name) -> _Value:
@@ -320,8 +352,15 @@ class _Builder:
         return self.trit(code, second.id, first.id) if swapped else self.trit(code, first.id, second.id)
 
     def call(self, node: Call) -> _Value:
-        if is_temporal(node) or node.target is not None:
-            raise ExpressionError(f"{node.function}() is not yet in this version", node.start, node.stop)
+        if node.target is not None:
+            raise ExpressionError(
+                "the results of windows stand in AAS mappings alone; write "
+                f"{_OVER_TIME.get(node.function, 'avg')}(x, 1m) for a value over the last minute",
+                node.start,
+                node.stop,
+            )
+        if is_temporal(node):
+            return self.past(node)
         function, arguments = node.function, node.arguments
         if function == "if":
             return self.choice(node)
@@ -344,6 +383,71 @@ class _Builder:
         for value in values[1:]:
             result = self.arithmetic(m.MIN if function == "min" else m.MAX, result, value)
         return result
+
+    def past(self, node: Call) -> _Value:
+        """A function over the device's own past."""
+        function, inner = node.function, node.arguments[0]
+        if function in ("since", "held"):
+            test = self.condition(inner)
+            if function == "since":
+                return _Value("number", self.remember(m.SINCE, test, "since", inner))
+            duration = self.duration(node)
+            told = f"held {duration}ns"
+            return _Value("bool", self.remember(m.HELD, test, told, inner, constant=duration, trit=True))
+        value = self.build(inner) if function in ("prev", "changed", "count") else None
+        if value is None or value.kind == "null":
+            value = self.numeric(inner)
+        number = self.as_number(value)
+        if function == "rate":
+            return _Value("number", self.remember(m.RATE, number, "rate", inner))
+        if function in ("prev", "changed", "delta"):
+            before = self.remember(m.PREV, number, "prev", inner)
+            if function == "delta":
+                return _Value("number", self.emit(m.SUB, (number.id, before)))
+            if function == "changed":
+                return self.trit(m.NE, number.id, before)
+            if value.kind == "bool":
+                return self.trit(m.NEC, before, constant=0.0)
+            return _Value(value.kind, before)
+        duration = self.duration(node)
+        told = f"samples {duration}ns {self.max_samples}"
+        span = self.remember(m.SPAN, number, told, inner, constant=duration, column=self.max_samples)
+        return _Value("number", self.emit(FOLD, (span,), column=m.FOLDS.index(function)))
+
+    def remember(
+        self,
+        op: int,
+        value: _Value,
+        told: str,
+        inner: Expr,
+        *,
+        constant: float = 0.0,
+        column: int = -1,
+        trit: bool = False,
+    ) -> int:
+        """The operation, and the text under which its state is kept over a change of the plant."""
+        found = self.emit(op, (value.id,), trit=trit, constant=constant, column=column)
+        text = f"{told}: {canonical_text(inner, self.typed)}"
+        texts = self.texts.setdefault(found, [])
+        if text not in texts:
+            texts.append(text)
+        return found
+
+    def typed(self, name: Name) -> str:
+        """A name with its type: a metric that is another type now is another metric."""
+        part = ".".join(name.parts)
+        if name.root in ("", "metrics"):
+            return f"`{part}`:{self.scope.metrics[part]}"
+        return f"{name.root}.`{part}`"
+
+    def duration(self, node: Call) -> int:
+        last = node.arguments[-1]
+        assert isinstance(last, Duration)
+        if last.months:
+            raise ExpressionError(
+                f"a month has no fixed length; write days, e.g. {30 * last.months}d", last.start, last.stop
+            )
+        return last.ns
 
     def choice(self, node: Call) -> _Value:
         test = self.condition(node.arguments[0])

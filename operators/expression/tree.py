@@ -35,10 +35,11 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Number(Node):
-    """A number as written; `value` is the nearest double."""
+    """A number as written; `value` is the nearest double. unit: its UCUM unit; "" = none."""
 
     value: float
     text: str = field(compare=False)
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ def text_of(node: tuple[Any, ...]) -> str:
         return "null"
     if kind == "name":
         return f"{node[1]}"
+    if kind == "duration":
+        return f"{node[1]}ms"
     if kind == "minus":
         return f"-({text_of(node[1])})"
     if kind == "not":
