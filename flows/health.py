@@ -71,5 +71,5 @@ def _component(
     elif name.startswith("drainer-") and state in DRAINER_AWAY:
         return {"ready": True, "state": "target away", "detail": detail}
     elif state == "full":
-        detail = "the journal is at its cap; sources wait until it has been trimmed"
+        detail = detail or "the journal is at its cap; sources wait until it has been trimmed"
     return {"ready": state in WELL, "state": state, "detail": detail}

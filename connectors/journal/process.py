@@ -45,6 +45,7 @@ PEER_ANSWERS: Final = 1 << 20  # bytes of answers that a peer has not taken; the
 MAX_PEERS: Final = 256
 HELLO_WITHIN: Final = 10.0  # seconds
 KEEP_SECONDS: Final = 60.0
+ARCHIVER: Final = "archiver"  # the name under which the archive's process reports
 KEEP_UNTIL: Final = 0.5  # of the map
 TRIM_PAUSE: Final = 0.002  # seconds between trimming transactions, for the commits
 
@@ -58,13 +59,15 @@ class JournalOptions:
 
     keep_seconds: how long an entry stays after it is durable everywhere, so that what follows the
     journal without holding it back (a capture) need not keep up to the moment; given up while the
-    journal is over half full.
+    journal is over half full. archived: an archive holds entries back too: what its archiver (the
+    peer of that name) has not reported as archived is not trimmed.
     """
 
     data: Path
     max_bytes: int = 20_000_000_000
     name: str = "journal"
     keep_seconds: float = KEEP_SECONDS
+    archived: bool = False
 
 
 class _Peer:
@@ -109,6 +112,7 @@ class JournalServer:
         self._peers: set[_Peer] = set()
         self._addresses = entries.Addresses()
         self._durable = 0
+        self._archived = 0
         self._stopping = False
         self._state = "starting"
         self.failed: BaseException | None = None
@@ -244,8 +248,8 @@ class JournalServer:
         while True:
             await asyncio.sleep(0.1)
             now = time.monotonic()
-            if self._durable > seen:
-                seen = self._durable
+            if (durable := self._durable_everywhere()) > seen:
+                seen = durable
                 waiting.append((now, seen))
             keep = self.options.keep_seconds
             if self.store.used_bytes > KEEP_UNTIL * self.store.map_bytes:
@@ -257,6 +261,9 @@ class JournalServer:
                 while await self._in_thread(self.store.trim, target):
                     await asyncio.sleep(TRIM_PAUSE)
                 done = target
+
+    def _durable_everywhere(self) -> int:
+        return min(self._durable, self._archived) if self.options.archived else self._durable
 
     def _write_status(self) -> None:
         path = self.options.data / "run" / "journal.json"
@@ -272,12 +279,18 @@ class JournalServer:
         metrics = self.store.metrics()
         metrics["journal_peers"] = len(self._peers)
         metrics["journal_durable_entry"] = self._durable
+        if self.options.archived:
+            metrics["journal_archived_entry"] = self._archived
         full = self._state == "running" and bool(metrics["journal_full"])
+        late = self.options.archived and self._archived < self._durable
         return {
             "component": self.options.name,
             "pid": os.getpid(),
             "started_ms": self.started_ms,
             "state": "full" if full else self._state,
+            "detail": "at its cap, sources wait; it is trimmed once the archive has it"
+            if full and late
+            else "",
             "metrics": metrics,
         }
 
@@ -370,6 +383,8 @@ class JournalServer:
             self._waiting += len(append.body)
             self._queue.append((peer, append))
             self._work.set()
+        elif kind == wire.DURABLE and peer.name == ARCHIVER:
+            self._archived = max(self._archived, number)
         elif kind == wire.DURABLE:
             self._durable = max(self._durable, number)
         elif kind == wire.STATUS:
@@ -475,11 +490,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("data", type=Path, help="the data directory")
     parser.add_argument("--max-bytes", type=int, default=20_000_000_000, help="of the journal on disk")
     parser.add_argument("--keep-seconds", type=float, default=KEEP_SECONDS, help="of what is durable")
+    parser.add_argument("--archived", action="store_true", help="trim only what the archiver reported, too")
     parser.add_argument("--name", default="journal", help="the component's name in logs")
     chosen = parser.parse_args(arguments)
     log_as_json(chosen.name)
     keep_memory()
-    return run_journal(JournalOptions(chosen.data, chosen.max_bytes, chosen.name, chosen.keep_seconds))
+    return run_journal(
+        JournalOptions(chosen.data, chosen.max_bytes, chosen.name, chosen.keep_seconds, chosen.archived)
+    )
 
 
 if __name__ == "__main__":

@@ -10,10 +10,21 @@ import lmdb
 import msgspec
 
 from connectors.errors import JournalError, JournalGap
-from connectors.journal.entries import FRAMES, Entry, decode_entry
+from connectors.journal.entries import FRAMES, HEADER_BYTES, Entry, decode_entry
 from connectors.journal.environment import Environment
-from connectors.journal.store import KEY, STATE
+from connectors.journal.store import IDENTITY, KEY, STATE
 from operators.batch import Control
+
+
+class Head(NamedTuple):
+    """What an entry's header says, and how many bytes the whole entry has."""
+
+    number: int
+    kind: int
+    count: int
+    ms: int
+    position: int
+    size: int
 
 
 class Applied(NamedTuple):
@@ -85,6 +96,33 @@ class JournalReader:
                 found.append(entry)
             cursor.close()
         return found
+
+    def heads(self, from_entry: int, limit: int) -> list[Head]:
+        """The heads of at most `limit` entries from `from_entry` on; the entries are not copied.
+
+        Raises JournalGap as `read` does.
+        """
+        found: list[Head] = []
+        with self._begin(buffers=True) as txn, txn.cursor(db=self._db[b"entries"]) as cursor:
+            if not cursor.set_range(KEY.pack(from_entry)):
+                self._check_gap(txn, from_entry, None)
+                return []
+            first = KEY.unpack(cursor.key())[0]
+            if first != from_entry:
+                self._check_gap(txn, from_entry, first)
+            for key, data in cursor.iternext():
+                number = KEY.unpack(key)[0]
+                entry = decode_entry(number, bytes(data[:HEADER_BYTES]))
+                found.append(Head(number, entry.kind, entry.count, entry.ms, entry.position, len(data)))
+                if len(found) >= limit:
+                    break
+        return found
+
+    def identity(self) -> str:
+        """16 hex digits that tell this journal from any other; "" of one that an earlier version
+        made and this one has not written yet."""
+        with self._begin() as txn:
+            return (txn.get(IDENTITY, db=self._db[b"meta"]) or b"").hex()
 
     def control(self, entry: Entry) -> Control:
         """The control of an entry, a plant's with its `files`."""
@@ -162,12 +200,12 @@ class JournalReader:
         """Let go of the journal."""
         self._environment.close()
 
-    def _begin(self) -> Any:
+    def _begin(self, *, buffers: bool = False) -> Any:
         try:
-            return self._environment.env.begin()
+            return self._environment.env.begin(buffers=buffers)
         except lmdb.MapResizedError:  # the journal was restarted with a larger cap
             self._environment.env.set_mapsize(0)
-            return self._environment.env.begin()
+            return self._environment.env.begin(buffers=buffers)
 
     def _next(self, txn: Any) -> tuple[int, int]:
         state = txn.get(b"state", db=self._db[b"meta"])

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import struct
 import time
 from collections import deque
@@ -38,6 +39,7 @@ from connectors.journal.wire import WINDOW
 KEY: Final = struct.Struct(">Q")
 STATE: Final = struct.Struct("<qqqq")
 PLACE: Final = struct.Struct("<qq")
+IDENTITY: Final = b"identity"  # 8 random bytes that tell journals apart; they reach no output
 REFUSE_AT: Final = 0.80  # of the map: clients' appends
 TICKS_UNTIL: Final = 0.90  # of the map: the journal's own entries; the rest is for trimming
 KEYS_KEPT: Final = 1_000_000
@@ -96,6 +98,10 @@ class JournalStore:
             )
             self.used_bytes = self._used(txn)
             last = txn.get(KEY.pack(self.next_entry - 1), db=self._db[b"entries"])
+            has_identity = txn.get(IDENTITY, db=self._db[b"meta"]) is not None
+        if not has_identity:
+            with self._env.begin(write=True) as txn:
+                txn.put(IDENTITY, os.urandom(8), db=self._db[b"meta"])
         self.stopped_cleanly = state is None or (last is not None and _is_stopped(last))
         self.clock = clock or JournalClock(last_ms)
         self.full = False  # an append was refused, and nothing has been trimmed or taken since
