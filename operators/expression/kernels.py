@@ -265,6 +265,51 @@ def _push(
 
 
 @inline
+def _sum(chain: Int32, n: int, links: Int32, sample: Float64, mean: float, squares: bool) -> float:
+    """Sum of a chain's n samples, or of the squares of their distances to `mean`, oldest first."""
+    page, place = chain[FIRST], chain[OFFSET]
+    total = sample[page, place] - mean if squares else sample[page, place]
+    if squares:
+        total *= total
+    left = n - 1
+    place += 1
+    while left > 0:
+        if place == PAGE:
+            page, place = links[page], 0
+        stop = min(np.int64(PAGE), place + left)
+        left -= stop - place
+        if squares:
+            for at in range(place, stop):
+                away = sample[page, at] - mean
+                total += away * away
+        else:
+            for at in range(place, stop):
+                total += sample[page, at]
+        place = stop
+    return total
+
+
+@inline
+def _bounds(chain: Int32, n: int, links: Int32, sample: Float64) -> tuple[float, float]:
+    """The least and the most of a chain's n samples; of equal ones the oldest."""
+    page, place = chain[FIRST], chain[OFFSET]
+    least = most = sample[page, place]
+    left = n - 1
+    place += 1
+    while left > 0:
+        if place == PAGE:
+            page, place = links[page], 0
+        stop = min(np.int64(PAGE), place + left)
+        left -= stop - place
+        for at in range(place, stop):
+            x = sample[page, at]
+            least = x if x < least else least
+            most = x if x > most else most
+        place = stop
+    return least, most
+
+
+@inline
 def _span(
     a: Float64,
     ts_ns: Int64,
@@ -290,7 +335,8 @@ def _span(
     Returns at how many rows the interval held more than `limit` samples (all is unknown there).
     """
     over = 0
-    several = folds[1] >= 0 or folds[2] >= 0 or folds[3] >= 0 or folds[4] >= 0 or folds[5] >= 0
+    summed = folds[1] >= 0 or folds[2] >= 0 or folds[5] >= 0
+    bounded = folds[3] >= 0 or folds[4] >= 0
     for i in range(a.shape[0]):
         d = local[i]
         chain = chains[d]
@@ -313,32 +359,12 @@ def _span(
             over += 1
             n = 0
         total, least, most, spread = np.nan, np.nan, np.nan, np.nan
-        if n > 0 and several:
-            page, place = chain[FIRST], chain[OFFSET]
-            total = sample[page, place]
-            least, most = total, total
-            for _ in range(1, n):
-                place += 1
-                if place == PAGE:
-                    page, place = links[page], 0
-                y = sample[page, place]
-                total += y
-                if y < least:
-                    least = y
-                if y > most:
-                    most = y
+        if n > 0 and summed:
+            total = _sum(chain, n, links, sample, 0.0, False)
             if folds[5] >= 0:
-                mean = total / n
-                page, place = chain[FIRST], chain[OFFSET]
-                away = sample[page, place] - mean
-                spread = away * away
-                for _ in range(1, n):
-                    place += 1
-                    if place == PAGE:
-                        page, place = links[page], 0
-                    away = sample[page, place] - mean
-                    spread += away * away
-                spread = math.sqrt(spread / n)
+                spread = math.sqrt(_sum(chain, n, links, sample, total / n, True) / n)
+        if n > 0 and bounded:
+            least, most = _bounds(chain, n, links, sample)
         if folds[0] >= 0:
             temps[folds[0] - width, i] = np.nan if dropped[d] > after else float(n)
         if folds[1] >= 0:

@@ -153,6 +153,12 @@ class Machine:
         )
         self._links, self._sample_ns, self._sample = links, times, samples
 
+    def past_bytes(self) -> int:
+        """What the past of all devices takes: state by operation and the pool of samples in use."""
+        state = (self._newest, self._numbers, self._times, self._chains)
+        page = k.PAGE * 16 + 4
+        return sum(array.nbytes for array in state) + int(self._pages[k.USED]) * page
+
     # -- state
 
     def export(self, devices: int) -> dict[str, Any]:
