@@ -20,7 +20,7 @@ import numpy as np
 from operators.batch import IN_ORDER, Float64, FrameBatch, ReadingBatch, Slice, Ticks
 from operators.devices import Devices
 from operators.spec import SECOND
-from rules.spec import Rule, RuleProduct, RulesSpec
+from rules.spec import RuleProduct, RulesSpec, ThresholdRule
 from rules.step import RulesLogic
 
 DEVICES = 1000
@@ -35,10 +35,9 @@ def _logic() -> RulesLogic:
     for at in range(DEVICES):
         devices.add(f"press-{at:04d}", "press-v1", "")
     rules = [
-        Rule(
+        ThresholdRule(
             ruleId=f"high-{at}",
             productId="press-v1",
-            type="threshold",
             condition=f"{METRICS[at % 4]} > {80 + at // 4}",
             on_delay=10 * SECOND,
             severity="high",

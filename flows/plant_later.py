@@ -8,7 +8,6 @@ from typing import Any, Final
 import msgspec
 
 from connectors.files.config import FilesConfig
-from connectors.kafka.config import KafkaAlarmsConfig
 from connectors.mqtt.config import MqttConfig
 from connectors.tcp.config import LengthPrefix, TcpConfig
 from flows.plant_file import (
@@ -24,9 +23,14 @@ from operators.contract.spec import Metric
 from operators.convert import Later
 from operators.decode.spec import DecodeSpec
 from operators.document import Node, Problems
-from rules.spec import Rule
+from rules.spec import RULE_TYPES
 
-LATER_RULE_TYPES: Final = ("rate", "window", "limit", "sequence", "absence", "group", "reported")
+LATER_RULE_TYPES: Final = ("limit", "sequence", "absence", "group", "reported")
+"""Kinds of rules (`rules.spec.RULE_TYPES`) that no evaluator of `rules.step` runs yet."""
+LATER_RULE_KEYS: Final = (
+    *("where", "max_shelve", "autoAction", "escalate", "schedule", "suppressed_by", "latch", "mode"),
+)
+
 LATER_FOLDERS: Final = {"formulas": "formulas are", "actions": "actions are"}
 
 _KEYS: Final[Mapping[type, tuple[str, ...]]] = {
@@ -39,23 +43,16 @@ _KEYS: Final[Mapping[type, tuple[str, ...]]] = {
     TcpConfig: ("tls", "cert_file", "key_file", "ca_file"),
     FilesConfig: ("compressed", "columns"),
     Product: ("formulas",),
-    Rule: (
-        *("where", "max_shelve", "autoAction", "escalate", "schedule", "suppressed_by", "params"),
-        *("of", "limits", "steps", "for", "over", "when", "role", "code", "raised", "window"),
-    ),
 }
 
 LATER_VALUES: Final[Mapping[tuple[type, str], tuple[str, ...]]] = {
     (PlantYaml, "actions"): ("enabled",),
     (DevicesConfig, "source"): ("stream",),
     (DevicesConfig, "unknown"): ("hold",),
-    (KafkaAlarmsConfig, "delivery"): ("transactional",),
 }
 
 _HARMLESS: Final[Mapping[tuple[type, str], tuple[Any, ...]]] = {
-    (Rule, "mode"): ("live",),
-    (Rule, "latch"): (False,),
-    (Rule, "max_samples"): (4096,),
+    **{(kind, "max_samples"): (4096,) for kind in RULE_TYPES.values()},
 }
 
 _KINDS: Final[Mapping[type, tuple[str, ...]]] = {
@@ -63,7 +60,10 @@ _KINDS: Final[Mapping[type, tuple[str, ...]]] = {
     LengthPrefix: ("stx_etx", "fixed", "modbus_tcp", "json_lines"),
 }
 
-_HIDDEN: Final[Mapping[type, tuple[str, ...]]] = {Metric: ("name",), Rule: ("version",)}
+_HIDDEN: Final[Mapping[type, tuple[str, ...]]] = {
+    Metric: ("name",),
+    **dict.fromkeys(RULE_TYPES.values(), ("version",)),
+}
 
 
 class DecodeSection(msgspec.Struct):

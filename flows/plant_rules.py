@@ -10,14 +10,14 @@ from typing import Any, Final
 import msgspec
 
 from flows.plant_file import Product
-from flows.plant_later import LATER, LATER_RULE_TYPES
+from flows.plant_later import LATER, LATER_RULE_KEYS, LATER_RULE_TYPES
 from flows.plant_products import Products
 from flows.plant_sources import id_problem
 from flows.plant_tables import Table
-from operators.convert import NOT_YET, convert
-from operators.document import Node, Problems
-from rules.check import check_rule, number_of
-from rules.spec import Rule, RuleProduct
+from operators.convert import NOT_YET, convert, shown
+from operators.document import Node, Problems, nearest
+from rules.check import Known, check_rule, number_of
+from rules.spec import RULE_TYPES, Rule, RuleProduct
 
 STALE_AFTER_EXPECTED: Final = 3
 
@@ -81,13 +81,15 @@ class _Checker:
         self.problems = problems
         self.declared = products.declared
         self.complete = products.complete
-        self.products = {name: rule_product(product) for name, product in products.known.items()}
-        self.ranges = {
-            name: {metric: one.range for metric, one in product.metrics.items() if one.range is not None}
-            for name, product in products.known.items()
-        }
-        self.columns = devices.columns if devices is not None else ()
-        self.attributes = _samples(devices)
+        self.known = Known(
+            {name: rule_product(product) for name, product in products.known.items()},
+            devices.columns if devices is not None else (),
+            _samples(devices),
+            {
+                name: {metric: one.range for metric, one in product.metrics.items() if one.range is not None}
+                for name, product in products.known.items()
+            },
+        )
 
     def read(self, node: Node) -> Rule | None:
         problems = self.problems
@@ -95,33 +97,31 @@ class _Checker:
         name = node.get("ruleId")
         if name is not None and isinstance(name.value, str):
             _root(node, name.value)
-        kind = node.get("type")
-        if kind is not None and kind.value in LATER_RULE_TYPES:
-            problems.add(kind, f"'{kind.value}' {NOT_YET}")
+        kind = self._type(node)
+        if kind is None:
             return None
-        rule = convert(node, Rule, problems, LATER, partial=True)
+        rule = convert(node, kind, problems, LATER, partial=True)
         if rule is None or name is None:
             return None
         if isinstance(rule.ruleId, str) and (told := id_problem(rule.ruleId)) is not None:
             problems.add(name, told)
+        for key in LATER_RULE_KEYS:
+            if node.get(key) is not None:
+                problems.add(node, f"'{key}' {NOT_YET}", key=key)
         rule.version = rule_version(node.plain())
-        if not isinstance(rule.condition, str) or not rule.productId or None in rule.products:
+        required = [
+            one.name for one in msgspec.structs.fields(rule) if one.required and one.name != "severity"
+        ]
+        if any(getattr(rule, key) is None for key in required) or None in rule.products:
             return None
         # products that are there but could not be made out: their own problems come first
-        absent = [one for one in rule.products if one not in self.products]
+        absent = [one for one in rule.products if one not in self.known.products]
         hidden = [one for one in absent if one in self.declared or not self.complete]
         sound = [one for one in rule.products if one not in hidden]
-        if not sound:
+        if not sound and rule.products:
             return None
-        found = check_rule(
-            msgspec.structs.replace(rule, productId=sound),
-            self.products,
-            self.columns,
-            self.attributes,
-            self.ranges,
-        )
-        for one in found:
-            place = node.get(one.field) or node
+        for one in check_rule(msgspec.structs.replace(rule, productId=sound), self.known):
+            place = _below(node, one.field)
             if one.start >= 0 and isinstance(place.value, str):
                 problems.add_caret(place, one.text, one.start, one.stop)
                 if one.warning:
@@ -131,6 +131,33 @@ class _Checker:
             else:
                 problems.add(place, one.text)
         return rule if len(problems.errors) == before else None
+
+    def _type(self, node: Node) -> type[Rule] | None:
+        """The Struct of a rule's kind; a document without one is read as a threshold rule, so that
+        what else is wrong with it is told too."""
+        kind = node.get("type")
+        if kind is None or kind.value is None:
+            if node.is_map:
+                self.problems.add(node, f"'type' is missing; known: {', '.join(RULE_TYPES)}")
+            return RULE_TYPES["threshold"]
+        if kind.value in LATER_RULE_TYPES:
+            self.problems.add(kind, f"'{kind.value}' {NOT_YET}")
+            return None
+        if kind.value not in RULE_TYPES:
+            mend = nearest(kind.raw, RULE_TYPES) or f"; known: {', '.join(RULE_TYPES)}"
+            self.problems.add(kind, f"unknown type {shown(kind)}{mend}")
+            return None
+        return RULE_TYPES[str(kind.value)]
+
+
+def _below(node: Node, field: str) -> Node:
+    """The node under a key, `a.b` and `a.0` being below `a`; the nearest above where it is not there."""
+    for key in field.split("."):
+        if node.is_list and key.isdigit() and int(key) < len(node.value):
+            node = node.value[int(key)]
+        else:
+            node = node.get(key) or node
+    return node
 
 
 def _samples(devices: Table | None) -> dict[str, dict[str, str]]:

@@ -13,13 +13,13 @@ from flows.plant_file import PlantYaml, Product
 from flows.plant_later import LATER
 from flows.plant_tests import Case
 from operators.decode.language import definitions
-from rules.spec import Rule
+from rules.spec import AnyRule
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
-FILES: Final[dict[str, tuple[type, str]]] = {
+FILES: Final[dict[str, tuple[Any, str]]] = {
     "plant": (PlantYaml, "plant.yaml of a Penstock plant"),
     "product": (Product, "products/*.yaml of a Penstock plant"),
-    "rule": (Rule, "rules/*.yaml of a Penstock plant, one document"),
+    "rule": (AnyRule, "rules/*.yaml of a Penstock plant, one document"),
     "test": (Case, "tests/*.yaml of a Penstock plant, one document"),
 }
 _REFERENCE: Final = {"type": "string", "pattern": r"\$\{[^}]+\}", "description": "from the environment"}
@@ -57,8 +57,8 @@ def schema_of(name: str) -> dict[str, Any]:
         parts |= definitions()
     if name == "plant":
         parts = {part: _with_references(body) for part, body in parts.items()}
-    head = parts.pop(kind.__name__)
-    del root
+    # a union of types has no name of its own: its root is the choice between them
+    head = parts.pop(kind.__name__) if isinstance(kind, type) else _texts(root)
     return {"$schema": DRAFT, **head, "title": title, "$defs": parts}
 
 

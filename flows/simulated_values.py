@@ -44,7 +44,7 @@ def thresholds(
     """
     found: list[Threshold] = []
     for rule in _rules_of(product, rules):
-        for match in _COMPARISON.finditer(rule.condition):
+        for match in _COMPARISON.finditer(_text(rule)):
             at = float(match["number"]) if match["number"] else _parameter(product, row or {}, match["param"])
             metric = product.metrics.get(match["metric"])
             if metric is not None and metric.type in ("number", "integer") and at is not None:
@@ -64,16 +64,21 @@ def circumstances(product: Product, rules: Sequence[Rule]) -> Circumstances:
     """What the rules of a product ask of its texts and switches."""
     found = Circumstances(set(), set())
     for rule in _rules_of(product, rules):
-        named: set[tuple[str, Value]] = {(m["metric"], m["text"]) for m in _EQUALITY.finditer(rule.condition)}
-        for name in re.findall(r"[^\W\d]\w*", rule.condition):
+        text = _text(rule)
+        named: set[tuple[str, Value]] = {(m["metric"], m["text"]) for m in _EQUALITY.finditer(text)}
+        for name in re.findall(r"[^\W\d]\w*", text):
             if name in product.metrics and product.metrics[name].type == "boolean":
                 named.add((name, True))
-        (found.wanted if _COMPARISON.search(rule.condition) else found.avoided).update(named)
+        (found.wanted if _COMPARISON.search(text) else found.avoided).update(named)
     return found
 
 
 def _rules_of(product: Product, rules: Sequence[Rule]) -> list[Rule]:
     return [rule for rule in rules if product.productId in rule.products]
+
+
+def _text(rule: Rule) -> str:
+    return " and ".join(rule.conditions.values())
 
 
 def _parameter(product: Product, row: Mapping[str, str], name: str) -> float | None:

@@ -230,6 +230,8 @@ class _Walk:
             return self.value(node, options[0], owner, key)
         structs = [one for one in options if isinstance(_bare(one), inspect.StructType)]
         if structs and (node.is_map or len(structs) == len(options)):
+            if len(structs) == 1 and _struct(structs[0]).tag_field is None:
+                return self.struct(node, _struct(structs[0]))
             return self.tagged(node, [_struct(one) for one in structs])
         if node.is_list:
             for one in options:
@@ -238,6 +240,9 @@ class _Walk:
         if not node.is_list and not node.is_map:
             for one in options:
                 if _takes(_bare(one), node):
+                    return self.value(node, one, owner, key)
+            for one in options:
+                if isinstance(_bare(one), inspect.LiteralType):
                     return self.value(node, one, owner, key)
         words = list(dict.fromkeys(_word(_bare(one)) for one in options))
         return self.wrong(node, f"{' or '.join(words)} is expected, not {shown(node)}")
@@ -398,5 +403,7 @@ def _word(kind: inspect.Type) -> str:
         inspect.NoneType: "null",
         inspect.ListType: "a list",
         inspect.DictType: "a mapping",
+        inspect.StructType: "a mapping",
+        inspect.LiteralType: "one of a few words",
     }
     return words.get(type(kind), "a value")

@@ -1,10 +1,12 @@
-"""What can be wrong with a rule, and the program that it becomes."""
+"""What can be wrong with a rule, whatever its kind; and the trees that its expressions become."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from operators.document import nearest
 from operators.expression.grammar import parse
@@ -20,21 +22,47 @@ from operators.expression.tree import (
     Number,
 )
 from rules.message import Template, parse_message
-from rules.spec import Rule, RuleProduct
+from rules.spec import LIMITS, LimitRule, LimitSeverity, Rule, RuleProduct
 
 DEVICE_WORDS: Final = ("device_id", "productId", "hub_id")
 """Attributes that every device has, in devices.csv or not."""
 
+Ranges = Mapping[str, Mapping[str, tuple[float | None, float | None]]]
+
+_NONE: Final[Mapping[str, Any]] = MappingProxyType({})
+
 
 class RuleProblem(NamedTuple):
-    """One thing wrong with a rule: its key, and characters start..stop of that key's text
-    (both -1 where the whole key is meant)."""
+    """One thing wrong with a rule: its key (`limits.H`: a key below one), and characters
+    start..stop of that key's text (both -1 where the whole key is meant)."""
 
     field: str
     text: str
     start: int = -1
     stop: int = -1
     warning: bool = False
+
+
+class Known(NamedTuple):
+    """What a rule is checked against.
+
+    columns, attributes: the header and the rows of devices.csv. ranges: product -> metric ->
+    its contract's range, for warnings about conditions that never or always hold; only metrics
+    whose values outside of it are rejected, clamped or marked bad belong in it. actions: the
+    actionIds of actions/*.yaml.
+    """
+
+    products: Mapping[str, RuleProduct]
+    columns: Collection[str] = ()
+    attributes: Mapping[str, Mapping[str, str]] = _NONE
+    ranges: Ranges = _NONE
+    actions: Collection[str] = ()
+
+    def scopes(self, rule: Rule) -> Iterator[Scope]:
+        """The names that a rule may use, for each of its products that is there."""
+        for name in rule.products:
+            if name in self.products:
+                yield scope_of(self.products[name], self.columns, self.attributes)
 
 
 class NoDeadband(ExpressionError):
@@ -85,6 +113,9 @@ def scope_of(
     return Scope(product.productId, product.metrics, params, texts, {*columns, *DEVICE_WORDS})
 
 
+# -- trees
+
+
 def clear_of(rule: Rule, condition: Expr) -> Expr | None:
     """The rule's clear condition; None where it is simply `not condition`.
 
@@ -120,67 +151,144 @@ def _shifted(node: Expr, by: float) -> Expr:
     return node
 
 
-def check_rule(
-    rule: Rule,
-    products: Mapping[str, RuleProduct],
-    columns: Collection[str] = (),
-    attributes: Mapping[str, Mapping[str, str]] | None = None,
-    ranges: Mapping[str, Mapping[str, tuple[float | None, float | None]]] | None = None,
-) -> list[RuleProblem]:
-    """All that is wrong with a rule, [] if it can run.
+# -- checks
 
-    columns, attributes: the header and the rows of devices.csv. ranges: product -> metric ->
-    its contract's range, for warnings about conditions that never or always hold; only metrics
-    whose values outside of it are rejected, clamped or marked bad belong in it.
-    """
+
+def check_rule(rule: Rule, known: Known) -> list[RuleProblem]:
+    """All that is wrong with a rule by itself, [] if it can run."""
     found = [
-        RuleProblem("productId", f"no product '{name}'{nearest(name, products)}")
+        RuleProblem("productId", f"no product '{name}'{nearest(name, known.products)}")
         for name in rule.products
-        if name not in products
+        if name not in known.products
     ]
     if not rule.products:
         found.append(RuleProblem("productId", "names no product"))
-    if rule.severity == "info" and rule.acknowledge == "required":
-        found.append(
-            RuleProblem("acknowledge", "an info rule is an event and never acknowledged; leave it out")
-        )
+    found += _keys(rule, known)
+    found += CHECKS[rule.type](rule, known)
+    for scope in known.scopes(rule):
+        try:
+            message_of(rule, scope)
+        except ExpressionError as error:
+            found.append(RuleProblem("message", error.message, error.start, error.stop))
+    return list(dict.fromkeys(found))
+
+
+def _keys(rule: Rule, known: Known) -> Iterator[RuleProblem]:
+    """What can be wrong with the keys that every kind of rule has."""
+    for field in rule.UNFIT:
+        if getattr(rule, field):
+            yield RuleProblem(field, f"does not fit a rule of type {rule.type}; leave it out")
+    if getattr(rule, "severity", None) == "info" and rule.acknowledge == "required":
+        yield RuleProblem("acknowledge", "an info rule is an event and never acknowledged; leave it out")
     if rule.clear_condition is not None and rule.deadband:
-        found.append(RuleProblem("deadband", "clear_condition says already when it clears; leave one out"))
+        yield RuleProblem("deadband", "clear_condition says already when it clears; leave one out")
     if rule.deadband is not None and not 0 <= rule.deadband < float("inf"):
-        found.append(RuleProblem("deadband", "must be 0 or more"))
+        yield RuleProblem("deadband", "must be 0 or more")
+    for at, step in enumerate(rule.escalate):
+        if step is not None and step.after and at and rule.escalate[at - 1] is not None:
+            before = rule.escalate[at - 1].after
+            if step.after <= before:
+                yield RuleProblem(f"escalate.{at}.after", "must be later than the step before")
+    if rule.where is not None:
+        yield from check_expression("where", rule.where, known.scopes(rule))
+
+
+def check_expression(field: str, text: str, scopes: Iterator[Scope]) -> Iterator[RuleProblem]:
+    """What is wrong with a condition that stands under a key."""
+    try:
+        tree = parse(text)
+    except ExpressionError as error:
+        yield RuleProblem(field, error.message, error.start, error.stop)
+        return
+    for scope in scopes:
+        for wrong in check_condition(tree, scope):
+            yield RuleProblem(field, wrong.message, wrong.start, wrong.stop)
+
+
+def _check_threshold(rule: Rule, known: Known) -> Iterator[RuleProblem]:
+    """A rule with one condition, and perhaps another by which it clears."""
     trees: dict[str, Expr] = {}
-    for key, text in (("condition", rule.condition), ("clear_condition", rule.clear_condition)):
+    for key, text in (("condition", rule.conditions.get("")), ("clear_condition", rule.clear_condition)):
         if text is None:
             continue
         try:
             trees[key] = parse(text)
         except ExpressionError as error:
-            found.append(RuleProblem(key, error.message, error.start, error.stop))
+            yield RuleProblem(key, error.message, error.start, error.stop)
     if "condition" in trees:
         if not metrics_of(trees.values()):
-            found.append(
-                RuleProblem(
-                    "condition", "names no metric, so no reading evaluates it", 0, len(rule.condition)
-                )
-            )
+            stop = len(rule.conditions[""])
+            yield RuleProblem("condition", "names no metric, so no reading evaluates it", 0, stop)
         try:
             if rule.clear_condition is None:
                 clear_of(rule, trees["condition"])
         except NoDeadband as error:
-            found.append(RuleProblem("deadband", error.message))
-    for name in rule.products:
-        if name in products:
-            scope = scope_of(products[name], columns, attributes or {})
-            for key, tree in trees.items():
-                problems = check_condition(tree, scope)
-                found += [RuleProblem(key, error.message, error.start, error.stop) for error in problems]
-                if not problems and key == "condition":
-                    found += _doubtful(tree, scope, (ranges or {}).get(name, {}))
-            try:
-                message_of(rule, scope)
-            except ExpressionError as error:
-                found.append(RuleProblem("message", error.message, error.start, error.stop))
-    return list(dict.fromkeys(found))
+            yield RuleProblem("deadband", error.message)
+    for scope in known.scopes(rule):
+        for key, tree in trees.items():
+            problems = check_condition(tree, scope)
+            for wrong in problems:
+                yield RuleProblem(key, wrong.message, wrong.start, wrong.stop)
+            if not problems and key == "condition":
+                told = _doubtful(tree, scope, known)
+                if told:
+                    yield RuleProblem(key, told, tree.start, tree.stop, True)
+
+
+def _check_limit(rule: Rule, known: Known) -> Iterator[RuleProblem]:
+    """A value and its limits: each by itself, then as the conditions that they become."""
+    assert isinstance(rule, LimitRule)
+    bounds = {name: getattr(rule.limits, name) for name in LIMITS}
+    bounds = {name: bound for name, bound in bounds.items() if bound is not None}
+    if not bounds:
+        yield RuleProblem("limits", "names none of HH, H, L and LL")
+    yield from _limit_order(bounds)
+    if isinstance(rule.severity, LimitSeverity):
+        for name in LIMITS:
+            told = getattr(rule.severity, name) is not None
+            if name in bounds and not told:
+                yield RuleProblem("severity", f"'{name}' is missing; every limit has its severity")
+            if told and name not in bounds:
+                yield RuleProblem(f"severity.{name}", f"there is no limit '{name}'")
+    texts = {"of": rule.of} | {
+        f"limits.{name}": text for name, text in bounds.items() if isinstance(text, str)
+    }
+    sound = True
+    for key, text in texts.items():
+        for problem in _check_number(key, text, known.scopes(rule)):
+            sound = False
+            yield problem
+    if not sound:
+        return
+    if not metrics_of([parse(rule.of)]):
+        yield RuleProblem("of", "names no metric, so no reading evaluates it", 0, len(rule.of))
+    for name, text in rule.conditions.items():
+        for scope in known.scopes(rule):
+            tree = parse(text)
+            problems = check_condition(tree, scope)
+            for error in problems:
+                yield RuleProblem(f"limits.{name}", error.message)
+            if not problems and (told_ := _doubtful(tree, scope, known)):
+                yield RuleProblem(f"limits.{name}", told_, warning=True)
+
+
+def _limit_order(bounds: Mapping[str, float | str]) -> Iterator[RuleProblem]:
+    rising = [(name, bounds[name]) for name in ("LL", "L", "H", "HH") if isinstance(bounds.get(name), float)]
+    for (lower, low), (upper, high) in pairwise(rising):
+        if isinstance(low, float) and isinstance(high, float) and low >= high:
+            yield RuleProblem(f"limits.{upper}", f"must be above {lower}")
+
+
+def _check_number(key: str, text: str, scopes: Iterator[Scope]) -> Iterator[RuleProblem]:
+    try:
+        tree = parse(text)
+    except ExpressionError as error:
+        yield RuleProblem(key, error.message, error.start, error.stop)
+        return
+    compared = Compare(tree.start, tree.stop, ">", tree, tree)
+    for scope in scopes:
+        for wrong in check_condition(compared, scope):
+            yield RuleProblem(key, wrong.message, wrong.start, wrong.stop)
 
 
 def message_of(rule: Rule, scope: Scope) -> Template:
@@ -194,15 +302,19 @@ def message_of(rule: Rule, scope: Scope) -> Template:
     )
 
 
-def _doubtful(
-    tree: Expr, scope: Scope, ranges: Mapping[str, tuple[float | None, float | None]]
-) -> list[RuleProblem]:
-    holds = verdict(tree, scope, ranges)
-    if holds is None:
-        return []
-    word = "always" if holds else "never"
-    return [
-        RuleProblem(
-            "condition", f"{word} holds within the contract of {scope.owner}", tree.start, tree.stop, True
-        )
-    ]
+def _doubtful(tree: Expr, scope: Scope, known: Known) -> str:
+    holds = verdict(tree, scope, known.ranges.get(scope.owner, {}))
+    return (
+        ""
+        if holds is None
+        else f"{'always' if holds else 'never'} holds within the contract of {scope.owner}"
+    )
+
+
+CHECKS: Final[dict[str, Callable[[Rule, Known], Iterator[RuleProblem]]]] = {
+    "threshold": _check_threshold,
+    "rate": _check_threshold,
+    "window": _check_threshold,
+    "limit": _check_limit,
+}
+"""What is wrong with the keys of one kind of rule, by its `type`."""

@@ -64,7 +64,7 @@ class RulesLogic:
         rule = product.rules[found.rule]
         subject = self._subject(product, found)
         values, quality = product.shown(found)
-        evidence = Evidence(rule.condition, values, quality, found.position, found.ingest_ns)
+        evidence = Evidence(rule.conditions[""], values, quality, found.position, found.ingest_ns)
 
         def event(transition: str, onset_ns: int, active: bool) -> AlarmEvent:
             message = product.messages[found.rule].fill(
@@ -100,8 +100,8 @@ class RulesLogic:
             product.attribute("hub_id", found.device),
             product.attribute("site_id", found.device),
             product.attribute("customer_id", found.device),
-            rule.severity,
-            rule.acknowledged_by_hand,
+            rule.severity_of(),
+            rule.acknowledged_by_hand(rule.severity_of()),
         )
         return subject
 
@@ -117,7 +117,7 @@ class RulesLogic:
         if root == "device":
             return product.attribute(name, found.device)
         if name == "condition":
-            return product.rules[found.rule].condition
+            return product.rules[found.rule].conditions[""]
         if name == "transition":
             return transition
         value: str | None = getattr(subject, name)

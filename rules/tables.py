@@ -52,7 +52,7 @@ def compile_rules(
 ) -> CompiledRules:
     """Tables of rules that have passed `check_rule`; samples as `check.samples_of` gives them."""
     scope = scope_of(product, {name for row in samples.values() for name in row}, samples)
-    conditions = [parse(rule.condition) for rule in rules]
+    conditions = [parse(rule.conditions[""]) for rule in rules]
     clears = [clear_of(rule, tree) for rule, tree in zip(rules, conditions, strict=True)]
     messages = [message_of(rule, scope) for rule in rules]
     shown = {
@@ -98,13 +98,13 @@ def _tables(
         np.array(carry, np.int32),
         np.array([rule.on_delay for rule in rules], np.int64),
         np.array([rule.off_delay for rule in rules], np.int64),
-        np.array([rule.acknowledged_by_hand for rule in rules], np.uint8),
+        np.array([rule.acknowledged_by_hand(rule.severity_of()) for rule in rules], np.uint8),
     )
 
 
 def rule_key(rule: Rule, product: RuleProduct) -> str:
     """What must be equal for a rule's state to be kept over a change of the plant: its text and
     the types of the metrics that it uses."""
-    trees = [parse(text) for text in (rule.condition, rule.clear_condition) if text is not None]
+    trees = [parse(text) for text in (*rule.conditions.values(), rule.clear_condition) if text is not None]
     used = ",".join(f"{name}:{product.metrics.get(name)}" for name in metrics_of(trees))
     return f"{rule.ruleId}\x1f{rule.version}\x1f{used}"

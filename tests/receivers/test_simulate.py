@@ -31,7 +31,7 @@ from flows.simulated_frames import encoder
 from flows.simulated_values import Circumstances, SimulatedDevice, Threshold, circumstances, thresholds
 from operators.contract.spec import Metric
 from operators.decode.spec import DecodeSpec
-from rules.spec import Rule
+from rules.spec import ThresholdRule
 from tests.receivers.running import running, until
 
 HYDRAULICS: dict[str, Any] = {
@@ -60,8 +60,8 @@ def product(decode: dict[str, Any], productId: str = "hydraulic", **keys: Any) -
     return Product(productId=productId, version=1, decode=spec, metrics=metrics, **keys)
 
 
-def rule(condition: str) -> Rule:
-    return Rule(ruleId="r", productId="hydraulic", type="threshold", condition=condition, severity="high")
+def rule(condition: str) -> ThresholdRule:
+    return ThresholdRule(ruleId="r", productId="hydraulic", condition=condition, severity="high")
 
 
 def modbus_crc(data: bytes) -> int:

@@ -13,9 +13,9 @@ from operators.batch import IN_ORDER, AlarmEvent, Control, FrameBatch, ReadingBa
 from operators.devices import Devices
 from operators.expression.tree import ExpressionError
 from rules.alarm import iso_ms
-from rules.check import RuleProblem, check_rule
+from rules.check import Known, RuleProblem, check_rule
 from rules.message import parse_message
-from rules.spec import Rule, RuleProduct, RulesSpec
+from rules.spec import RuleProduct, RulesSpec, ThresholdRule
 from rules.step import RulesLogic
 
 SECOND = 1_000_000_000
@@ -26,11 +26,10 @@ PRODUCT = RuleProduct(
 ATTRIBUTES = {"press-01": {"site_id": "ulsan", "customer_id": "", "line": "A"}}
 
 
-def rule(**keys: Any) -> Rule:
+def rule(**keys: Any) -> ThresholdRule:
     given = {
         "ruleId": "temp-high-press",
         "productId": "press-v1",
-        "type": "threshold",
         "condition": "metrics.tempC > param.tempHigh",
         "clear_condition": "metrics.tempC < param.tempHigh - 5",
         "on_delay": 10 * SECOND,
@@ -38,14 +37,14 @@ def rule(**keys: Any) -> Rule:
         "message": "{device_id}: {tempC:.1f} Cel, above {param.tempHigh} for 10 s",
         "version": "0123456789ab",
     }
-    return Rule(**(given | keys))
+    return ThresholdRule(**(given | keys))
 
 
-def spec(*rules: Rule, product: RuleProduct = PRODUCT) -> RulesSpec:
+def spec(*rules: ThresholdRule, product: RuleProduct = PRODUCT) -> RulesSpec:
     return RulesSpec("press-line", {"press-v1": product}, rules, ATTRIBUTES)
 
 
-def logic(*rules: Rule) -> RulesLogic:
+def logic(*rules: ThresholdRule) -> RulesLogic:
     devices = Devices()
     devices.add("press-01", "press-v1", "hub-7")
     return RulesLogic(spec(*rules), devices)
@@ -258,7 +257,7 @@ def wider_readings(item: Slice) -> Slice:
 @pytest.mark.parametrize(
     ("changed", "comment"), [([], "rule removed"), ([rule(on_delay=0, version="9")], "rule changed")]
 )
-def test_what_a_changed_plant_leaves_open_is_closed(changed: list[Rule], comment: str) -> None:
+def test_what_a_changed_plant_leaves_open_is_closed(changed: list[ThresholdRule], comment: str) -> None:
     stage = logic(rule(on_delay=0))
     raised = process(stage, readings((0, 85)))[0].event["data"]
     events = control(stage, spec(*changed))
@@ -376,10 +375,12 @@ def test_messages_that_are_refused(text: str, told: str, start: int, stop: int) 
 )
 def test_check_of_a_rule(keys: dict[str, Any], problems: list[Any]) -> None:
     ranges = {"press-v1": {"tempC": (-40.0, 150.0)}}
-    found = check_rule(rule(**keys), {"press-v1": PRODUCT}, ["site_id", "line"], ATTRIBUTES, ranges)
+    found = check_rule(rule(**keys), Known({"press-v1": PRODUCT}, ["site_id", "line"], ATTRIBUTES, ranges))
     assert found == [RuleProblem(*problem) for problem in problems]
 
 
 def test_a_condition_without_a_metric_is_refused() -> None:
-    found = check_rule(rule(condition="3 > param.tempHigh", clear_condition=None), {"press-v1": PRODUCT})
+    found = check_rule(
+        rule(condition="3 > param.tempHigh", clear_condition=None), Known({"press-v1": PRODUCT})
+    )
     assert found[0] == RuleProblem("condition", "names no metric, so no reading evaluates it", 0, 18)

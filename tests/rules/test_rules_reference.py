@@ -25,7 +25,7 @@ from operators.batch import (
 from operators.devices import Devices
 from operators.text import text_code
 from rules.alarm import iso_ms
-from rules.spec import Rule, RuleProduct, RulesSpec
+from rules.spec import RuleProduct, RulesSpec, ThresholdRule
 from rules.step import RulesLogic
 from tests.reference import rules as plain
 from tests.reference.expression import text_of, value_of
@@ -218,10 +218,9 @@ def logic(rules: list[Drawn], stale: int | None) -> RulesLogic:
     }
     product = RuleProduct("press-v1", METRICS, {"high": 81.0}, (stale or 0) * MS)  # type: ignore[arg-type]
     made = [
-        Rule(
+        ThresholdRule(
             ruleId=f"rule-{at}",
             productId="press-v1",
-            type="threshold",
             condition=text_of(rule.condition),
             clear_condition=None if rule.clear is None else text_of(rule.clear),
             on_delay=rule.on_delay * SECOND,
