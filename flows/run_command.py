@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from connectors.errors import ConfigError
 from flows.folder import data_directory, open_plant
 from flows.plant_file import Plant
 from flows.supervisor import Supervisor
@@ -17,17 +18,27 @@ from flows.supervisor import Supervisor
 @click.option("--data", type=click.Path(path_type=Path), help="data directory (default: PLANT/.penstock)")
 @click.option("--apply", is_flag=True, help="take a changed folder in")
 def run(plant: Path, data: Path | None, apply: bool) -> None:
-    """Run PLANT until Ctrl-C (twice: at once)."""
-    loaded = open_plant(plant)
+    """Run PLANT until Ctrl-C (twice: at once).
+
+    What runs is the plant as it was applied last; where the folder differs from it, how is said.
+    """
     where = data_directory(plant, data)
-    supervisor = Supervisor(loaded, plant, where, say=_say)
-    _say(f"plant {loaded.name}: data in {where}")
-    supervisor.run(apply=apply, started=lambda: _say_where(loaded, where))
+    loaded, problems = None, ""
+    try:
+        loaded = open_plant(plant)
+    except ConfigError as error:
+        if apply or not plant.is_dir() or not (where / "journal" / "data.mdb").exists():
+            raise
+        problems = str(error)
+    supervisor = Supervisor(loaded, plant, where, say=_say, problems=problems)
+    _say(f"data in {where}")
+    supervisor.run(apply=apply, started=lambda: _say_where(supervisor.plant, where))
     _say("stopped")
 
 
 def _say_where(loaded: Plant, where: Path) -> None:
-    """Where to look."""
+    """What runs, and where to look."""
+    _say(f"plant     {loaded.name} {loaded.sha256[:12]}")
     _say(f"server    http://{loaded.server.listen}  (/health/ready, /metrics, /api/alarms, /api/v3.1)")
     if loaded.historian.url == "embedded":
         _say(f"historian http://{loaded.historian.listen}  (ClickHouse HTTP)")

@@ -2,7 +2,9 @@
 
 Order of starting: journal and flow; the plant is applied (a journal entry), which the flow waits
 for; drainers of alarms and receivers, which wait for the journal; once the flow is ready, the
-historian, its drainer and the server. Stopping goes from the receivers back to the journal.
+historian, its drainer and the server. Stopping goes from the receivers back to the journal. What
+runs is the applied plant, not the folder; when another one is applied, the processes whose start
+differs are ended and started, and no others (flows/components.py is the table).
 
 The supervisor does no work of its own and has one thread, so that nothing it watches can take it
 down; when it is killed, its children end with it.
@@ -20,17 +22,26 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import IO, Any
 
-import msgspec
+import lmdb
 
 from connectors.errors import ConfigError, JournalError, PenstockError
 from connectors.journal.blocking import BlockingJournalClient
-from connectors.journal.reader import JournalReader
+from connectors.journal.reader import Applied, JournalReader
+from flows.apply import plant_control, resolved_plant, user_name
+from flows.change import plan_change
+from flows.change_processes import (
+    STOP_SECONDS,
+    Changing,
+    configuration_path,
+    remove_configurations,
+    write_configurations,
+)
+from flows.components import FLOW, JOURNAL, Component, components
 from flows.health import readiness
 from flows.plant_file import Plant
 from flows.processes import Child
 from flows.status import read_status, write_atomically
 
-STOP_SECONDS = 10.0
 # the way of an alarm; the others stand back while there are more busy processes than processors
 PROMPT = ("receiver-", "flow", "drainer-alarms-file", "drainer-kafka")
 STANDS_BACK = 5
@@ -38,13 +49,21 @@ WATCH_SECONDS = 0.05
 JOURNAL_START_SECONDS = 30.0
 UNWELL_SECONDS = 4.0  # a component that is away for less is not worth a line
 FLOW_READY_SECONDS = 10.0
+FOLLOW_SECONDS = 0.2  # how often the journal is asked whether another plant was applied
 
 
 class Supervisor:
     """The processes of one running plant over one data directory."""
 
-    def __init__(self, plant: Plant, folder: Path, data: Path, *, say: Callable[[str], None]) -> None:
-        self.plant = plant
+    def __init__(
+        self, plant: Plant | None, folder: Path, data: Path, *, say: Callable[[str], None], problems: str = ""
+    ) -> None:
+        """plant: the folder's; None where it has errors, which `problems` tells: the applied plant can
+        be run all the same."""
+        self._folder_plant = plant
+        self._folder_problems = problems
+        self.plant: Plant
+        self.components: dict[str, Component] = {}
         self.folder = folder
         self.data = data
         self.say = say
@@ -53,6 +72,11 @@ class Supervisor:
         self.started_ms = int(time.time() * 1000)
         self._lock: IO[str] | None = None
         self._looked_at = 0.0
+        self._asked_at = 0.0
+        self._entry = 0  # of the journal, at which the plant that runs was applied
+        self._reader: JournalReader | None = None
+        self._changing: Changing | None = None
+        self._change: dict[str, Any] = {}
         self._unwell: dict[str, float] = {}  # since when
         self._told: set[str] = set()
         self._environment = dict(os.environ, PENSTOCK_DATA=str(data))
@@ -67,8 +91,8 @@ class Supervisor:
     ) -> None:
         """Start everything, call `started`, watch until a signal or `until()`, stop everything.
 
-        Raises `ConfigError` when the folder differs from the applied plant and `apply` is false,
-        and `PenstockError` when another supervisor holds the data directory.
+        Raises `ConfigError` where there is no plant to run, or `apply` is asked for and cannot be;
+        `PenstockError` when another supervisor holds the data directory.
         """
         self.start(apply=apply)
         try:
@@ -87,34 +111,19 @@ class Supervisor:
         (self.data / "run").mkdir(parents=True, exist_ok=True)
         os.chmod(self.data / "run", 0o700)
         is_applied = self._is_applied(apply)
-        self._write_configs()
-        self._add("journal", "connectors.journal.process", ["--max-bytes", str(self.plant.journal.max)], 0)
-        self._add("flow", "flows.flow", [], 1)
-        self._start_rank(0)
-        self._start_rank(1)  # it waits for the plant, and takes the longest to be ready
+        self.components = components(self.plant, self.folder)
+        write_configurations(self.data, self.components.values())
+        remove_configurations(self.data, self.components.values())
+        for component in self.components.values():
+            self.children.append(self._child_of(component))
+        self._start_rank(JOURNAL)
+        self._start_rank(FLOW)  # it waits for the plant, and takes the longest to be ready
         if not is_applied:
             try:
-                self._apply_plant()
+                self._apply_plant("run --apply" if apply else "first start")
             except PenstockError:
                 self.stop()
                 raise
-        if self.plant.historian.url == "embedded":
-            self._add("historian", "flows.historian", ["--listen", self.plant.historian.listen], 2)
-        for target in self._targets():
-            self._add(
-                f"drainer-{target}",
-                "flows.drainer",
-                [target, "--config", str(self._target_file(target))],
-                3,
-            )
-        self._add("server", "flows.server", ["--listen", self.plant.server.listen], 4)
-        for source in self.plant.sources:
-            self._add(
-                f"receiver-{source}",
-                "flows.receiver",
-                [source, "--config", str(self._source_file(source))],
-                5,
-            )
         for child in self.children:  # the way of an alarm first, the others once the flow is ready
             if child.pid is None and not child.nice:
                 child.start(self._environment)
@@ -135,7 +144,8 @@ class Supervisor:
             time.sleep(WATCH_SECONDS)
 
     def watch(self) -> None:
-        """Look at every child once; restart what has ended."""
+        """Look at every child once; restart what has ended; follow a plant that was applied."""
+        self._follow()
         for child in self.children:
             happened = child.watch(self._environment)
             if happened:
@@ -156,6 +166,9 @@ class Supervisor:
                 if not child.wait(0.01):
                     self.say(f"{child.name} did not stop within {STOP_SECONDS:.0f} s and was killed")
         self._report()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -177,74 +190,142 @@ class Supervisor:
                 f"{self.data} is in use by another running plant; stop that one, or choose --data DIR"
             ) from error
 
-    def _add(self, name: str, module: str, arguments: list[str], order: int) -> None:
-        log = self.data / "logs" / f"{name}.jsonl"
-        nice = 0 if order == 0 or name.startswith(PROMPT) else STANDS_BACK
-        self.children.append(Child(name, module, [str(self.data), *arguments], order, log, nice))
+    def _child_of(self, component: Component) -> Child:
+        log = self.data / "logs" / f"{component.name}.jsonl"
+        nice = 0 if component.rank == JOURNAL or component.name.startswith(PROMPT) else STANDS_BACK
+        arguments = [str(self.data), *component.arguments]
+        if component.file is not None:
+            arguments += ["--config", str(configuration_path(self.data, component.file))]
+        return Child(component.name, component.module, arguments, component.rank, log, nice)
 
     def _start_rank(self, rank: int) -> None:
         for child in self.children:
             if child.order == rank:
                 child.start(self._environment)
 
-    def _targets(self) -> list[str]:
-        targets = ["alarms-file", "historian"]
-        return [*targets, "kafka"] if self.plant.sinks.alarms.bootstrap else targets
-
-    def _source_file(self, name: str) -> Path:
-        return self.data / "run" / f"source-{name}.json"
-
-    def _target_file(self, name: str) -> Path:
-        return self.data / "run" / f"target-{name}.json"
-
-    def _write_configs(self) -> None:
-        """Resolved configuration for the children; readable by the owner alone."""
-        for name, config in self.plant.sources.items():
-            body = msgspec.to_builtins(
-                {
-                    "plant": self.plant.name,
-                    "source": name,
-                    "config": config,
-                    "folder": str(self.folder.resolve()),
-                }
-            )
-            write_atomically(self._source_file(name), json.dumps(body).encode(), mode=0o600)
-        named = {self._target_file(name) for name in self._targets()}
-        for left in set((self.data / "run").glob("target-*.json")) - named:
-            left.unlink()  # the output log keeps records for every target that has such a file
-        for name in self._targets():
-            body = msgspec.to_builtins(
-                {
-                    "plant": self.plant.name,
-                    "historian": self.plant.historian,
-                    "alarms": self.plant.sinks.alarms,
-                    "products": {
-                        product.productId: [[m.name, m.type] for m in product.metrics.values()]
-                        for product in self.plant.products.values()
-                    },
-                    "windows": sorted({w.every for p in self.plant.products.values() for w in p.windows}),
-                }
-            )
-            write_atomically(self._target_file(name), json.dumps(body).encode(), mode=0o600)
+    # -- the applied plant
 
     def _is_applied(self, apply: bool) -> bool:
-        """Whether the folder is the applied plant. Raises `ConfigError`, with a plan, when another one
-        is and the folder is not to be applied."""
+        """Whether a plant is applied and stays so; it is then the one that runs, whatever the folder
+        says. Raises `ConfigError` where neither folder nor journal has one, or where the folder is
+        to be applied and cannot be."""
         try:
             with closing(JournalReader(self.data / "journal")) as reader:
                 applied = reader.last_plant()
         except JournalError:  # there is no journal yet
+            applied = None
+        if applied is None:
+            self.plant = self._of_folder()
             return False
-        if applied is None or applied.sha256 == self.plant.sha256:
-            return applied is not None
-        if not apply:
-            raise ConfigError(plan(applied.files, self.plant.files))
-        return False
+        self._entry = applied.entry
+        if self._folder_plant is not None and self._folder_plant.sha256 == applied.sha256:
+            self.plant = self._folder_plant
+            return True
+        before = resolved_plant(applied.files)
+        if apply:
+            self.plant = self._of_folder()
+            refused = plan_change(before, self.plant).refused
+            if refused:
+                raise ConfigError("\n".join(refused))
+            return False
+        self.plant = before
+        self._tell_difference(before)
+        return True
 
-    def _apply_plant(self) -> None:
+    def _of_folder(self) -> Plant:
+        if self._folder_plant is None:
+            raise ConfigError(self._folder_problems)
+        return self._folder_plant
+
+    def _tell_difference(self, applied: Plant) -> None:
+        """The folder is not what runs: say how they differ, and how to take the folder in."""
+        if self._folder_plant is None:
+            self.say(f"the folder has errors, so the applied plant runs without it:\n{self._folder_problems}")
+            return
+        told = "\n".join(plan_change(applied, self._folder_plant).lines())
+        self.say(
+            f"the applied plant runs; the folder differs from it:\n{told}\n"
+            "take the folder in with: penstock apply PLANT --why TEXT, or penstock run PLANT --apply"
+        )
+
+    def _apply_plant(self, why: str) -> None:
         """Bring the folder into the journal as the applied plant."""
         with self._journal() as journal:
-            journal.control("plant", {"sha256": self.plant.sha256, "files": dict(self.plant.files)})
+            self._entry = journal.control("plant", plant_control(self.plant, user_name(), why))
+
+    def _follow(self) -> None:
+        """Bring the processes to the plant that was applied last, one step at a look."""
+        now = time.monotonic()
+        if self._changing is not None:
+            self._go_on(self._changing)
+            return
+        if now - self._asked_at < FOLLOW_SECONDS:
+            return
+        self._asked_at = now
+        applied = self._newest_applied()
+        if applied is None or applied.entry <= self._entry:
+            return
+        self._entry = applied.entry
+        if applied.sha256 == self.plant.sha256:
+            self._change = {"entry": applied.entry, "state": "done", "detail": ""}
+            return
+        self.say(f"applied by {applied.by or '?'}: {applied.why or 'no reason given'}")
+        try:
+            plant = resolved_plant(self._reader_of_plants().bundle(applied.sha256))
+        except PenstockError as error:
+            # the flow has it already; the processes stay as they are until one comes that can be read
+            self._change = {"entry": applied.entry, "state": "failed", "detail": str(error)}
+            self.say(f"the processes stay as they are: {error}")
+            return
+        self._changing = Changing(self.components, components(plant, self.folder), applied.entry)
+        self.plant = plant
+        self._begin(self._changing)
+
+    def _begin(self, changing: Changing) -> None:
+        """The new configurations are on disk before a process that would read the old ones ends."""
+        write_configurations(self.data, changing.after.values())
+        for child in self.children:
+            if child.name in changing.ending:
+                child.terminate()
+        self._change = {"entry": changing.entry, "state": "restarting", "detail": changing.words()}
+
+    def _go_on(self, changing: Changing) -> None:
+        """Once all that has to end has ended, start what comes in its place."""
+        ending = [child for child in self.children if child.name in changing.ending]
+        late = changing.is_late()
+        for child in ending:
+            if child.pid is not None and late and not child.wait(0.0):
+                self.say(f"{child.name} did not stop within {STOP_SECONDS:.0f} s and was killed")
+        if any(child.pid is not None for child in ending):
+            return
+        before = {child.name: child for child in self.children}
+        self.children = []
+        for name, component in changing.after.items():
+            child = self._child_of(component) if name in changing.starting else before[name]
+            if name in before and child is not before[name]:
+                child.restarts = before[name].restarts
+            self.children.append(child)
+        for child in sorted(self.children, key=lambda one: one.order):
+            if child.name in changing.starting:
+                child.start(self._environment)
+        self.components = changing.after
+        remove_configurations(self.data, self.components.values())
+        self._change = {"entry": changing.entry, "state": "done", "detail": changing.words()}
+        self._changing = None
+        self.say(
+            f"the plant {self.plant.sha256[:12]} is in: {changing.words() or 'no process had to restart'}"
+        )
+
+    def _newest_applied(self) -> Applied | None:
+        try:
+            return self._reader_of_plants().newest_applied()
+        except (JournalError, lmdb.Error):
+            return None
+
+    def _reader_of_plants(self) -> JournalReader:
+        if self._reader is None:
+            self._reader = JournalReader(self.data / "journal")
+        return self._reader
 
     def _journal(self) -> BlockingJournalClient:
         """A connection to the journal process, once it answers."""
@@ -283,6 +364,7 @@ class Supervisor:
             "pid": os.getpid(),
             "plant": self.plant.name,
             "sha256": self.plant.sha256,
+            "change": {"entry": self._entry, **self._change},
             "started_ms": self.started_ms,
             "components": {
                 child.name: {
@@ -296,18 +378,3 @@ class Supervisor:
         }
         with suppress(OSError):  # a full disk must not take the supervisor down
             write_atomically(self.data / "run" / "supervisor.json", json.dumps(body).encode())
-
-
-def plan(applied: dict[str, bytes], folder: Any) -> str:
-    """What `run` says when the folder is not what is applied."""
-    lines = ["the folder differs from the applied plant:"]
-    for path in sorted({*applied, *folder}):
-        if path not in folder:
-            lines.append(f"  removed  {path}")
-        elif path not in applied:
-            lines.append(f"  added    {path}")
-        elif applied[path] != folder[path]:
-            lines.append(f"  changed  {path}")
-    lines.append("rules and products whose text is the same keep their state; the others start anew.")
-    lines.append("take the change in with: penstock run --apply")
-    return "\n".join(lines)

@@ -1,0 +1,68 @@
+"""What a changed plant asks of the processes: configurations on disk, and who ends and starts."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from connectors.files.sink import replace_durably
+from flows.components import Component
+
+STOP_SECONDS: Final = 10.0  # that a process has to end
+
+
+class Changing:
+    """The way from the processes of one plant to those of another.
+
+    ending: processes that have to end first; a receiver acknowledges nothing that is not journaled,
+    so ending it loses nothing. starting: those that then start, with their new configuration.
+    entry: of the journal, at which the plant was applied.
+    """
+
+    def __init__(self, before: Mapping[str, Component], after: Mapping[str, Component], entry: int) -> None:
+        self.after = dict(after)
+        self.entry = entry
+        self.stops = [name for name in before if name not in after]
+        self.starts = [name for name in after if name not in before]
+        self.restarts = [n for n in after if n in before and not after[n].starts_like(before[n])]
+        self.ending = {*self.stops, *self.restarts}
+        self.starting = {*self.starts, *self.restarts}
+        self._until = time.monotonic() + STOP_SECONDS
+
+    def is_late(self) -> bool:
+        """Whether what has not ended yet is to be killed."""
+        return time.monotonic() > self._until
+
+    def words(self) -> str:
+        """`restarts receiver-line1; stops drainer-kafka`, or nothing."""
+        told = (("restarts", self.restarts), ("starts", self.starts), ("stops", self.stops))
+        return "; ".join(f"{word} {', '.join(names)}" for word, names in told if names)
+
+
+def configuration_path(data: Path, file: str) -> Path:
+    """Where a component's configuration stands."""
+    return data / "run" / file
+
+
+def write_configurations(data: Path, components: Iterable[Component]) -> None:
+    """Resolved configuration for the processes, durable, readable by the owner alone; those of
+    targets and sources that are no more are left until `remove_configurations`."""
+    for component in components:
+        if component.file is not None:
+            body = json.dumps(component.body).encode()
+            path = configuration_path(data, component.file)
+            if not path.exists() or path.read_bytes() != body:
+                replace_durably(path, body)
+
+
+def remove_configurations(data: Path, components: Iterable[Component]) -> None:
+    """Take away what belongs to no component: the output log keeps records for every target that
+    has such a file, and secrets should not stay."""
+    named = {component.file for component in components}
+    for pattern in ("target-*.json", "source-*.json"):
+        for path in (data / "run").glob(pattern):
+            if path.name not in named:
+                path.unlink(missing_ok=True)
