@@ -43,6 +43,7 @@ SEND_BYTES: Final = 8 << 20
 SEND_RECORDS: Final = 2_000
 POLL_S: Final = 0.002  # alarms must not wait for longer
 BULK_POLL_S: Final = 0.02
+ALARMS_BACK_S: Final = 5.0  # the longest pause before a target of alarms is tried again
 CURSOR_S: Final = 1.0  # how old the cursor of a target may be that remembers by itself
 
 
@@ -232,9 +233,10 @@ def build_target(name: str, config: dict[str, Any], data: Path, identity: str) -
 
         return ClickHouseTarget(historian_config(config), identity)
     if name == "kafka":
-        from connectors.kafka.sink import KafkaAlarms, kafka_config
+        from connectors.kafka.client import kafka_target
+        from connectors.kafka.sink import KafkaAlarms
 
-        return KafkaAlarms(kafka_config(config), identity)
+        return KafkaAlarms(kafka_target(config), identity, data / "cursors" / "kafka.note")
     raise ConfigError(f"unknown target '{name}'; known: alarms-file, historian, kafka")
 
 
@@ -284,7 +286,8 @@ def main(arguments: list[str] | None = None) -> int:
         if reader is not None:
             target = build_target(chosen.target, config, chosen.data, reader.identity)
             backlog = backlog_of(chosen.target, config)
-            drainer = Drainer(chosen.data, chosen.target, reader, target, backlog=backlog)
+            backoff = Backoff(limit_s=ALARMS_BACK_S) if "alarms" in target.kinds else None
+            drainer = Drainer(chosen.data, chosen.target, reader, target, backlog=backlog, backoff=backoff)
             drainer.stop = stop
             status.describe = drainer.describe
             drainer.run()

@@ -3,40 +3,44 @@
 Each message carries, beside its CloudEvents headers, the output log's identity and the record's
 number. A drainer that starts, or whose producer has failed, reads the last number of every
 partition of both topics and goes on after it, so a crash leaves nothing out and nothing twice.
+
 `delivery: idempotent`: only bytes of a dead predecessor that the network held back could still land
 as a second copy, with the same `id` and an old `sequence`; consumers apply an event only if its
 sequence is newer.
+`delivery: transactional`: each `send` is one transaction over both topics under the plant's own
+`transactional.id`; a new producer fences its predecessor before it reads any tail, so that late
+bytes are refused. Strictly one committed copy.
 
-The partition of a key is the one that Kafka's Java clients choose. A topic that was made anew gets
-everything that the output log still keeps.
+A topic that was made anew gets everything that the output log still keeps.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from connectors.errors import ConfigError, ConnectError, DeliveryError, PermanentDeliveryError
-from connectors.kafka.config import KafkaAlarmsConfig
-from connectors.kafka.topics import (
-    LOG_HEADER,
-    NUMBER_HEADER,
-    Topics,
-    partition_of,
-    read_tails,
-    told,
-)
+from connectors.files.sink import replace_durably
+from connectors.kafka.client import SHARD, KafkaTarget, client_config, made_client, told
+from connectors.kafka.partitions import partition_of
+from connectors.kafka.tails import LOG_HEADER, NUMBER_HEADER, read_tails
+from connectors.kafka.topics import Topics
 from connectors.sink import OutputRecord
 
 log = logging.getLogger("penstock")
 
 DELIVER_MS: Final = 5_000  # then the producer is given up, the ends are read, and it is tried again
+TRANSACTION_MS: Final = 15_000  # then the brokers end the transaction of a drainer that hangs
+FENCE_S: Final = 8.0
 REFUSED: Final = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG, KafkaError.INVALID_RECORD})
+FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
 HEADERS: Final = ("specversion", "id", "type", "source", "subject", "time", "sequence", "partitionkey")
 
 
@@ -57,59 +61,23 @@ class _Event(msgspec.Struct):
 _DECODER = msgspec.json.Decoder(_Event)
 
 
-class _Target(msgspec.Struct, kw_only=True):
-    """What the supervisor writes for this target."""
-
-    alarms: KafkaAlarmsConfig
-
-
-def kafka_config(config: Mapping[str, Any]) -> KafkaAlarmsConfig:
-    """The typed form of `run/target-kafka.json`. Raises `ConfigError`."""
-    try:
-        return msgspec.convert(config, _Target).alarms
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"sinks.alarms: {error}") from error
-
-
-def client_config(config: KafkaAlarmsConfig) -> dict[str, Any]:
-    """What every client of this target is given."""
-    made: dict[str, Any] = {
-        "bootstrap.servers": config.bootstrap,
-        "client.id": "penstock-alarms",
-        "reconnect.backoff.ms": 50,
-        "reconnect.backoff.max.ms": 1000,
-        "socket.keepalive.enable": True,
-        "logger": logging.getLogger("penstock.kafka"),
-    }
-    if config.tls or config.ca_file:
-        made["ssl.ca.location"] = config.ca_file or "probe"
-    if config.username is not None:
-        made["sasl.mechanism"] = config.mechanism
-        made["sasl.username"] = config.username
-        made["sasl.password"] = config.password or ""
-    sasl, tls = config.username is not None, config.tls or config.ca_file
-    made["security.protocol"] = ("SASL_" if sasl else "") + ("SSL" if tls else "PLAINTEXT")
-    return made
-
-
-@lru_cache(maxsize=100_000)
-def _partition(key: bytes, partitions: int) -> int:
-    return partition_of(key, partitions)
-
-
 class KafkaAlarms:
-    """The target `kafka`; identity: of the output log that it is fed from."""
+    """The target `kafka`; identity: of the output log that it is fed from. note: the file in which it
+    keeps which topics it knows; without one a topic made anew is told by its being empty."""
 
     kinds: tuple[str, ...] = ("alarms",)
 
-    def __init__(self, config: KafkaAlarmsConfig, identity: str) -> None:
-        if not config.bootstrap:
+    def __init__(self, target: KafkaTarget, identity: str, note: Path | None = None) -> None:
+        self.config = target.alarms
+        if not self.config.bootstrap:
             raise ConfigError("sinks.alarms.bootstrap is empty")
-        self.config = config
         self.identity = identity
-        self._client = client_config(config)
+        self.transactional_id = f"{target.plant}/{SHARD}"
+        self._note = note
+        self._client = client_config(self.config)
         self._producer: Any = None
         self._partitions: dict[str, int] = {}
+        self._known: dict[str, str] = {}  # topic -> the brokers' identifier of it
         self._tails: dict[tuple[str, int], int] = {}
         self._failures: list[KafkaError] = []
         self._refused: dict[int, str] = {}  # by number of the record; those behind it may be there
@@ -120,80 +88,111 @@ class KafkaAlarms:
         records that a partition already has are passed over."""
         self.close()
         self._last_error = ""
+        self._failures = []
         settings = {**self._client, "error_cb": self._on_error}
-        topics = Topics(
-            settings,
-            {self.config.events: "delete", self.config.state: "compact"},
-            self.config.partitions,
-        )
         try:
-            self._partitions = topics.ready()
+            topics = Topics(settings, self.config).ready()
+            self._partitions = {name: topic.partitions for name, topic in topics.items()}
+            self._producer = self._made_producer(settings)  # fences the predecessor before tails are read
             self._tails, unwritten = read_tails(settings, self._partitions, self.identity)
         except ConnectError as error:
             if self._last_error and self._last_error not in str(error):
                 raise type(error)(f"{error} ({self._last_error})") from error
             raise
-        self._failures = []
-        self._producer = Producer(
-            {
-                **settings,
-                "enable.idempotence": True,
-                "linger.ms": 0,
-                "message.timeout.ms": DELIVER_MS,
-                "socket.connection.setup.timeout.ms": DELIVER_MS,
-            }
-        )
+        before = self._noted()
+        self._known = {name: topic.identifier for name, topic in topics.items()}
+        anew = {name for name in before if self._known.get(name, "") not in ("", before[name])}
+        for topic in sorted(anew - unwritten):
+            log.info("the topic %s was made anew: it gets all that the output log keeps", topic)
         for topic in sorted(unwritten):
             log.info("the topic %s is empty: it gets all that the output log keeps", topic)
-        return {"alarms": 0} if unwritten else None
+        return {"alarms": 0} if unwritten or anew else None
 
     def send(self, records: Sequence[OutputRecord]) -> None:
-        """Publish; returns when the brokers have acknowledged every message."""
-        state: dict[bytes, tuple[_Event, OutputRecord]] = {}
+        """Publish; returns when the brokers have acknowledged every message, and committed them where
+        delivery is transactional."""
+        for record in records:
+            if record.number in self._refused:
+                raise PermanentDeliveryError(f"Kafka: {self._refused[record.number]}")
+        if self._producer is None:
+            raise DeliveryError("Kafka: the producer has failed")
         try:
-            for record in records:
-                if record.number in self._refused:
-                    raise PermanentDeliveryError(f"Kafka: {self._refused[record.number]}")
-                event = _DECODER.decode(record.body)
-                key = event.subject.encode()
-                self._publish(self.config.events, key, bytes(event.data), event, record)
-                state.pop(key, None)  # the last event of a key decides, at its own place in the order
-                state[key] = (event, record)
-            for key, (event, record) in state.items():
-                closed = event.type.endswith(".closed")
-                self._publish(self.config.state, key, None if closed else bytes(event.data), event, record)
-            waiting = self._producer.flush(2 * DELIVER_MS / 1000)
-        except KafkaException as error:
-            kind = PermanentDeliveryError if error.args[0].code() in REFUSED else DeliveryError
-            raise kind(str(told(error))) from error
-        except SystemError as error:  # how a fatal error may leave poll() and flush()
-            raise DeliveryError(f"Kafka: {error.__cause__ or error}") from error
-        if self._failures:
-            failure = self._failures[0]
-            if all(f.code() in REFUSED for f in self._failures):
-                raise PermanentDeliveryError(f"Kafka refuses {len(self._failures)}: {failure.str()}")
-            raise DeliveryError(f"Kafka: {failure.str()}")
-        if waiting:
+            waiting = self._publish(records)
+        except (KafkaException, SystemError) as error:  # how a fatal error may leave poll() and flush()
+            why = self._why(error)
+            self._give_up()
+            raise why from error
+        if self._failures or waiting:
+            failures = list(self._failures)  # giving up adds those that it purges
+            self._give_up()
+            if failures and all(failure.code() in REFUSED for failure in failures):
+                raise PermanentDeliveryError(f"Kafka refuses {len(failures)}: {failures[0].str()}")
+            if failures:
+                raise DeliveryError(f"Kafka: {failures[0].str()}")
             raise DeliveryError(f"Kafka: {waiting} messages are not acknowledged")
 
     def settle(self) -> None:
         """See `RememberingTarget`: what `send` returned from is acknowledged by the brokers."""
+        if self._note is not None and self._known and self._noted() != self._known:
+            replace_durably(self._note, msgspec.json.encode(self._known))
 
     def close(self) -> None:
         """Give up what is under way; the next `open` reads what arrived."""
-        if self._producer is not None:
-            self._producer.purge()
-            self._producer.flush(0.1)
-            self._producer = None
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with suppress(KafkaException, SystemError):
+                producer.purge()
+                producer.flush(0.1)
 
-    def _publish(
+    def _made_producer(self, settings: dict[str, Any]) -> Any:
+        made = {
+            **settings,
+            "enable.idempotence": True,  # and with it acks=all
+            "linger.ms": 0,
+            "message.timeout.ms": DELIVER_MS,
+            "socket.connection.setup.timeout.ms": DELIVER_MS,
+        }
+        if self.config.delivery == "transactional":
+            made["transactional.id"] = self.transactional_id
+            made["transaction.timeout.ms"] = TRANSACTION_MS
+        producer = made_client(Producer, made)
+        if self.config.delivery == "transactional":
+            try:
+                producer.init_transactions(FENCE_S)
+            except (KafkaException, SystemError) as error:
+                raise told(error) from error
+        return producer
+
+    def _publish(self, records: Sequence[OutputRecord]) -> int:
+        """Hand all to the producer and wait; returns how many are not acknowledged."""
+        producer = self._producer
+        if self.config.delivery == "transactional":
+            producer.begin_transaction()
+        state: dict[bytes, tuple[_Event, OutputRecord]] = {}
+        for record in records:
+            event = _DECODER.decode(record.body)
+            key = event.subject.encode()
+            self._produce(self.config.events, key, bytes(event.data), event, record)
+            state.pop(key, None)  # the last event of a key decides, at its own place in the order
+            state[key] = (event, record)
+        for key, (event, record) in state.items():
+            closed = event.type.endswith(".closed")
+            self._produce(self.config.state, key, None if closed else bytes(event.data), event, record)
+        if self.config.delivery == "transactional":
+            producer.commit_transaction(2 * DELIVER_MS / 1000)
+            return 0
+        return int(producer.flush(2 * DELIVER_MS / 1000))
+
+    def _produce(
         self, topic: str, key: bytes, value: bytes | None, event: _Event, record: OutputRecord
     ) -> None:
-        partition = _partition(key, self._partitions[topic])
+        """One CloudEvent in binary mode (Kafka protocol binding 1.0.2); one without data is a tombstone."""
+        partition = partition_of(key, self._partitions[topic])
         if record.number <= self._tails.get((topic, partition), 0):
             return
         headers = [(f"ce_{name}", getattr(event, name).encode()) for name in HEADERS]
-        headers.append(("content-type", b"application/json"))
+        if value is not None:
+            headers.append(("content-type", b"application/json"))
         headers.append((LOG_HEADER, self.identity.encode()))
         headers.append((NUMBER_HEADER, str(record.number).encode()))
         while True:
@@ -209,6 +208,33 @@ class KafkaAlarms:
                 return
             except BufferError:  # full: back-pressure
                 self._producer.poll(0.01)
+
+    def _why(self, error: BaseException) -> DeliveryError:
+        """What made a producer fail, as an error of ours."""
+        reported = [failure for failure in self._failures if failure.code() in REFUSED]
+        cause = error.__cause__ if isinstance(error, SystemError) and error.__cause__ else error
+        code = cause.args[0].code() if isinstance(cause, KafkaException) else None
+        if code in REFUSED or (reported and len(reported) == len(self._failures)):
+            words = reported[0].str() if reported else str(told(cause)).removeprefix("Kafka: ")
+            return PermanentDeliveryError(f"Kafka refuses it: {words}")
+        if code in FENCED:
+            return DeliveryError(f"Kafka: another drainer has taken over as {self.transactional_id}")
+        return DeliveryError(str(told(cause)))
+
+    def _give_up(self) -> None:
+        """The producer is not used again: an open transaction is ended, and the next `open` reads what
+        arrived."""
+        if self._producer is not None and self.config.delivery == "transactional":
+            with suppress(KafkaException, SystemError):
+                self._producer.abort_transaction(1.0)
+        self.close()
+
+    def _noted(self) -> dict[str, str]:
+        if self._note is None:
+            return {}
+        with suppress(OSError, msgspec.MsgspecError):
+            return msgspec.json.decode(self._note.read_bytes(), type=dict[str, str])
+        return {}
 
     def _on_delivery(self, number: int, error: KafkaError | None, message: Any) -> None:
         if error is not None:

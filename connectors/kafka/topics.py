@@ -1,13 +1,14 @@
-"""Topics of the alarm events: made where they are not there, checked, and read at their ends."""
+"""Topics of the alarm events: made where they are not there, checked where they are."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from concurrent.futures import Future
+from typing import Any, Final, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it names them without exporting
     AdminClient,
     ConfigResource,
@@ -15,84 +16,71 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it names th
     ResourceType,
 )
 
-from connectors.errors import AuthError, ConfigError, ConnectError
+from connectors.errors import ConfigError, ConnectError
+from connectors.kafka.client import made_client, told
+from connectors.kafka.config import PARTITIONS, KafkaAlarmsConfig
 
 log = logging.getLogger("penstock")
 
 ANSWER_S: Final = 5.0
 MADE_S: Final = 30.0
-TAIL: Final = 5_000  # messages looked back in a partition that others write to as well
-NO_LEADER: Final = frozenset(
-    {
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-    }
-)
-LOG_HEADER: Final = "penstock-log"
-NUMBER_HEADER: Final = "penstock-number"
+MAY_NOT: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
 
 
-def murmur2(data: bytes) -> int:
-    """The hash of Kafka's Java clients (org.apache.kafka.common.utils.Utils.murmur2), as uint32."""
-    length = len(data)
-    h = 0x9747B28C ^ length
-    whole = length & ~3
-    for at in range(0, whole, 4):
-        k = int.from_bytes(data[at : at + 4], "little") * 0x5BD1E995 & 0xFFFFFFFF
-        k = (k ^ k >> 24) * 0x5BD1E995 & 0xFFFFFFFF
-        h = (h * 0x5BD1E995 & 0xFFFFFFFF) ^ k
-    if length & 3:
-        h = (h ^ int.from_bytes(data[whole:], "little")) * 0x5BD1E995 & 0xFFFFFFFF
-    h = (h ^ h >> 13) * 0x5BD1E995 & 0xFFFFFFFF
-    return h ^ h >> 15
+class Topic(NamedTuple):
+    """A topic as the brokers have it. identifier: the brokers' own, another one once it was made anew;
+    "" where it may not be asked for. in_sync: min.insync.replicas, 0 where it may not be read."""
 
-
-def partition_of(key: bytes, partitions: int) -> int:
-    """Where Kafka's Java clients put a key; a partition chosen here is one that can be looked into."""
-    return (murmur2(key) & 0x7FFFFFFF) % partitions
-
-
-def told(error: KafkaException | KafkaError) -> ConnectError:
-    """A Kafka error as ours."""
-    cause = error.args[0] if isinstance(error, KafkaException) and error.args else error
-    text = cause.str() if isinstance(cause, KafkaError) else str(cause)
-    code = cause.code() if isinstance(cause, KafkaError) else None
-    if code in (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED):
-        return AuthError(f"Kafka refuses the login: {text}")
-    return ConnectError(f"Kafka: {text}")
+    name: str
+    partitions: int
+    replication: int
+    identifier: str
+    policy: str
+    in_sync: int
 
 
 class Topics:
-    """The topics of one target. policies: topic -> cleanup.policy that it must have."""
+    """The topics of one target: all events, and the compacted one of newest states."""
 
-    def __init__(self, config: Mapping[str, Any], policies: Mapping[str, str], partitions: int) -> None:
-        self._config = dict(config)
-        self._policies = policies
-        self._partitions = partitions
+    def __init__(self, client: Mapping[str, Any], config: KafkaAlarmsConfig) -> None:
+        self._client = dict(client)
+        self._config = config
+        self._policies = {config.events: "delete", config.state: "compact"}
 
-    def ready(self) -> dict[str, int]:
-        """Topic -> number of partitions, once all are there and right. Raises `ConnectError`, or
-        `ConfigError` for a topic that would lose alarms."""
-        admin = AdminClient(self._config)
+    def ready(self) -> dict[str, Topic]:
+        """The topics by name, once all are there and right. Raises `ConnectError`, or `ConfigError` for
+        a topic that would lose alarms or is not as the configuration says."""
+        admin = made_client(AdminClient, self._client)
         try:
             there = admin.list_topics(timeout=ANSWER_S).topics
             missing = [topic for topic in self._policies if topic not in there]
             if missing:
                 self._make(admin, missing)
-                there = admin.list_topics(timeout=ANSWER_S).topics
-            self._check(admin)
-        except KafkaException as error:
+            return {found.name: self._checked(found) for found in self._described(admin)}
+        except (KafkaException, SystemError) as error:
             admin.poll(0)  # calls error_cb, which is told more than we are
             raise told(error) from error
-        return {topic: len(there[topic].partitions) for topic in self._policies}
+
+    def look(self) -> dict[str, Topic | None]:
+        """The topics by name, None for one that is not there; makes none. Raises as `ready` does."""
+        admin = made_client(AdminClient, self._client)
+        try:
+            there = admin.list_topics(timeout=ANSWER_S).topics
+            found: dict[str, Topic | None] = dict.fromkeys(self._policies)
+            for one in self._described(admin, [topic for topic in self._policies if topic in there]):
+                found[one.name] = self._checked(one)
+            return found
+        except (KafkaException, SystemError) as error:
+            admin.poll(0)
+            raise told(error) from error
 
     def _make(self, admin: Any, missing: list[str]) -> None:
+        count = self._config.partitions or PARTITIONS
         wanted = [
             NewTopic(
                 topic,
-                num_partitions=self._partitions,
-                replication_factor=-1,
+                num_partitions=count,
+                replication_factor=self._config.replication or -1,  # -1: as the brokers are set
                 config={"cleanup.policy": self._policies[topic]},
             )
             for topic in missing
@@ -100,9 +88,20 @@ class Topics:
         for topic, future in admin.create_topics(wanted).items():
             try:
                 future.result(timeout=MADE_S)
-                log.info("made the topic %s with %d partitions", topic, self._partitions)
+                log.info("made the topic %s with %d partitions", topic, count)
             except KafkaException as error:
-                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                code = error.args[0].code()
+                if code in MAY_NOT:
+                    raise ConfigError(
+                        f"the topic {topic} is not there, and this user may not make it; make it with"
+                        f" cleanup.policy={self._policies[topic]}, or permit CREATE"
+                    ) from error
+                if code == KafkaError.INVALID_REPLICATION_FACTOR:
+                    raise ConfigError(
+                        f"the topic {topic} cannot be made: {error.args[0].str()};"
+                        " lower sinks.alarms.replication, or start more brokers"
+                    ) from error
+                if code != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise
         until = time.monotonic() + MADE_S
         while time.monotonic() < until:  # the answer comes before the brokers know the topic
@@ -112,86 +111,70 @@ class Topics:
             time.sleep(0.05)
         raise ConnectError(f"Kafka does not know {', '.join(missing)} after {MADE_S:.0f} s")
 
-    def _check(self, admin: Any) -> None:
-        resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in self._policies]
-        for resource, future in admin.describe_configs(resources).items():
-            try:
-                policy = set(future.result(timeout=ANSWER_S)["cleanup.policy"].value.split(","))
-            except KafkaException as error:
-                if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-                    log.warning("may not read the settings of %s; they are not checked", resource.name)
-                    continue
-                raise
-            wanted = self._policies[resource.name]
-            if (wanted == "compact") != ("compact" in policy):
-                raise ConfigError(
-                    f"the topic {resource.name} has cleanup.policy={','.join(sorted(policy))}, it needs"
-                    f" {wanted}; change it, or name another topic in sinks.alarms"
+    def _described(self, admin: Any, names: list[str] | None = None) -> list[Topic]:
+        names = list(self._policies) if names is None else names
+        if not names:
+            return []
+        there = admin.list_topics(timeout=ANSWER_S).topics
+        resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+        settings = {r.name: _permitted(future) for r, future in admin.describe_configs(resources).items()}
+        described = admin.describe_topics(TopicCollection(names))
+        found = []
+        for name in names:
+            known, topic = settings[name], _permitted(described[name])
+            if known is None:
+                log.warning("may not read the settings of %s; they are not checked", name)
+            found.append(
+                Topic(
+                    name,
+                    len(there[name].partitions),
+                    min((len(p.replicas) for p in there[name].partitions.values()), default=0),
+                    str(topic.topic_id) if topic is not None else "",
+                    known["cleanup.policy"].value if known else self._policies[name],
+                    int(known["min.insync.replicas"].value) if known else 0,
                 )
+            )
+        return found
+
+    def _checked(self, found: Topic) -> Topic:
+        name, wanted = found.name, self._policies[found.name]
+        if sorted(found.policy.split(",")) != [wanted]:
+            raise ConfigError(
+                f"the topic {name} has cleanup.policy={found.policy}, it needs {wanted}; set it with"
+                f" kafka-configs --alter --entity-type topics --entity-name {name}"
+                f" --add-config cleanup.policy={wanted}, or name another topic in sinks.alarms"
+            )
+        partitions, replication = self._config.partitions, self._config.replication
+        if partitions is not None and partitions != found.partitions:
+            mend = f"write partitions: {found.partitions}, or name another topic in sinks.alarms"
+            if partitions > found.partitions:
+                mend = (
+                    f"add some with kafka-topics --alter --topic {name} --partitions {partitions}, or {mend}"
+                )
+            raise ConfigError(
+                f"the topic {name} has {found.partitions} partitions,"
+                f" sinks.alarms.partitions says {partitions}; {mend}"
+            )
+        if replication is not None and replication != found.replication:
+            raise ConfigError(
+                f"the topic {name} has replication {found.replication}, sinks.alarms.replication says"
+                f" {replication}; change it with kafka-reassign-partitions, or write"
+                f" replication: {found.replication}"
+            )
+        if found.in_sync > found.replication:
+            raise ConfigError(
+                f"the topic {name} has min.insync.replicas={found.in_sync} and replication"
+                f" {found.replication}, so nothing can be written to it; lower min.insync.replicas, or"
+                " raise its replication"
+            )
+        return found
 
 
-def read_tails(
-    config: Mapping[str, Any], partitions: Mapping[str, int], identity: str
-) -> tuple[dict[tuple[str, int], int], set[str]]:
-    """(topic, partition) -> number of the last record of this output log in it (0: none), and the
-    topics that nobody has ever written to."""
-    consumer = Consumer(
-        {
-            **config,
-            "group.id": "penstock-tail",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "error",
-        }
-    )
-    tails: dict[tuple[str, int], int] = {}
-    unwritten = set(partitions)
+def _permitted(future: Future[Any]) -> Any:
+    """What the brokers answer; None where they do not permit the question."""
     try:
-        reading = []
-        for topic, count in partitions.items():
-            for partition in range(count):
-                tails[topic, partition] = 0
-                low, high = _ends(consumer, TopicPartition(topic, partition))
-                if high > 0:
-                    unwritten.discard(topic)
-                if high > low:
-                    reading.append(TopicPartition(topic, partition, max(low, high - TAIL)))
-        if reading:
-            consumer.assign(reading)
-            _read(consumer, len(reading), identity.encode(), tails)
+        return future.result(timeout=2 * ANSWER_S)
     except KafkaException as error:
-        raise told(error) from error
-    finally:
-        consumer.close()
-    return tails, unwritten
-
-
-def _ends(consumer: Any, partition: TopicPartition) -> tuple[int, int]:
-    """First and next offset; waits for a partition that has no leader yet."""
-    until = time.monotonic() + MADE_S
-    while True:
-        try:
-            low, high = consumer.get_watermark_offsets(partition, timeout=ANSWER_S)
-            return int(low), int(high)
-        except KafkaException as error:
-            if error.args[0].code() not in NO_LEADER or time.monotonic() > until:
-                raise
-        time.sleep(0.05)
-
-
-def _read(consumer: Any, open_partitions: int, identity: bytes, tails: dict[tuple[str, int], int]) -> None:
-    until = time.monotonic() + MADE_S
-    while open_partitions:
-        message = consumer.poll(0.2)
-        if message is None:
-            if time.monotonic() > until:
-                raise ConnectError(f"Kafka does not give the ends of its topics within {MADE_S:.0f} s")
-            continue
-        if message.error() is not None:
-            if message.error().code() != KafkaError._PARTITION_EOF:
-                raise told(message.error())
-            open_partitions -= 1
-            continue
-        headers = dict(message.headers() or ())
-        if headers.get(LOG_HEADER) == identity:
-            tails[message.topic(), message.partition()] = int(headers[NUMBER_HEADER])
+        if error.args[0].code() in MAY_NOT:
+            return None
+        raise

@@ -21,9 +21,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it names th
 
 from connectors.errors import ConfigError, ConnectError, PermanentDeliveryError
 from connectors.journal.output import OutputWriter
+from connectors.kafka.client import KafkaTarget
 from connectors.kafka.config import KafkaAlarmsConfig
+from connectors.kafka.partitions import murmur2
 from connectors.kafka.sink import KafkaAlarms
-from connectors.kafka.topics import murmur2
 from connectors.sink import OutputRecord
 from tests.output.made import SPECS, devices, event, made_slice
 from tests.services.kafka import KafkaBroker, why_not
@@ -43,7 +44,7 @@ def test_the_hash_is_that_of_kafkas_java_clients() -> None:
 
 
 def test_a_broker_that_is_not_there_is_told() -> None:
-    target = KafkaAlarms(KafkaAlarmsConfig(bootstrap="127.0.0.1:1"), "log")
+    target = KafkaAlarms(KafkaTarget(alarms=KafkaAlarmsConfig(bootstrap="127.0.0.1:1")), "log")
     with pytest.raises(ConnectError, match=r"Kafka: .*onnect"):
         target.open()
 
@@ -92,7 +93,7 @@ def record(number: int, transition: str = "raised", device: str = "press-00") ->
 @pytest.mark.kafka
 def test_events_and_newest_states(broker: KafkaBroker) -> None:
     chosen = config(broker, "plain")
-    target = KafkaAlarms(chosen, "log-1")
+    target = KafkaAlarms(KafkaTarget(alarms=chosen), "log-1")
     assert target.open() == {"alarms": 0}
     target.send([record(1), record(2, device="press-01"), record(3, "cleared")])
     target.send([record(4, "closed")])
@@ -116,18 +117,20 @@ def test_events_and_newest_states(broker: KafkaBroker) -> None:
 def test_what_the_partitions_have_is_passed_over(broker: KafkaBroker) -> None:
     chosen = config(broker, "again")
     records = [record(n, device=f"press-{n % 7:02d}") for n in range(1, 41)]
-    target = KafkaAlarms(chosen, "log-1")
+    target = KafkaAlarms(KafkaTarget(alarms=chosen), "log-1")
     target.open()
     target.send(records[:25])
     target.close()
-    target = KafkaAlarms(chosen, "log-1")
+    target = KafkaAlarms(KafkaTarget(alarms=chosen), "log-1")
     assert target.open() is None
     target.send(records)
     target.close()
     for topic in (chosen.events,):
         found = [json.loads(m.value())["evidence"]["position"] for m in consumed(broker.address, topic)]
         assert sorted(found) == list(range(1, 41))
-    other = KafkaAlarms(chosen, "log-2")  # another data directory: its numbers mean other events
+    other = KafkaAlarms(
+        KafkaTarget(alarms=chosen), "log-2"
+    )  # another data directory: its numbers mean other events
     assert other.open() is None
     other.send(records[:2])
     other.close()
@@ -142,19 +145,20 @@ def test_a_state_topic_that_is_not_compacted_is_refused(broker: KafkaBroker) -> 
     until = time.monotonic() + 30
     while "wrong.state" not in admin.list_topics(timeout=10).topics and time.monotonic() < until:
         time.sleep(0.05)
-    target = KafkaAlarms(config(broker, "wrong"), "log-1")
+    target = KafkaAlarms(KafkaTarget(alarms=config(broker, "wrong")), "log-1")
     with pytest.raises(ConfigError) as told:
         target.open()
     assert str(told.value) == (
-        "the topic wrong.state has cleanup.policy=delete, it needs compact;"
-        " change it, or name another topic in sinks.alarms"
+        "the topic wrong.state has cleanup.policy=delete, it needs compact; set it with kafka-configs --alter"
+        " --entity-type topics --entity-name wrong.state --add-config cleanup.policy=compact,"
+        " or name another topic in sinks.alarms"
     )
 
 
 @pytest.mark.kafka
 def test_a_message_too_large_is_refused_for_good(broker: KafkaBroker) -> None:
     chosen = config(broker, "large")
-    target = KafkaAlarms(chosen, "log-1")
+    target = KafkaAlarms(KafkaTarget(alarms=chosen), "log-1")
     target.open()
     large = json.loads(record(2).body)
     large["data"]["message"] = "x" * 2_000_000
