@@ -44,6 +44,7 @@ from flows.recovery import prepare_recovery
 from flows.shard import Shard, StageClock
 from operators.batch import Address, Slice
 from operators.jit import warm_up
+from operators.pages import PageStore
 from operators.stage import SHARD_KEY
 
 SECONDS = 600
@@ -129,7 +130,7 @@ def measure(seconds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
         data = Path(folder)
         messages = write_journal(data / "journal", seconds)
-        shard = Shard(loaded, load=load_bundle)
+        shard = Shard(loaded, load=load_bundle, pages=PageStore(data / "pages"))
         counts = Counts()
         source = JournalToTheEnd(data / "journal")
         flow = plant_flow(shard, source, SliceSink(counts.take))

@@ -44,6 +44,7 @@ from flows.recovery import prepare_recovery
 from flows.shard import Shard
 from operators.batch import Address, Slice
 from operators.jit import warm_up
+from operators.pages import PageStore
 from operators.state.step import StateLogic
 
 STEP_S = 10
@@ -152,7 +153,7 @@ def measure(devices: int, products: int, rules: int) -> dict[str, Any]:
         settle_memory()
         before = anonymous()
         counts = _AfterTheFirstRound(devices)
-        shard = counts.shard = Shard(loaded, load=load_bundle)
+        shard = counts.shard = Shard(loaded, load=load_bundle, pages=PageStore(data / "pages"))
         flow = plant_flow(shard, JournalToTheEnd(data / "journal"), SliceSink(counts.take))
         recovery, _ = prepare_recovery(data / "recovery")
         began = time.perf_counter()
@@ -216,7 +217,8 @@ def run() -> dict[str, Any]:
 
 
 def _child(devices: int, products: int, rules: int) -> dict[str, Any]:
-    code = f"import json; from bench import scale; print(json.dumps(scale.measure({devices}, {products}, {rules})))"
+    call = f"scale.measure({devices}, {products}, {rules})"
+    code = f"import json; from bench import scale; print(json.dumps({call}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found

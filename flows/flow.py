@@ -31,6 +31,7 @@ from flows.recovery import prepare_recovery
 from flows.shard import Shard
 from flows.status import StatusThread
 from operators.jit import warm_up
+from operators.pages import PageStore
 
 log = logging.getLogger("flow")
 
@@ -49,7 +50,8 @@ def live_shard(data: Path) -> Shard:
         first = reader.first_plant()
     if first is None:
         raise PenstockError("no plant has been applied; start it with: penstock run PLANT")
-    return Shard(load_bundle(first.files), load=load_bundle, bundle=bundle)
+    pages = PageStore(data / "recovery" / "pages")
+    return Shard(load_bundle(first.files), load=load_bundle, bundle=bundle, pages=pages)
 
 
 def awaited_shard(data: Path, stop: threading.Event) -> Shard | None:
@@ -80,8 +82,10 @@ def wired_flow(data: Path, shard: Shard, stop: threading.Event) -> tuple[Dataflo
     sink = OutputLog(data / "output", shard.devices, telemetry, state=shard.newest_values)
     with closing(JournalReader(data / "journal")) as reader:
         oldest = reader.oldest()
+    pages = shard.pages
     source = JournalSource(
         data,
+        on_durable=lambda _: pages.settle() if pages is not None else None,
         boundaries=sink.boundaries,
         stop=stop,
         hold=sink.backlog_full,

@@ -14,6 +14,8 @@ from operators.batch import Slice, StateChanges
 from operators.contract.step import ContractLogic
 from operators.decode.step import DecodeLogic
 from operators.devices import Devices
+from operators.pages import PageStore
+from operators.snapshot import Kept
 from operators.stage import StageLogic
 from operators.state.step import StateLogic
 from operators.windows.step import WindowsLogic
@@ -44,8 +46,11 @@ class StageClock:
 
 
 class _Snapshot(msgspec.Struct, array_like=True):
+    """What Bytewax keeps of a stage. state: its generation in the page store, or, where there is
+    none, all of it."""
+
     plant: str
-    state: bytes
+    state: int | bytes
 
 
 class PlannedStage:
@@ -86,7 +91,9 @@ class PlannedStage:
 
     def snapshot(self) -> bytes:
         began = time.perf_counter()
-        packed = msgspec.msgpack.encode(_Snapshot(self.plant.sha256, self.logic.snapshot()))
+        pages = self.shard.pages
+        state = self.logic.snapshot() if pages is None else pages.write(self.name, _state(self.logic))
+        packed = msgspec.msgpack.encode(_Snapshot(self.plant.sha256, state))
         self.clock.snapshot_seconds += time.perf_counter() - began
         return packed
 
@@ -95,7 +102,20 @@ class PlannedStage:
         if kept.plant != self.plant.sha256:
             self.plant = self.shard.plant(kept.plant, None)
             self.logic = self.build(self.plant)
-        self.logic.restore(kept.state)
+        if isinstance(kept.state, bytes):
+            self.logic.restore(kept.state)
+            return
+        if self.shard.pages is None:
+            raise LookupError(f"the state of '{self.name}' lies in pages, and there is no page store")
+        state = self.shard.pages.read(self.name, kept.state)
+        if isinstance(self.logic, Kept):
+            self.logic.load(state)
+        else:
+            self.logic.restore(state["packed"])
+
+
+def _state(logic: StageLogic) -> dict[str, Any]:
+    return logic.export() if isinstance(logic, Kept) else {"packed": logic.snapshot()}
 
 
 class Shard:
@@ -103,7 +123,7 @@ class Shard:
 
     first_plant: the plant that is applied where reading starts, unless a snapshot names another.
     bundle: gives the files of a journaled plant bundle by its SHA-256; None where every plant
-    entry carries its files.
+    entry carries its files. pages: where the stages' state is kept; None: in the snapshots themselves.
     """
 
     def __init__(
@@ -112,8 +132,10 @@ class Shard:
         *,
         load: Callable[[Mapping[str, bytes]], Plant],
         bundle: Callable[[str], Mapping[str, bytes]] | None = None,
+        pages: PageStore | None = None,
     ) -> None:
         self.first_plant = first_plant
+        self.pages = pages
         self.devices = Devices()
         self.clocks: dict[str, StageClock] = {}
         self.stages: dict[str, PlannedStage] = {}

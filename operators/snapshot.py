@@ -7,6 +7,7 @@ bit, C-contiguous, writable and their own. Tuples come back as lists.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Final
 
 import msgspec
@@ -45,3 +46,23 @@ def unpack(data: bytes) -> dict[str, Any]:
 
 _ENCODER = msgspec.msgpack.Encoder(enc_hook=_encode)
 _DECODER = msgspec.msgpack.Decoder(dict[Any, Any], ext_hook=_decode, strict=True)
+
+
+class Kept(ABC):
+    """A stage's logic whose state is one such nest."""
+
+    @abstractmethod
+    def export(self) -> dict[str, Any]:
+        """All state; arrays may be views of the live ones, good until the next slice."""
+
+    @abstractmethod
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what `export` gave; arrays in it are the caller's to give away."""
+
+    def snapshot(self) -> bytes:
+        """All state, such that `restore` in a new logic goes on bit for bit."""
+        return pack(self.export())
+
+    def restore(self, data: bytes) -> None:
+        """Take over the state that `snapshot` gave."""
+        self.load(unpack(data))

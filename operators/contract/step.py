@@ -16,7 +16,7 @@ from operators.contract.tables import build_tables
 from operators.devices import Devices
 from operators.rejects import Reason, Reject
 from operators.slots import ProductSlots, grown
-from operators.snapshot import pack, unpack
+from operators.snapshot import Kept
 
 _FRESH: dict[str, tuple[str, Any]] = {  # state array -> dtype, value of a device never heard
     "newest": ("i8", NEVER),
@@ -61,7 +61,7 @@ class _Product:
         self.retired = np.zeros(0, np.uint8)
 
 
-class ContractLogic:
+class ContractLogic(Kept):
     """Checks every reading against its product's contract (order and meaning: `kernels`).
 
     Accepted readings take the place of `Slice.readings`, with IN_ORDER, REBASED and HISTORICAL
@@ -161,19 +161,17 @@ class ContractLogic:
                 )
             )
 
-    def snapshot(self) -> bytes:
-        return pack(
-            {
-                productId: {
-                    "slots": product.slots.export(),
-                    "state": {name: array[: product.slots.count] for name, array in product.state.items()},
-                }
-                for productId, product in self._products.items()
+    def export(self) -> dict[str, Any]:
+        return {
+            productId: {
+                "slots": product.slots.export(),
+                "state": {name: array[: product.slots.count] for name, array in product.state.items()},
             }
-        )
+            for productId, product in self._products.items()
+        }
 
-    def restore(self, data: bytes) -> None:
-        for productId, kept in unpack(data).items():
+    def load(self, state: dict[str, Any]) -> None:
+        for productId, kept in state.items():
             product = self._products[productId]
             product.slots = ProductSlots.load(kept["slots"])
             for name, (_, fresh) in _FRESH.items():

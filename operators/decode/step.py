@@ -42,7 +42,7 @@ from operators.decode.spec import DecodePlan, ProductDecode
 from operators.devices import Devices
 from operators.rejects import Reason, Reject
 from operators.slots import grown
-from operators.snapshot import pack, unpack
+from operators.snapshot import Kept
 
 ADDRESSES_KEPT: Final = 200_000  # beyond it the table of addresses is begun anew
 UNKNOWN_KEPT: Final = 1_000  # different undeclared metrics that are counted by name
@@ -113,7 +113,7 @@ class _Addresses:
         return number
 
 
-class DecodeLogic:
+class DecodeLogic(Kept):
     """The decode stage of one shard: `process`, `snapshot`, `restore`, and `apply` for a changed
     plant. The only writer of `devices`; slots are given in the order of the journal, to the first
     frame of a device that is neither filtered nor refused for its address or size."""
@@ -149,13 +149,13 @@ class DecodeLogic:
                 self.devices.hubs[slot] = known.hub_id or self.devices.hubs[slot]
         self._build(plan)
 
-    def snapshot(self) -> bytes:
+    def export(self) -> dict[str, Any]:
         """The devices and their slots; all else follows from the plant."""
-        return pack({"devices": dict(self.devices.export())})
+        return {"devices": dict(self.devices.export())}
 
-    def restore(self, data: bytes) -> None:
-        """Take over what `snapshot` gave."""
-        self.devices.load(unpack(data)["devices"])
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what `export` gave."""
+        self.devices.load(state["devices"])
         self._build(self.plan)
 
     def _count_devices(self) -> None:

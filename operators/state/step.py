@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from operators.batch import (
 from operators.contract.messages import time_text
 from operators.devices import Devices
 from operators.slots import ProductSlots, grown
-from operators.snapshot import pack, unpack
+from operators.snapshot import Kept
 from operators.state.kernels import keep_latest, keep_window
 from operators.state.references import WindowRef, references
 from operators.state.spec import ProductState
@@ -106,6 +106,13 @@ class _Product:
             if len(self.texts) > max(_TEXTS_AT_EASE, 2 * state["latest"].size):
                 self.drop_texts()
 
+    def texts_of(self, rows: npt.NDArray[np.int64]) -> dict[int, str]:
+        """The texts that some devices show, by code."""
+        kinds = np.array([kind == "string" for kind in self.kinds], np.bool_)
+        codes = np.unique(self.state["latest"][rows][:, kinds])
+        shown = codes[~np.isnan(codes)].astype(np.int64).tolist()
+        return {code: self.texts[code] for code in shown if code in self.texts}
+
     def drop_texts(self) -> None:
         """Forget the texts that no device shows."""
         shown = set()
@@ -164,7 +171,7 @@ class _Product:
         return found
 
 
-class StateLogic:
+class StateLogic(Kept):
     """Keeps per device and metric the newest value, and what the product's `aas:` refers to.
 
     The last accepted in-order reading that carries a metric wins; an out-of-order one never
@@ -212,28 +219,25 @@ class StateLogic:
     def changes(self) -> StateChanges:
         """What changed since the last call (see `store`): records of devices, the layouts that they
         have and the texts that they name."""
-        changes = StateChanges([], {}, {})
+        records: list[tuple[bytes, bytes]] = []
+        layouts: dict[bytes, bytes] = {}
+        texts: dict[int, str] = {}
         for product in self._products.values():
             rows = np.flatnonzero(product.state["touched"])
             if len(rows):
-                self._add_records(product, rows, changes)
+                records += self._records(product, rows)
+                layouts[product.layout_id] = product.layout.encoded()
+                texts |= product.texts_of(rows)
                 product.state["touched"][:] = 0
-        return changes
+        return StateChanges(records, layouts, texts)
 
-    def _add_records(self, product: _Product, rows: npt.NDArray[np.int64], changes: StateChanges) -> None:
+    def _records(self, product: _Product, rows: npt.NDArray[np.int64]) -> Iterator[tuple[bytes, bytes]]:
         head, names, active = record_head(product.layout_id), self.devices.names, self._active
         slots = product.slots.slot_of[rows].tolist()
         for slot, numbers in zip(slots, cut_records(product.layout, product.state, rows), strict=True):
             name = names[slot]
             tail = record_tail(name, sorted(active[name]) if name in active else [])
-            changes.records.append((device_key(name), head + numbers + tail))
-        changes.layouts[product.layout_id] = product.layout.encoded()
-        for m, kind in enumerate(product.kinds):
-            if kind == "string":
-                codes = np.unique(product.state["latest"][rows, m])
-                for code in codes[~np.isnan(codes)].astype(np.int64).tolist():
-                    if code in product.texts:
-                        changes.texts[code] = product.texts[code]
+            yield device_key(name), head + numbers + tail
 
     def devices_state(self) -> list[DeviceState]:
         """Every device that has ever been heard, by product in file order."""
@@ -269,7 +273,7 @@ class StateLogic:
             sorted(self._active.get(device_id, ())),
         )
 
-    def snapshot(self) -> bytes:
+    def export(self) -> dict[str, Any]:
         products = {}
         for productId, product in self._products.items():
             count = product.slots.count
@@ -279,12 +283,11 @@ class StateLogic:
                 "state": {name: array[:count] for name, array in product.state.items()},
             }
         active = {device_id: sorted(rules) for device_id, rules in self._active.items() if rules}
-        return pack({"products": products, "active": active})
+        return {"products": products, "active": active}
 
-    def restore(self, data: bytes) -> None:
-        kept = unpack(data)
-        self._active = {device_id: set(rules) for device_id, rules in kept["active"].items()}
-        for productId, saved in kept["products"].items():
+    def load(self, state: dict[str, Any]) -> None:
+        self._active = {device_id: set(rules) for device_id, rules in state["active"].items()}
+        for productId, saved in state["products"].items():
             product = self._products[productId]
             product.slots = ProductSlots.load(saved["slots"])
             product.texts = saved["texts"]

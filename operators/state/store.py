@@ -17,12 +17,13 @@ import hashlib
 import math
 import struct
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
-from operators.batch import ABSENT, QUALITY_NAMES, Bytes
+from operators.batch import ABSENT, QUALITY_NAMES
 
 Value = float | int | bool | str | None
 
@@ -180,7 +181,7 @@ def _windows(layout: Layout, cells: np.void) -> dict[str, dict[str, dict[str, Wi
 
 
 def cut_records(
-    layout: Layout, state: Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]], rows: Bytes
+    layout: Layout, state: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.int64]
 ) -> list[bytes]:
     """The numbers of the given rows of state arrays, each as the bytes of its record."""
     numbers = layout.numbers()

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from operators.batch import LATE, ReadingBatch, Slice, Ticks, WindowBatch
 from operators.devices import Devices
 from operators.slots import ProductSlots, grown
-from operators.snapshot import pack, unpack
+from operators.snapshot import Kept
 from operators.windows import kernels as k
 from operators.windows.spec import ProductWindows, Window, every_ns, kept, window_metrics
 
@@ -196,7 +196,7 @@ class Windower:
         self._make_room(0)
 
 
-class WindowsLogic:
+class WindowsLogic(Kept):
     """Folds accepted readings into every window of their product (meaning: `kernels`).
 
     Adds closed and corrected windows to `Slice.windows`, sets LATE on readings that every window
@@ -239,18 +239,16 @@ class WindowsLogic:
                     found.append(closed)
         return found
 
-    def snapshot(self) -> bytes:
-        return pack(
-            {
-                productId: {name: windower.export() for name, windower in windowers.items()}
-                for productId, windowers in self._windowers.items()
-            }
-        )
+    def export(self) -> dict[str, Any]:
+        return {
+            productId: {name: windower.export() for name, windower in windowers.items()}
+            for productId, windowers in self._windowers.items()
+        }
 
-    def restore(self, data: bytes) -> None:
-        for productId, windowers in unpack(data).items():
-            for name, state in windowers.items():
-                self._windowers[productId][name].load(state)
+    def load(self, state: dict[str, Any]) -> None:
+        for productId, windowers in state.items():
+            for name, windower in windowers.items():
+                self._windowers[productId][name].load(windower)
 
 
 def _build(specs: Mapping[str, ProductWindows]) -> dict[str, dict[str, Windower]]:
