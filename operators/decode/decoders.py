@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from operators.batch import FrameBatch, Int32, Int64
 from operators.decode.columns import Decoder
 from operators.decode.csv_decoder import CsvDecoder
@@ -13,25 +15,18 @@ from operators.decode.json_binary import JsonBinaryDecoder
 from operators.decode.json_decoder import JsonDecoder, device_names
 from operators.decode.json_rows import JsonRowsDecoder
 from operators.decode.json_spec import JsonSpec, parse_path
-from operators.decode.spec import DecodePlan, ProductDecode, SourceSpec
+from operators.decode.packed import PackedDecoder, unpack
+from operators.decode.spec import PACKED, DecodePlan, ProductDecode, SourceSpec
 from operators.rejects import Reason
 
 
 def build_decoder(product: ProductDecode, depth: int) -> Decoder:
     """The decoder of a product whose section has passed its checks; depth: nesting of JSON."""
     layout = product.decode.layout
+    if isinstance(layout, JsonSpec) and product.decode.format in PACKED:
+        return PackedDecoder(_json_decoder(product, layout, depth), layout, product.decode.format, depth)
     if isinstance(layout, JsonSpec):
-        if layout.binary is not None:
-            return JsonBinaryDecoder(layout, product.metrics, depth=depth)
-        if layout.rows is not None:
-            return JsonRowsDecoder(
-                layout,
-                product.metrics,
-                depth=depth,
-                params=product.params,
-                device_params=product.device_params,
-            )
-        return JsonDecoder(layout, product.metrics, depth=depth)
+        return _json_decoder(product, layout, depth)
     if isinstance(layout, CsvSpec):
         return CsvDecoder(layout, product.metrics)
     from operators.decode.binary_decoder import BinaryDecoder
@@ -40,6 +35,20 @@ def build_decoder(product: ProductDecode, depth: int) -> Decoder:
     if product.decode.encoding != "raw":
         return EncodedDecoder(decoder, product.decode.encoding)
     return decoder
+
+
+def _json_decoder(product: ProductDecode, layout: JsonSpec, depth: int) -> Decoder:
+    if layout.binary is not None:
+        return JsonBinaryDecoder(layout, product.metrics, depth=depth)
+    if layout.rows is not None:
+        return JsonRowsDecoder(
+            layout,
+            product.metrics,
+            depth=depth,
+            params=product.params,
+            device_params=product.device_params,
+        )
+    return JsonDecoder(layout, product.metrics, depth=depth)
 
 
 @dataclass(slots=True, eq=False)
@@ -55,7 +64,8 @@ class Names:
 
 class DeviceNames:
     """Reads the device's name out of payloads, for sources with `device: payload:PATH`: a path in
-    JSON, a column of CSV. What kind of payload it is, the products that may take it say."""
+    JSON (MessagePack and CBOR alike), a column of CSV. What kind of payload it is, the products that may
+    take it say."""
 
     def __init__(self, plan: DecodePlan) -> None:
         self.plan = plan
@@ -66,11 +76,14 @@ class DeviceNames:
         where = source.device.partition(":")[2]
         known = [self.plan.products[name] for name in takers if name in self.plan.products]
         csv = next((p.productId for p in known if isinstance(p.decode.layout, CsvSpec)), "")
+        packed = next((p.decode.format for p in known if p.decode.format in PACKED), "")
         decoder = self._decoders.get((where, csv))
         if decoder is None:
             decoder = self._decoders[where, csv] = self._make(where, csv)
         if isinstance(decoder, CsvDecoder):
             status, place, detail, device = decoder.texts(frames, rows, where)
+        elif packed:
+            status, place, detail, device = self._packed(decoder, frames, rows, packed)
         else:
             status, place, detail, device = device_names(decoder, frames, rows)
         for at in range(len(rows)):
@@ -79,6 +92,19 @@ class DeviceNames:
                 place[at] = -1
                 detail[at] = f"the payload names no device at '{where}'"
         return Names(status, place, detail, device)
+
+    def _packed(
+        self, decoder: JsonDecoder, frames: FrameBatch, rows: Int64, kind: str
+    ) -> tuple[Int32, Int64, dict[int, str], dict[int, str]]:
+        found = unpack(frames, rows, kind, self.plan.limits.depth)
+        status, place = np.zeros(len(rows), np.int32), np.full(len(rows), -1, np.int64)
+        inside = np.arange(len(found.good), dtype=np.int64)
+        told, _, why, names = device_names(decoder, found.frames, inside)
+        status[found.good] = told
+        detail = {int(found.good[at]): text for at, text in why.items()}
+        for at, (reason, where, text) in found.refused.items():
+            status[at], place[at], detail[at] = reason, where, text
+        return status, place, detail, {int(found.good[at]): name for at, name in names.items()}
 
     def _make(self, where: str, csv: str) -> JsonDecoder | CsvDecoder:
         if csv:

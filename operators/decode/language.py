@@ -13,6 +13,7 @@ from operators.decode.binary_fields import ALL_TYPES
 from operators.decode.binary_parts import CHECKS, UNITS
 from operators.decode.csv_spec import TIME_UNITS
 from operators.decode.json_spec import UNITS as JSON_UNITS
+from operators.decode.spec import FORMATS, PACKED
 
 
 class Key(NamedTuple):
@@ -151,7 +152,7 @@ _CHECK: Final[Mapping[str, Key]] = {
     "on_fail": Key(_one_of("reject", "flag"), "`flag`: quality uncertain instead of a reject"),
 }
 
-LANGUAGE: Final[Mapping[str, Mapped]] = {
+LANGUAGE: Final[dict[str, Mapped]] = {
     "DecodeBinary": Mapped(
         "`format: binary`, top level (and the keys of a fragment)",
         {
@@ -262,9 +263,11 @@ LANGUAGE: Final[Mapping[str, Mapped]] = {
     ),
     "DecodeSum": Mapped("What a check says", _CHECK, ("at",)),
     "DecodeJson": Mapped(
-        "`format: json`",
+        "`format: json`, `msgpack` or `cbor`",
         {
-            "format": Key(_one_of("json"), "JSON text"),
+            "format": Key(
+                _one_of("json", *PACKED), "JSON text, MessagePack or CBOR; paths mean the same in all"
+            ),
             "timestamp": Key(_ref("DecodePath"), "path of the device's time; default `device_timestamp`"),
             "hub_timestamp": Key(_ref("DecodePath"), "path of the hub's time; default `hub_timestamp`"),
             "metrics": Key(
@@ -315,6 +318,15 @@ LANGUAGE: Final[Mapping[str, Mapped]] = {
         ("column",),
     ),
 }
+_ENVELOPE: Final = ("format", "timestamp", "hub_timestamp", "nodes", "binary", "encoding")
+LANGUAGE["DecodeJsonBinary"] = Mapped(
+    "The same with `binary` (and the keys of a fragment, `pad`, `records`, `fragments`, `tables`)",
+    {
+        **LANGUAGE["DecodeBinary"].keys,
+        **{name: LANGUAGE["DecodeJson"].keys[name] for name in _ENVELOPE},
+    },
+    ("format", "binary"),
+)
 SHORT_FORMS: Final = {"DecodePath": TEXT, "DecodeColumn": NUMBER_OR_TEXT}
 EMPTY_FORMS: Final = ("DecodePath", "DecodeColumn", "DecodeField", "DecodeOpen", "DecodeFragment")
 
@@ -326,20 +338,24 @@ def definitions() -> dict[str, Any]:
             "description": "How bytes become readings; `penstock check` tells every mistake in it.",
             "type": "object",
             "required": ["format"],
-            "properties": {"format": _one_of("json", "csv", "binary")},
+            "properties": {"format": _one_of(*FORMATS)},
             "allOf": [
                 {
                     "if": {"properties": {"format": {"const": kind}}},
                     "then": _ref(name),
                 }
                 for kind, name in (
-                    ("json", "DecodeJsonOrBinary"),
+                    *((name, "DecodeJsonOrBinary") for name in ("json", *PACKED)),
                     ("csv", "DecodeCsv"),
                     ("binary", "DecodeBinary"),
                 )
             ],
         },
-        "DecodeJsonOrBinary": {"if": {"required": ["binary"]}, "then": {}, "else": _ref("DecodeJson")},
+        "DecodeJsonOrBinary": {
+            "if": {"required": ["binary"]},
+            "then": _ref("DecodeJsonBinary"),
+            "else": _ref("DecodeJson"),
+        },
     }
     for name, one in LANGUAGE.items():
         schema: dict[str, Any] = {

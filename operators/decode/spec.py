@@ -16,15 +16,16 @@ import msgspec
 from operators.contract.spec import Metric
 from operators.document import Node, Problems, nearest
 
-FORMATS: Final = ("json", "csv", "binary")
+FORMATS: Final = ("json", "csv", "binary", "msgpack", "cbor")
 ENCODINGS: Final = ("raw", "hex", "base64", "base64url")
-LATER_FORMATS: Final = ("typed", "msgpack", "cbor", "udf")
+LATER_FORMATS: Final = ("typed",)
+PACKED: Final = ("msgpack", "cbor")  # read as the JSON that they stand for
 
 
 class DecodeSpec(msgspec.Struct, kw_only=True):
-    """A decode section that has passed its checks; `plain` is the section as written, `layout`
-    what its format made of it (JsonSpec, CsvSpec, or the binary layout). encoding: how the bytes of a
-    binary layout are written in the frame, one of ENCODINGS."""
+    """A decode section that has passed its checks; `plain` is the section as written, `layout` what its
+    format made of it (JsonSpec, also of MessagePack and CBOR, CsvSpec, or the binary layout). encoding: how
+    the bytes of a binary layout are written in the frame, one of ENCODINGS."""
 
     format: str
     plain: dict[str, Any]
@@ -77,7 +78,7 @@ def _parse_layout(
     params: Mapping[str, float | str],
     problems: Problems,
 ) -> Any:
-    if kind == "json":
+    if kind == "json" or kind in PACKED:
         from operators.decode.json_spec import parse_json_spec
 
         return parse_json_spec(node, metrics, params, problems)

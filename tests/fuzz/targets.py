@@ -57,6 +57,33 @@ metrics: {tempC: {}, rest: {type: string}}
         (b'{"device_timestamp":1772355600000,"data":{"bin":"01FF 02"}}', b'{"data":{"bin":"Af8C"}}'),
         "",
     ),
+    "msgpack": (
+        """\
+productId: msgpack
+version: 1
+decode: {format: msgpack, metrics: {tempC: t, n: "a[1]", mode: m}}
+metrics: {tempC: {}, n: {type: integer}, mode: {type: string}}
+""",
+        (
+            bytes.fromhex("83a174cb4035800000000000a1619201cd0203a16da372756e"),
+            bytes.fromhex("82a174ca41ac0000a16dc403010203"),
+            bytes.fromhex("81b06465766963655f74696d657374616d70d6ff69a3d310"),
+        ),
+        "",
+    ),
+    "cbor": (
+        """\
+productId: cbor
+version: 1
+decode: {format: cbor, rows: "[*]", metric: "0", value: "2", timestamp: {path: "6", unit: s}}
+metrics: {tempC: {}, n: {type: integer}, mode: {type: string}}
+""",
+        (
+            bytes.fromhex("81a3006574656d704302f94d4006c11a69a3d310"),
+            bytes.fromhex("82a200616e02c24101bf00646d6f6465027f6172ffff"),
+        ),
+        "",
+    ),
     "csv": (
         """\
 productId: csv

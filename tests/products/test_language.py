@@ -35,6 +35,8 @@ def test_the_table_has_the_keys_that_the_readers_take() -> None:
     assert keys("DecodeTime") == {*binary_fields.FIELD_KEYS, *binary_parts.TIME_KEYS}
     assert keys("DecodeCheck") == {*binary_parts.CHECKS, "on_fail"}
     assert keys("DecodeJson") == {*json_spec._KEYS, *json_spec._ROW_KEYS}
+    envelope = {"format", "timestamp", "hub_timestamp", "nodes", "binary", "encoding"}
+    assert keys("DecodeJsonBinary") == {*envelope, *binary_spec.TOP_KEYS, *binary_spec.FRAGMENT_KEYS}
     assert keys("DecodeCsv") == set(csv_spec._KEYS)
     assert keys("DecodeColumn") == set(csv_spec._TIME_KEYS)
 
@@ -99,6 +101,9 @@ def test_the_schema_takes_the_products_of_the_examples(path: Path) -> None:
         {"format": "xml"},
         {"format": "json", "metric_path": "x"},
         {"format": "csv", "colums": {}},
+        {"format": "cbor", "metric_path": "x"},
+        {"format": "json", "binary": "data", "metrics": "x"},
+        {"format": "json", "binary": "data", "fields": {"x": {"at": 0, "sale": 1}}},
         {"format": "binary", "fields": {"x": {"at": 0, "sale": 1}}},
         {"format": "binary", "fields": {"x": {"as": "u17"}}},
         {"format": "binary", "cases": [{"when": {"prot": 1}}]},
