@@ -20,12 +20,13 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "new": ("flows.new_command", "new", "write a commented starter plant"),
     "check": ("flows.check_command", "check", "validate a plant folder"),
     "run": ("flows.run_command", "run", "run a plant under the supervisor"),
+    "apply": ("flows.apply_command", "apply", "bring a changed folder into a running plant"),
     "replay": ("flows.replay_command", "replay", "the live engine over recorded input"),
     "capture": ("flows.capture_command", "capture", "write live frames as recorded input"),
     "test": ("flows.test_command", "test", "run a plant's tests"),
     "simulate": ("flows.simulate_command", "simulate", "send plausible frames to a plant's sources"),
     "decode": ("flows.decode_command", "decode", "frames to readings, byte by byte"),
-    "alarms": ("flows.look_command", "alarms", "open alarms and their history"),
+    "alarms": ("flows.alarms_command", "alarms", "open alarms, their history, operators' actions, figures"),
     "rejects": ("flows.look_command", "rejects", "frames and readings that were refused"),
     "devices": ("flows.look_command", "devices", "devices and when they were last heard"),
     "state": ("flows.look_command", "state", "newest values of devices"),
@@ -36,7 +37,6 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 LATER = {
-    "apply": "bring a changed folder into a running plant",
     "history": "applied versions of a plant",
     "diff": "what changed between applied versions",
     "rollback": "go back to an applied version",

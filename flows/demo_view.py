@@ -9,7 +9,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from connectors.clickhouse.schema import telemetry_table
-from flows.look_tables import Rates, alarms_table, event_line, ledger_table, shown, summary_line, table
+from flows.alarm_tables import alarms_table, event_line
+from flows.look_tables import Rates, ledger_table, shown, summary_line, table
 from flows.plant_file import Plant
 from flows.views import Views
 from operators.state.aas import submodel_ids

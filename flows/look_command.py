@@ -1,4 +1,4 @@
-"""`penstock alarms | rejects | devices | state | top`: looking at a plant.
+"""`penstock rejects | devices | state | top`: looking at a plant (alarms: flows/alarms_command.py).
 
 By PLANT the data directory is read (the plant need not run); with `--url` a running plant's server
 is asked. Both give the same JSON.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 from urllib.error import HTTPError, URLError
@@ -21,24 +22,19 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from connectors.errors import ConfigError, PenstockError
+from flows.alarm_filters import AlarmFilters
 from flows.folder import data_directory
 from flows.look_tables import (
     Rates,
-    alarms_table,
     devices_table,
-    event_line,
-    events_table,
     health_table,
     ledger_table,
     rejects_table,
     state_table,
     summary_line,
 )
-from flows.views import Views
+from flows.views import ALL_ALARMS, Views
 
-NOT_YET: Final = "not yet in this version"
-ALARM_ACTIONS: Final = ("ack", "shelve", "unshelve", "suppress", "out-of-service", "reset", "stats")
-FOLLOW_S: Final = 0.5
 TOP_S: Final = 1.0
 TIMEOUT_S: Final = 10.0
 EXPORT_LIMIT: Final = 10_000
@@ -48,11 +44,17 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 class Plant(Protocol):
     """A plant to look at; see `Views`."""
 
-    def open_alarms(self) -> list[dict[str, Any]]: ...
-    def alarm_history(self, limit: int) -> list[dict[str, Any]]: ...
+    def open_alarms(self, filters: AlarmFilters = ...) -> list[dict[str, Any]]: ...
+    def alarm_history(self, limit: int, filters: AlarmFilters = ...) -> list[dict[str, Any]]: ...
+    def alarm_events(
+        self, after: int | None, limit: int, filters: AlarmFilters = ...
+    ) -> tuple[int, list[dict[str, Any]]]: ...
+    def find_alarms(self, prefix: str) -> list[dict[str, Any]]: ...
+    def shadow_events(self, limit: int, filters: AlarmFilters = ...) -> list[dict[str, Any]]: ...
     def devices(self) -> list[dict[str, Any]]: ...
     def state(self, device_id: str) -> dict[str, Any] | None: ...
     def states(self) -> dict[str, dict[str, Any]]: ...
+    def alarm_figures(self, start_ms: int | None, end_ms: int | None) -> dict[str, Any]: ...
     def rejects(self, limit: int, reason: str | None = None) -> list[dict[str, Any]]: ...
     def status(self) -> dict[str, Any]: ...
 
@@ -66,11 +68,49 @@ class RemotePlant:
         self.url = url.rstrip("/")
         self.token = token
 
-    def open_alarms(self) -> list[dict[str, Any]]:
-        return list(self._get("/api/alarms", limit=10_000))
+    def open_alarms(self, filters: AlarmFilters = ALL_ALARMS) -> list[dict[str, Any]]:
+        return list(self._get("/api/alarms", {"limit": 10_000, **filters.query()}))
 
-    def alarm_history(self, limit: int) -> list[dict[str, Any]]:
-        return list(self._get("/api/alarms", history="true", limit=limit))
+    def alarm_history(self, limit: int, filters: AlarmFilters = ALL_ALARMS) -> list[dict[str, Any]]:
+        return list(self._get("/api/alarms", {"history": "true", "limit": limit, **filters.query()}))
+
+    def alarm_events(
+        self, after: int | None, limit: int, filters: AlarmFilters = ALL_ALARMS
+    ) -> tuple[int, list[dict[str, Any]]]:
+        asked = {"limit": limit} if after is None else {"limit": limit, "after": after}
+        found = self._get("/api/alarms/events", asked)
+        return int(found["last"]), filters.events(found["events"])
+
+    def shadow_events(self, limit: int, filters: AlarmFilters = ALL_ALARMS) -> list[dict[str, Any]]:
+        return list(self._get("/api/alarms", {"shadow": "true", "limit": limit, **filters.query()}))
+
+    def find_alarms(self, prefix: str) -> list[dict[str, Any]]:
+        return list(self._get("/api/alarms/find", {"prefix": prefix}))
+
+    def act(self, alarm_id: str, action: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """POST an operator's action: the flow's answer, accepted or refused. Raises `ConfigError`
+        where the server refuses what is asked, `PenstockError` where nothing was or will be done."""
+        path = f"/api/alarms/{quote(alarm_id, safe='')}/{action}"
+        request = self._request(path)
+        request.add_header("Content-Type", "application/json")
+        request.data = json.dumps(body).encode()
+        try:
+            with urlopen(request, timeout=2 * TIMEOUT_S) as answer:  # noqa: S310 - see `_request`
+                return dict(json.load(answer))
+        except HTTPError as error:
+            told = _json_of(error)
+            if error.code == 409 and "accepted" in told:
+                return told
+            text = str(told.get("error", error.reason))
+            if error.code in (400, 404):
+                raise ConfigError(text) from error
+            raise PenstockError(f"{self.url}{path} answers {error.code}: {text}") from error
+        except (URLError, OSError, ValueError) as error:
+            raise self._away(error) from error
+
+    def alarm_figures(self, start_ms: int | None, end_ms: int | None) -> dict[str, Any]:
+        asked = {name: at for name, at in (("from", start_ms), ("to", end_ms)) if at is not None}
+        return dict(self._get("/api/alarms/stats", asked))
 
     def devices(self) -> list[dict[str, Any]]:
         return list(self._get("/api/devices"))
@@ -84,25 +124,41 @@ class RemotePlant:
 
     def rejects(self, limit: int, reason: str | None = None) -> list[dict[str, Any]]:
         asked: dict[str, Any] = {"limit": limit, **({"reason": reason} if reason else {})}
-        return list(self._get("/api/rejects", **asked))
+        return list(self._get("/api/rejects", asked))
 
     def status(self) -> dict[str, Any]:
         return dict(self._get("/api/status"))
 
-    def _get(self, path: str, *, missing: bool = False, **query: Any) -> Any:
-        request = Request(f"{self.url}{path}{'?' + urlencode(query) if query else ''}")  # noqa: S310
-        if self.token:
-            request.add_header("Authorization", f"Bearer {self.token}")
+    def _get(self, path: str, query: Mapping[str, Any] | None = None, *, missing: bool = False) -> Any:
+        request = self._request(f"{path}{'?' + urlencode(query) if query else ''}")
         try:
-            with urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - http(s) alone, see above
+            with urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - see `_request`
                 return json.load(answer)
         except HTTPError as error:
             if missing and error.code == 404:
                 return None
             raise PenstockError(f"{self.url}{path} answers {error.code} {error.reason}") from error
         except (URLError, OSError, ValueError) as error:
-            reason = getattr(error, "reason", None) or error
-            raise PenstockError(f"{self.url} does not answer: {reason}; is the plant running?") from error
+            raise self._away(error) from error
+
+    def _request(self, path: str) -> Request:
+        request = Request(self.url + path)  # noqa: S310 - http(s) alone, see `__init__`
+        if self.token:
+            request.add_header("Authorization", f"Bearer {self.token}")
+        return request
+
+    def _away(self, error: Exception) -> PenstockError:
+        reason = getattr(error, "reason", None) or error
+        return PenstockError(f"{self.url} does not answer: {reason}; is the plant running?")
+
+
+def _json_of(error: HTTPError) -> dict[str, Any]:
+    """The JSON object that an error came with; {} where it is none."""
+    with suppress(OSError, ValueError):
+        body = json.load(error)
+        if isinstance(body, dict):
+            return body
+    return {}
 
 
 def find(plant: Path | None, data: Path | None, url: str | None, token: str | None) -> Plant:
@@ -145,52 +201,6 @@ def show(*parts: Any) -> None:
 
 def _plant_path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
-
-
-@click.command()
-@click.argument("words", nargs=-1, metavar="[PLANT]")
-@click.option("--history", is_flag=True, help="the newest events instead of what is open")
-@click.option("--follow", is_flag=True, help="go on with events as they happen")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
-@plant_options
-def alarms(
-    words: tuple[str, ...],
-    history: bool,
-    follow: bool,
-    limit: int,
-    data: Path | None,
-    url: str | None,
-    token: str | None,
-    as_json: bool,
-) -> None:
-    """Open alarms of PLANT, or with --history their events."""
-    for word in words:
-        if word in ALARM_ACTIONS and not Path(word).is_dir():
-            raise click.UsageError(f"'penstock alarms {word}' is {NOT_YET}")
-    plant = find(_plant_path(_only(words)), data, url, token)
-    if follow:
-        follow_alarms(plant, limit, as_json)
-        return
-    rows = plant.alarm_history(limit) if history else plant.open_alarms()[:limit]
-    if as_json:
-        emit(rows)
-    elif not rows:
-        click.echo("no alarm events yet" if history else "no open alarms")
-    else:
-        show(events_table(rows) if history else alarms_table(rows))
-
-
-def follow_alarms(plant: Plant, limit: int, as_json: bool) -> None:
-    """Print events as they happen, the newest `limit` first; until Ctrl-C."""
-    seen: set[str] = set()
-    shown = -limit
-    while True:
-        events = list(reversed(plant.alarm_history(10_000)))
-        for event in events[shown:]:
-            if event["id"] not in seen:
-                click.echo(json.dumps(event, ensure_ascii=False) if as_json else event_line(event))
-        seen, shown = {event["id"] for event in events}, 0
-        time.sleep(FOLLOW_S)
 
 
 def _only(words: tuple[str, ...]) -> str | None:

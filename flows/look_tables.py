@@ -1,22 +1,13 @@
-"""What `alarms`, `devices`, `rejects`, `state`, `top` and the demo show on a terminal."""
+"""What `devices`, `rejects`, `state`, `top` and the demo show on a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-COLOURS: Final = {
-    "critical": "bold red",
-    "high": "red",
-    "medium": "yellow",
-    "low": "cyan",
-    "info": "dim",
-    "raised": "red",
-    "cleared": "green",
-}
 Row = Mapping[str, Any]
 
 
@@ -44,48 +35,6 @@ def table(
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     return made
-
-
-def alarms_table(rows: Iterable[Row]) -> Table:
-    """Open alarms."""
-    return table(
-        ["severity", "device", "rule", "since", "state", "message"],
-        (
-            (
-                _coloured(row["severity"]),
-                row["device_id"] or row["subject"],
-                row["ruleId"],
-                clock(row["since"]),
-                "active" if row["active"] else "cleared",
-                row["message"] or "",
-            )
-            for row in rows
-        ),
-    )
-
-
-def events_table(events: Iterable[Row]) -> Table:
-    """Alarm events (CloudEvents, FORMATS section 5)."""
-    return table(
-        ["time", "transition", "severity", "subject", "message"],
-        (
-            (
-                clock(event["time"]),
-                _coloured(event["data"]["transition"]),
-                _coloured(event["data"]["severity"]),
-                event["subject"],
-                event["data"]["message"] or "",
-            )
-            for event in events
-        ),
-    )
-
-
-def event_line(event: Row) -> str:
-    """One alarm event as a line."""
-    data = event["data"]
-    head = f"{clock(event['time'])}  {data['transition']:<8} {data['severity']:<8}"
-    return f"{head} {event['subject']}  {data['message'] or ''}"
 
 
 def devices_table(rows: Iterable[Row]) -> Table:
@@ -234,7 +183,3 @@ def summary_line(status: Row, rates: Rates) -> str:
         f"alarms {alarms.get('raised', 0)} raised {alarms.get('cleared', 0)} cleared "
         f"{status['open_alarms']} open, lag {lag['entries']} entries {lag['seconds']:.1f} s"
     )
-
-
-def _coloured(word: str) -> Text:
-    return Text(word, COLOURS.get(word, ""))

@@ -27,6 +27,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from flows.aas_api import AAS_HANDLERS, BASE
 from flows.address import split_address
+from flows.alarm_api import ALARM_HANDLERS
 from flows.health import readiness
 from flows.metrics import metrics_text
 from flows.status import StatusThread
@@ -56,14 +57,6 @@ def ready(views: NamedDependency[Views]) -> Response[dict[str, Any]]:
 def metrics(views: NamedDependency[Views]) -> bytes:
     """Prometheus metrics of all processes."""
     return metrics_text(views)
-
-
-@get("/api/alarms", sync_to_thread=True)
-def alarms(
-    views: NamedDependency[Views], history: FromQuery[bool] = False, limit: Limit = 1000
-) -> list[dict[str, Any]]:
-    """Open alarms; `history`: the newest events instead."""
-    return views.alarm_history(limit) if history else views.open_alarms()[:limit]
 
 
 @get("/api/devices", sync_to_thread=True)
@@ -141,13 +134,13 @@ def make_app(data: Path, listen: str) -> Litestar:
             live,
             ready,
             metrics,
-            alarms,
             devices,
             device_state,
             states,
             rejects,
             rules,
             status,
+            *ALARM_HANDLERS,
             *AAS_HANDLERS,
         ],
         dependencies={"views": Provide(provide_views)},
@@ -164,6 +157,8 @@ def on_error(request: Request[Any, Any, Any], error: Exception) -> Response[dict
     """Every error as JSON, and a log line for ours."""
     code = int(getattr(error, "status_code", 500))
     text = str(getattr(error, "detail", "") or error)
+    if isinstance(error, RecursionError):  # the JSON decoder's bound on nesting
+        code, text = 400, "the body is nested too deeply"
     if code >= 500:
         log("error", path=request.url.path, error=f"{type(error).__name__}: {error}")
         text = "internal error; see the server's log"

@@ -12,6 +12,7 @@ import datetime
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -23,6 +24,8 @@ from connectors.journal.entries import FRAMES
 from connectors.journal.lines import reject_line
 from connectors.journal.output_store import KINDS, OutputReader, read_cursors
 from connectors.journal.reader import JournalReader
+from flows.alarm_figures import FigureEvent, figures, read_history
+from flows.alarm_filters import SEVERITIES, AlarmFilters
 from flows.health import is_running, readiness
 from flows.plant_file import Plant
 from flows.plant_reader import load_bundle
@@ -34,7 +37,9 @@ from operators.state.store import DeviceState, RecordReader
 
 PLANT_S: Final = 0.5  # how long an applied plant is taken for the newest
 TAIL_BYTES: Final = 1 << 16
-SEVERITIES: Final = ("critical", "high", "medium", "low", "info")
+HISTORY: Final = 10_000  # events that are looked through
+SHADOW_RECORDS: Final = 1_000
+ALL_ALARMS: Final = AlarmFilters()
 Found = TypeVar("Found")
 
 
@@ -213,16 +218,77 @@ class Views:
 
     # -- alarms, devices, rejects, rules
 
-    def open_alarms(self) -> list[dict[str, Any]]:
+    def open_alarms(self, filters: AlarmFilters = ALL_ALARMS) -> list[dict[str, Any]]:
         """Alarms that are not closed, the gravest and then the newest first."""
-        found = [_alarm_row(event) for event in (self._read(OutputReader.open_alarms) or [])]
+        found = filters.rows(_alarm_row(event) for event in (self._read(OutputReader.open_alarms) or []))
         found.sort(key=lambda row: (row["since"], row["subject"]), reverse=True)
         found.sort(key=lambda row: _rank(row["severity"]))
         return found
 
-    def alarm_history(self, limit: int) -> list[dict[str, Any]]:
-        """The newest events of alarms.jsonl, newest first."""
-        return [msgspec.json.decode(line) for line in _last_lines(self.data / "alarms.jsonl", limit)]
+    def alarm_history(self, limit: int, filters: AlarmFilters = ALL_ALARMS) -> list[dict[str, Any]]:
+        """The newest events of alarms.jsonl, newest first; with filters those among the newest
+        10,000."""
+        looked = limit if filters == ALL_ALARMS else HISTORY
+        lines = _last_lines(self.data / "alarms.jsonl", looked)
+        return filters.events(msgspec.json.decode(line) for line in lines)[:limit]
+
+    def alarm_events(
+        self, after: int | None, limit: int, filters: AlarmFilters = ALL_ALARMS
+    ) -> tuple[int, list[dict[str, Any]]]:
+        """Events in the order of their finding, and the number to ask with for those that follow.
+
+        after: such a number; None: the newest. At most `limit` events are looked at; the output
+        log holds the newest 10,000, those before are passed over.
+        """
+        output = self.output()
+        if output is None:
+            return 0, []
+        if after is None:
+            after = max(0, output.tally("alarms")[0] - limit)
+        records = output.read("alarms", after, max_records=limit)
+        events = (event for record in records for event in decode_alarms(record.body))
+        return (records[-1].number if records else after), filters.events(events)
+
+    def find_alarms(self, prefix: str) -> list[dict[str, Any]]:
+        """The newest `data` of each alarm whose id begins with `prefix`, among the open ones and the
+        newest 10,000 events."""
+        output = self.output()
+        if output is None:
+            return []
+        found: dict[str, dict[str, Any]] = {}
+        sought = f'"alarm_id":"{prefix}'.encode()
+        for record in output.read("alarms", 0, 1 << 30, HISTORY):
+            if sought in record.body:
+                for event in decode_alarms(record.body):
+                    found[event["data"]["alarm_id"]] = event["data"]
+        for event in output.open_alarms():
+            if event["data"]["alarm_id"].startswith(prefix):
+                found[event["data"]["alarm_id"]] = event["data"]
+        return [data for name, data in found.items() if name.startswith(prefix)]
+
+    def shadow_events(self, limit: int, filters: AlarmFilters = ALL_ALARMS) -> list[dict[str, Any]]:
+        """The newest events of rules in mode shadow that the output log still holds, newest first."""
+        found: list[dict[str, Any]] = []
+        output = self.output()
+        for record in output.newest("alarm_batches", SHADOW_RECORDS) if output is not None else []:
+            events = [event for event in decode_alarms(record.body) if event.get("shadow")]
+            found.extend(filters.events(reversed(events)))
+            if len(found) >= limit:
+                break
+        return found[:limit]
+
+    def alarm_figures(self, start_ms: int | None, end_ms: int | None) -> dict[str, Any]:
+        """Alarm-system figures of the events in alarms.jsonl; end_ms None: now, or, of a plant that does
+        not run, the last event."""
+        history = read_history(_events(self.data / "alarms.jsonl"))
+        if end_ms is None:
+            last = history.last if history.last is not None and not self.is_running() else None
+            end_ms = int(time.time() * 1000) if last is None else last + 1
+        return figures(history, start_ms, end_ms)
+
+    def is_running(self) -> bool:
+        """Whether the plant's supervisor is there."""
+        return is_running(read_status(self.data))
 
     def devices(self) -> list[dict[str, Any]]:
         """Devices of the master data in file order, then others that have been heard."""
@@ -262,8 +328,8 @@ class Views:
                 "ruleId": rule.ruleId,
                 "productId": list(rule.products),
                 "type": rule.type,
-                "condition": str(rule.condition),
-                "severity": rule.severity,
+                "condition": "; ".join(rule.conditions.values()),
+                "severity": rule.severity_of(next(iter(rule.conditions), "")),
                 "rule_version": rule.version,
             }
             for rule in (plant.rules if plant else [])
@@ -316,10 +382,14 @@ def _alarm_row(event: Mapping[str, Any]) -> dict[str, Any]:
         "ruleId": data["ruleId"],
         "productId": data["productId"],
         "severity": data["severity"],
-        "active": data["state"]["active"],
-        "acknowledged": data["state"]["acknowledged"],
+        "hub_id": data["hub_id"],
+        "site_id": data["site_id"],
+        **data["state"],
         "since": data["onset_time"],
         "event_time": data["event_time"],
+        "transition": data["transition"],
+        "actor": data["actor"],
+        "comment": data["comment"],
         "message": data["message"],
         "alarm_id": data["alarm_id"],
     }
@@ -368,6 +438,15 @@ def _ingest_ns(output: OutputReader, kind: str, after: int) -> list[int]:
 
 def _seconds(text: str) -> float:
     return datetime.datetime.fromisoformat(text).timestamp()
+
+
+def _events(path: Path) -> Iterator[FigureEvent]:
+    """The complete lines of an alarms file; none where there is no such file."""
+    decoder = msgspec.json.Decoder(FigureEvent)
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield decoder.decode(line)
 
 
 def _last_lines(path: Path, limit: int) -> list[bytes]:
