@@ -21,6 +21,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "check": ("flows.check_command", "check", "validate a plant folder"),
     "run": ("flows.run_command", "run", "run a plant under the supervisor"),
     "apply": ("flows.apply_command", "apply", "bring a changed folder into a running plant"),
+    "history": ("flows.history_command", "history", "applied versions of a plant"),
+    "diff": ("flows.history_command", "diff", "what changed between applied versions"),
+    "rollback": ("flows.history_command", "rollback", "go back to an applied version"),
     "replay": ("flows.replay_command", "replay", "the live engine over recorded input"),
     "capture": ("flows.capture_command", "capture", "write live frames as recorded input"),
     "test": ("flows.test_command", "test", "run a plant's tests"),
@@ -37,9 +40,6 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 LATER = {
-    "history": "applied versions of a plant",
-    "diff": "what changed between applied versions",
-    "rollback": "go back to an applied version",
     "backtest": "rules over archived input",
     "explain": "why a rule did or did not fire",
     "params": "parameters by device",
