@@ -236,6 +236,34 @@ class AlarmEvent(NamedTuple):
     event: Mapping[str, Any]
 
 
+class AlarmInterval(NamedTuple):
+    """One occurrence from raise to clear, as far as it is known: a row of `alarm_intervals`.
+
+    row: alarm_id, ruleId, rule_version, subject, device_id (None: a group), productId, severity,
+    onset_time, raised_time, cleared_time (None: it is still active), historical (0 or 1), position.
+    A later row of the same (alarm_id, historical) takes its place.
+    """
+
+    position: int
+    row: Mapping[str, Any]
+
+
+class Report(NamedTuple):
+    """A frame in which a device tells of itself what is no telemetry, e.g. an alarm of its own.
+
+    role: of the frame's address. ts_ns: event time, ingest time where the payload has none. data: the
+    payload, read as JSON.
+    """
+
+    position: int
+    device: int  # slot
+    productId: str
+    role: str
+    ts_ns: int
+    ingest_ns: int
+    data: Any
+
+
 class Control(NamedTuple):
     """A journal entry that is neither frames nor a tick; it travels in a slice of its own.
 
@@ -294,6 +322,8 @@ class Slice:
     rejects: list[Reject] = field(default_factory=list)
     windows: list[WindowBatch] = field(default_factory=list)
     alarms: list[AlarmEvent] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+    intervals: list[AlarmInterval] = field(default_factory=list)
     answers: list[dict[str, Any]] = field(default_factory=list)
     ledger: Ledger = field(default_factory=dict)
 

@@ -4,6 +4,7 @@
     telemetry             view: tall, one row a value
     windows_<every>       one row a window, metric and revision (columns of windows.jsonl)
     alarms                one row an event      rejects   one row a refused frame or reading
+    alarm_intervals       one row an occurrence, from raise to clear
     _schema               which version of this file has been applied, when
 
 Tables are ReplacingMergeTree in an order that tells different rows apart, so that a repeat of a
@@ -21,7 +22,7 @@ from typing import Final, Protocol
 
 from operators.spec import DAY, SECOND
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 FOR_EVER: Final = 50 * 365 * DAY
 QUALITY: Final = "Enum8('good' = 0, 'uncertain' = 1, 'bad' = 2, 'absent' = 3)"
 TYPES: Final = {
@@ -118,7 +119,7 @@ CREATE_ALARMS: Final = (
     "CREATE TABLE IF NOT EXISTS alarms (id String, type LowCardinality(String), subject String,"
     f" time {TIME}, sequence String, alarm_id String, ruleId LowCardinality(String),"
     " rule_version LowCardinality(String), productId LowCardinality(String),"
-    " device_id LowCardinality(String),"
+    " device_id LowCardinality(Nullable(String)),"
     " hub_id Nullable(String), site_id Nullable(String), customer_id Nullable(String),"
     " transition LowCardinality(String), severity LowCardinality(String),"
     f" onset_time {TIME}, event_time {TIME}, ingest_time {TIME}, actor Nullable(String),"
@@ -127,6 +128,15 @@ CREATE_ALARMS: Final = (
     " evidence String CODEC(ZSTD(1)), message String CODEC(ZSTD(1)), position UInt64)"
     " ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(time) ORDER BY (subject, sequence)"
     f" SETTINGS {SETTINGS}"
+)
+CREATE_ALARM_INTERVALS: Final = (
+    "CREATE TABLE IF NOT EXISTS alarm_intervals (alarm_id String, ruleId LowCardinality(String),"
+    " rule_version LowCardinality(String), subject String, device_id LowCardinality(Nullable(String)),"
+    " productId LowCardinality(String), severity LowCardinality(String),"
+    f" onset_time {TIME}, raised_time {TIME}, cleared_time Nullable(DateTime64(3, 'UTC')),"
+    " historical UInt8, position UInt64)"
+    " ENGINE = ReplacingMergeTree(position) PARTITION BY toYYYYMM(onset_time)"
+    f" ORDER BY (subject, alarm_id, historical) SETTINGS {SETTINGS}"
 )
 CREATE_REJECTS: Final = (
     "CREATE TABLE IF NOT EXISTS rejects (reason LowCardinality(String), message String CODEC(ZSTD(1)),"
@@ -178,6 +188,8 @@ def migrate(
     """
     client.command(CREATE_SCHEMA)
     client.command(CREATE_ALARMS)
+    client.command("ALTER TABLE alarms MODIFY COLUMN device_id LowCardinality(Nullable(String))")
+    client.command(CREATE_ALARM_INTERVALS)
     client.command(f"{CREATE_REJECTS} {ttl('ingest_time', keep_windows)} SETTINGS {SETTINGS}")
     for productId, metrics in products.items():
         client.command(create_telemetry(productId, metrics, keep_raw))

@@ -35,6 +35,7 @@ from connectors.journal.columns import (
     Telemetry,
     Windows,
     decode_alarms,
+    decode_intervals,
     decode_rejects,
     decode_telemetry,
     decode_windows,
@@ -90,7 +91,7 @@ def historian_config(config: Mapping[str, Any]) -> HistorianFile:
 class ClickHouseTarget:
     """A ClickHouse database over HTTP; it keeps no memory of what it has, tokens see to repeats."""
 
-    kinds: tuple[str, ...] = ("telemetry", "windows", "alarm_batches", "rejects")
+    kinds: tuple[str, ...] = ("telemetry", "windows", "alarm_batches", "rejects", "alarm_intervals")
 
     def __init__(self, config: HistorianFile, identity: str) -> None:
         self.config = config
@@ -186,6 +187,8 @@ class ClickHouseTarget:
                 yield table, rows if keep is None else rows.filter(pa.array(keep))
         elif record.kind == "alarm_batches":
             yield "alarms", alarm_rows(decode_alarms(record.body))
+        elif record.kind == "alarm_intervals":
+            yield "alarm_intervals", interval_rows(decode_intervals(record.body))
         elif record.kind == "rejects":
             yield "rejects", reject_rows(record.body)
 
@@ -336,6 +339,23 @@ _ALARM_FIELDS: Final = (
     "actor",
     "comment",
 )
+_INTERVALS: Final = pa.schema(
+    [
+        *((name, pa.string()) for name in ("alarm_id", "ruleId", "rule_version", "subject", "device_id")),
+        *((name, pa.string()) for name in ("productId", "severity")),
+        *((name, pa.string()) for name in ("onset_time", "raised_time", "cleared_time")),
+        ("historical", pa.uint8()),
+        ("position", pa.int64()),
+    ]
+)
+
+
+def interval_rows(intervals: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows of the alarm_intervals table."""
+    table = pa.Table.from_pylist(list(intervals), schema=_INTERVALS)
+    return timed(table, ("onset_time", "raised_time", "cleared_time"))
+
+
 _FLAGS: Final = ("active", "acknowledged", "latched", "suppressed", "out_of_service")
 _ALARMS: Final = pa.schema(
     [(name, pa.string()) for name in ("id", "type", "subject", "time", "sequence", *_ALARM_FIELDS)]

@@ -6,6 +6,7 @@ items first, little-endian. Bodies are self-contained: devices, metrics and text
 header, so whoever reads them needs neither the plant nor the flow's slots.
 
 alarms: one CloudEvent as JSON (FORMATS section 5). alarm_batches: such events, one a line.
+alarm_intervals: rows as JSON objects, one a line.
 rejects: msgpack of a list of rejects.
 """
 
@@ -22,6 +23,7 @@ import numpy.typing as npt
 
 from operators.batch import (
     HISTORICAL,
+    AlarmInterval,
     Bytes,
     Float64,
     Int32,
@@ -244,6 +246,16 @@ def encode_event(event: Mapping[str, Any]) -> bytes:
 
 def decode_alarms(body: bytes) -> list[dict[str, Any]]:
     """The events of an alarms or alarm_batches record."""
+    return [msgspec.json.decode(line) for line in body.split(b"\n") if line]
+
+
+def encode_intervals(intervals: Sequence[AlarmInterval]) -> bytes:
+    """The body for rows of `alarm_intervals`, in the order in which they were found."""
+    return b"\n".join(_EVENT_ENCODER.encode(one.row) for one in intervals)
+
+
+def decode_intervals(body: bytes) -> list[dict[str, Any]]:
+    """The rows of an alarm_intervals record."""
     return [msgspec.json.decode(line) for line in body.split(b"\n") if line]
 
 

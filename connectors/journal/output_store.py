@@ -9,8 +9,8 @@ its id -> what became of it; `answer_order`, by number, knows the oldest), `para
 parameter -> the override in force) and `meta`. Every transaction moves `applied` together with what
 was made of the entries up to it.
 
-Kinds: telemetry, windows, rejects and alarm_batches are cut into big records, each one insert of
-the historian; alarms holds one event a record, as soon as it is found. The number of an alarms
+Kinds: telemetry, windows, rejects, alarm_batches and alarm_intervals are cut into big records, each
+one insert of the historian; alarms holds one event a record, as soon as it is found. The number of an alarms
 record is a function of the journal; where the others are cut is decided once, when they are
 written.
 """
@@ -33,7 +33,7 @@ from connectors.journal.environment import Environment
 from connectors.sink import OutputRecord
 from operators.batch import Ledger
 
-KINDS: Final = ("telemetry", "windows", "rejects", "alarm_batches", "alarms")
+KINDS: Final = ("telemetry", "windows", "rejects", "alarm_batches", "alarms", "alarm_intervals")
 DATABASES: Final = (
     *(
         b"meta",

@@ -26,6 +26,7 @@ import msgspec
 from connectors.journal.columns import (
     TelemetrySpec,
     encode_event,
+    encode_intervals,
     encode_rejects,
     encode_telemetry,
     encode_windows,
@@ -44,7 +45,16 @@ from connectors.journal.output_store import (
     read_cursors,
     text_key,
 )
-from operators.batch import SEQ_PER_FRAME, AlarmEvent, Ledger, ReadingBatch, Slice, StateChanges, WindowBatch
+from operators.batch import (
+    SEQ_PER_FRAME,
+    AlarmEvent,
+    AlarmInterval,
+    Ledger,
+    ReadingBatch,
+    Slice,
+    StateChanges,
+    WindowBatch,
+)
 from operators.rejects import Reject
 from operators.spec import SECOND
 
@@ -356,6 +366,7 @@ class _Gathered:
         self.windows: dict[tuple[str, str, tuple[str, ...]], list[WindowBatch]] = {}
         self.rejects: list[Reject] = []
         self.events: list[AlarmEvent] = []
+        self.intervals: list[AlarmInterval] = []
         self.since: int | None = None  # the journal's clock at the first of them
 
     def take(self, item: Slice, clock: int) -> None:
@@ -370,7 +381,8 @@ class _Gathered:
                 self.rows += len(batch)
         self.rejects.extend(item.rejects)
         self.events.extend(item.alarms)
-        if self.since is None and (self.rows or self.rejects or self.events):
+        self.intervals.extend(item.intervals)
+        if self.since is None and (self.rows or self.rejects or self.events or self.intervals):
             self.since = clock
 
     def is_due(self, clock: int, cut_rows: int) -> bool:
@@ -397,4 +409,8 @@ class _Gathered:
             events = self.events[start : start + CUT_ROWS]
             body = b"\n".join(encode_event(event.event) for event in events)
             made.append(("alarm_batches", (events[0].position, events[-1].position, body)))
+        for start in range(0, len(self.intervals), CUT_ROWS):
+            chosen = self.intervals[start : start + CUT_ROWS]
+            body = encode_intervals(chosen)
+            made.append(("alarm_intervals", (chosen[0].position, chosen[-1].position, body)))
         return made
