@@ -5,7 +5,7 @@ Input: the message of the flow benchmark (JSON, four metrics), one a device ever
 another order of devices each time.
 Devices: 100, 1,000, 10,000 and 100,000 of one product with 20 threshold rules with on-delay and
 1-minute windows. Rules: 10, 100 and 1,000 over 100 products of 10 devices each. Each run is a
-process of its own that reads a journal on disk with recovery on (an epoch every 5 s), the first
+process of its own that reads a journal on disk with recovery on (an epoch every 10 s), the first
 pass over all devices unmeasured, and ends in an output log that counts. Memory is what the process
 grows by from no device to all of them (resident set, at the end and at its peak, a snapshot
 included).
@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 from contextlib import closing
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from connectors.journal.output_writer import STATE_S
 from connectors.journal.store import Append, JournalStore
 from connectors.memory import settle_memory
 from flows.engine import SliceSink
+from flows.flow import EPOCH
 from flows.plant import plant_flow
 from flows.plant_file import Plant
 from flows.plant_reader import load_bundle, load_plant
@@ -148,7 +148,10 @@ def measure(devices: int, products: int, rules: int) -> dict[str, Any]:
     warm_up()
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
         data = Path(folder)
-        write_journal(data / "journal", devices, rounds)
+        call = f"scale.write_journal(Path({str(data / 'journal')!r}), {devices}, {rounds})"
+        subprocess.run(
+            [sys.executable, "-c", f"from pathlib import Path; from bench import scale; {call}"], check=True
+        )
         _heard_nobody(loaded)
         settle_memory()
         before = anonymous()
@@ -157,7 +160,7 @@ def measure(devices: int, products: int, rules: int) -> dict[str, Any]:
         flow = plant_flow(shard, JournalToTheEnd(data / "journal"), SliceSink(counts.take))
         recovery, _ = prepare_recovery(data / "recovery")
         began = time.perf_counter()
-        cluster_main(flow, [], 0, epoch_interval=timedelta(seconds=5), recovery_config=recovery)
+        cluster_main(flow, [], 0, epoch_interval=EPOCH, recovery_config=recovery)
         took = time.perf_counter() - began
         cpu = time.process_time() - counts.began_cpu
         settle_memory()

@@ -35,7 +35,7 @@ from operators.pages import PageStore
 
 log = logging.getLogger("flow")
 
-EPOCH = timedelta(seconds=5)
+EPOCH = timedelta(seconds=10)
 PLANT_SECONDS = 60.0
 
 

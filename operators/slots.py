@@ -42,7 +42,8 @@ class ProductSlots:
             fresh = fresh[np.argsort(at)]
             stop = self.count + len(fresh)
             while self.capacity < stop:
-                self.capacity *= 2
+                # not by twice: state arrays of a hundred thousand devices are what a shard is made of
+                self.capacity += max(self.capacity // 8, _FIRST_CAPACITY)
             self.slot_of = grown(self.slot_of, self.capacity, -1)
             self.slot_of[self.count : stop] = fresh
             self._row_of[fresh] = np.arange(self.count, stop, dtype=np.int32)

@@ -15,6 +15,7 @@ from operators.snapshot import Kept
 from operators.windows import kernels as k
 from operators.windows.spec import ProductWindows, Window, every_ns, kept, window_metrics
 
+_MANY = 1 << 14  # revisions of one batch
 _FAR = 1 << 62  # a tick past everything that may still be open
 
 
@@ -57,7 +58,10 @@ class Windower:
             self._widen()
             done = self._fold(done, rows, batch, refused)
         emitted = int(self.scalars[k.EMITTED])
-        return self._batch(emitted) if emitted else None
+        closed = self._batch(emitted) if emitted else None
+        if emitted > _MANY:
+            self._room = -1  # every device's window closed at once: give the buffers back
+        return closed
 
     def _fold(
         self, first: int, rows: npt.NDArray[np.int32], batch: ReadingBatch, refused: npt.NDArray[np.uint8]
