@@ -26,7 +26,7 @@ from typing import Any, Final
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from connectors.errors import ConfigError, ConnectError, DeliveryError, PermanentDeliveryError
+from connectors.errors import AuthError, ConfigError, ConnectError, DeliveryError, PermanentDeliveryError
 from connectors.files.sink import replace_durably
 from connectors.kafka.client import SHARD, KafkaTarget, client_config, made_client, told
 from connectors.kafka.partitions import partition_of
@@ -81,13 +81,13 @@ class KafkaAlarms:
         self._tails: dict[tuple[str, int], int] = {}
         self._failures: list[KafkaError] = []
         self._refused: dict[int, str] = {}  # by number of the record; those behind it may be there
-        self._last_error = ""
+        self._last_error: KafkaError | None = None
 
     def open(self) -> dict[str, int] | None:
         """See `Target`: {"alarms": 0} when a topic is new, else the drainer's cursor counts and
         records that a partition already has are passed over."""
         self.close()
-        self._last_error = ""
+        self._last_error = None
         self._failures = []
         settings = {**self._client, "error_cb": self._on_error}
         try:
@@ -96,9 +96,7 @@ class KafkaAlarms:
             self._producer = self._made_producer(settings)  # fences the predecessor before tails are read
             self._tails, unwritten = read_tails(settings, self._partitions, self.identity)
         except ConnectError as error:
-            if self._last_error and self._last_error not in str(error):
-                raise type(error)(f"{error} ({self._last_error})") from error
-            raise
+            raise self._told_more(error) from error
         before = self._noted()
         self._known = {name: topic.identifier for name, topic in topics.items()}
         anew = {name for name in before if self._known.get(name, "") not in ("", before[name])}
@@ -165,9 +163,16 @@ class KafkaAlarms:
 
     def _publish(self, records: Sequence[OutputRecord]) -> int:
         """Hand all to the producer and wait; returns how many are not acknowledged."""
-        producer = self._producer
         if self.config.delivery == "transactional":
-            producer.begin_transaction()
+            self._producer.begin_transaction()
+            self._stage(records)
+            self._producer.commit_transaction(2 * DELIVER_MS / 1000)
+            return 0
+        self._stage(records)
+        return int(self._producer.flush(2 * DELIVER_MS / 1000))
+
+    def _stage(self, records: Sequence[OutputRecord]) -> None:
+        """Every event, and behind them the newest state of each key among them."""
         state: dict[bytes, tuple[_Event, OutputRecord]] = {}
         for record in records:
             event = _DECODER.decode(record.body)
@@ -178,10 +183,6 @@ class KafkaAlarms:
         for key, (event, record) in state.items():
             closed = event.type.endswith(".closed")
             self._produce(self.config.state, key, None if closed else bytes(event.data), event, record)
-        if self.config.delivery == "transactional":
-            producer.commit_transaction(2 * DELIVER_MS / 1000)
-            return 0
-        return int(producer.flush(2 * DELIVER_MS / 1000))
 
     def _produce(
         self, topic: str, key: bytes, value: bytes | None, event: _Event, record: OutputRecord
@@ -221,6 +222,15 @@ class KafkaAlarms:
             return DeliveryError(f"Kafka: another drainer has taken over as {self.transactional_id}")
         return DeliveryError(str(told(cause)))
 
+    def _told_more(self, error: ConnectError) -> ConnectError:
+        """The same, with what the brokers' connections said meanwhile."""
+        if self._last_error is None or self._last_error.str() in str(error):
+            return error
+        more = told(self._last_error)
+        if isinstance(more, AuthError):
+            return more
+        return type(error)(f"{error} ({self._last_error.str()})")
+
     def _give_up(self) -> None:
         """The producer is not used again: an open transaction is ended, and the next `open` reads what
         arrived."""
@@ -243,4 +253,5 @@ class KafkaAlarms:
                 self._refused[number] = error.str()
 
     def _on_error(self, error: KafkaError) -> None:
-        self._last_error = error.str()
+        if self._last_error is None or isinstance(told(error), AuthError):
+            self._last_error = error

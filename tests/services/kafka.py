@@ -1,7 +1,9 @@
 """A real Kafka broker for tests: one node (KRaft), on loopback, its jars fetched once by Maven.
 
-librdkafka's mock cluster honours neither idempotence over a restart nor topic settings, so only a
-broker proves anything. `CACHE` may be set by PENSTOCK_KAFKA_CACHE; the jars are 44 MB.
+librdkafka's mock cluster honours neither idempotence over a restart nor transactions nor topic
+settings, so only a broker proves anything. `CACHE` may be set by PENSTOCK_KAFKA_CACHE; the jars are
+44 MB. Beside its plain listener it can have one that clients are told to reach through another port
+(for a proxy in between), and one with TLS and a login (SCRAM-SHA-512).
 """
 
 from __future__ import annotations
@@ -13,7 +15,10 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
+
+from tests.services.certificates import Certificates
 
 VERSION = "4.3.1"
 LOG4J = "2.25.4"
@@ -23,6 +28,7 @@ CACHE = Path(
     or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "penstock" / "kafka"
 )
 READY_S = 90.0
+USER, PASSWORD = "alarms", "a-secret-of-alarms"
 CLUSTER = "Kbq3Tf0oR2uZx5vWnY7hLg"  # any 16 bytes as base64url; always the same, so a folder is made once
 
 POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
@@ -80,26 +86,43 @@ def jars() -> Path:
     return folder / "libs"
 
 
-def free_ports() -> tuple[int, int]:
-    """Two ports that were free a moment ago."""
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago."""
+    with ExitStack() as stack:
+        found = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in found:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in found]
 
 
 class KafkaBroker:
-    """A broker over a folder; it can be stopped, killed and started again on the same port."""
+    """A broker over a folder; it can be stopped, killed and started again on the same port.
 
-    def __init__(self, folder: Path) -> None:
+    proxied: also serve `behind_port` to clients who are told to come by `proxy_port`.
+    certificates: also serve `login_port` with TLS and the user USER.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        proxied: bool = False,
+        certificates: Certificates | None = None,
+    ) -> None:
         self.folder = folder.resolve()
         self.libs = jars()
-        self.port, controller = free_ports()
+        self.port, self.controller_port, self.behind_port, self.proxy_port, self.login_port = free_ports(5)
+        self.port = port or self.port
+        self.proxied = proxied
+        self.certificates = certificates
         self.process: subprocess.Popen[bytes] | None = None
         (self.folder / "tmp").mkdir(parents=True, exist_ok=True)
         (self.folder / "log4j2.properties").write_text(LOGGING)
-        (self.folder / "server.properties").write_text(self._properties(controller))
-        self._java("kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", self._config()).wait(60)
+        (self.folder / "server.properties").write_text(self._properties())
+        login = ["--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"] if certificates else []
+        options = ["-t", CLUSTER, "-c", self._config(), "--ignore-formatted", *login]
+        self._java("kafka.tools.StorageTool", "format", *options).wait(60)
 
     @property
     def address(self) -> str:
@@ -160,20 +183,29 @@ class KafkaBroker:
                 cwd=self.folder,
             )
 
-    def _properties(self, controller: int) -> str:
+    def _properties(self) -> str:
+        names = {"PLAINTEXT": (self.port, self.port, "PLAINTEXT")}
+        if self.proxied:
+            names["PROXIED"] = (self.behind_port, self.proxy_port, "PLAINTEXT")
+        if self.certificates is not None:
+            names["LOGIN"] = (self.login_port, self.login_port, "SASL_SSL")
+        listeners = [f"{name}://127.0.0.1:{own}" for name, (own, _, _) in names.items()]
+        advertised = [f"{name}://127.0.0.1:{told}" for name, (_, told, _) in names.items()]
+        protocols = [f"{name}:{protocol}" for name, (_, _, protocol) in names.items()]
         return f"""process.roles=broker,controller
 node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}
+controller.quorum.voters=1@127.0.0.1:{self.controller_port}
+listeners={",".join(listeners)},CONTROLLER://127.0.0.1:{self.controller_port}
+advertised.listeners={",".join(advertised)}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map={",".join(protocols)},CONTROLLER:PLAINTEXT
 log.dirs={self.folder / "data"}
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 default.replication.factor=1
@@ -183,4 +215,4 @@ broker.session.timeout.ms=2500
 broker.heartbeat.interval.ms=500
 log.segment.bytes=16777216
 log.cleaner.dedupe.buffer.size=8388608
-"""
+{self.certificates.properties() if self.certificates else ""}"""
