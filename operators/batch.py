@@ -226,7 +226,7 @@ class AlarmEvent(NamedTuple):
     """One transition of one alarm: a CloudEvent, ready to be written.
 
     event: the JSON object of alarms.jsonl (FORMATS section 5); position, device, rule and
-    sequence are its sorting key.
+    sequence are its sorting key. shadow: of a rule in `mode: shadow`; recorded, nobody is told.
     """
 
     position: int
@@ -234,6 +234,7 @@ class AlarmEvent(NamedTuple):
     ruleId: str
     sequence: str
     event: Mapping[str, Any]
+    shadow: bool = False
 
 
 class AlarmInterval(NamedTuple):
@@ -251,16 +252,18 @@ class AlarmInterval(NamedTuple):
 class Report(NamedTuple):
     """A frame in which a device tells of itself what is no telemetry, e.g. an alarm of its own.
 
-    role: of the frame's address. ts_ns: event time, ingest time where the payload has none. data: the
-    payload, read as JSON.
+    role: of the frame's address. hub_id: "" where none is known. ts_ns: event time, ingest time where
+    the payload has none. flags: HISTORICAL, LIVE_REFERENCE of its frame. data: the payload as JSON.
     """
 
     position: int
-    device: int  # slot
+    device_id: str
     productId: str
+    hub_id: str
     role: str
     ts_ns: int
     ingest_ns: int
+    flags: int
     data: Any
 
 

@@ -23,6 +23,7 @@ NO_HUB: Final = "nohub"
 GO: Final = 0
 FILTERED: Final = -1
 UNREAD: Final = -2  # the payload names the device
+REPORT: Final = -3  # no telemetry: the device tells of an alarm of its own
 RESUBMITTED: Final = "penstock-resubmitted"  # header of a frame that `penstock rejects resubmit` sends
 
 _PLACE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -53,9 +54,10 @@ def resubmitted(headers: Iterable[tuple[str, str]]) -> Resubmitted | None:
 
 
 class Route(NamedTuple):
-    """What the frames of one address are. verdict: GO, FILTERED, UNREAD or a `Reason`, then with
-    its `message`. productId and device_id are "" where not known; GO without a device: the payload
-    names one for each reading. reading, arrived_ns: of a frame that is sent again (see `Resubmitted`)."""
+    """What the frames of one address are. verdict: GO, FILTERED, UNREAD, REPORT, then with its `role`,
+    or a `Reason`, then with its `message`. productId and device_id are "" where not known; GO without
+    a device: the payload names one for each reading. reading, arrived_ns: of a frame that is sent
+    again (see `Resubmitted`)."""
 
     source: str
     verdict: int
@@ -65,6 +67,7 @@ class Route(NamedTuple):
     message: str = ""
     reading: int = -1
     arrived_ns: int = 0
+    role: str = ""
 
 
 class Template:
@@ -236,7 +239,26 @@ class Router:
             return Route(source.name, Reason.too_large, self._only(source, address.topic), message=why)
         device, missing = self._device(source, address, parts, named)
         hub = parts.get("hub_id", "")
-        return self._product(source, address, device, "" if hub == NO_HUB else hub, missing)
+        hub = "" if hub == NO_HUB else hub
+        return self._report(source, device, hub, parts.get("role", "")) or self._product(
+            source, address, device, hub, missing
+        )
+
+    def _report(self, source: SourceSpec, device: str, hub: str, role: str) -> Route | None:
+        """A frame of a role in which devices of its product tell of alarms; None: it is none."""
+        products = self.plan.routing.reports.get(role)
+        if not products or not device:
+            return None
+        known = self.plan.routing.devices.get(device)
+        if known is not None:
+            product, hub = source.product or known.productId, known.hub_id or hub
+        elif self.plan.routing.unknown == "accept":
+            product = source.product or (next(iter(products)) if len(products) == 1 else "")
+        else:
+            return None
+        if product not in products:
+            return None
+        return Route(source.name, REPORT, product, device, hub, role=role)
 
     def _only(self, source: SourceSpec, topic: str) -> str:
         takers = self.takers(source, topic)

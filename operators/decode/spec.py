@@ -15,6 +15,7 @@ import msgspec
 
 from operators.contract.spec import Metric
 from operators.document import Node, Problems, nearest
+from operators.parameters import ParameterSpec
 
 FORMATS: Final = ("json", "csv", "binary", "msgpack", "cbor")
 ENCODINGS: Final = ("raw", "hex", "base64", "base64url")
@@ -142,12 +143,22 @@ class MasterDevice(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class ReportSpec:
+    """What the payloads of one role hold for one product (`operators.decode.reports`). needs: of each
+    rule the paths without which it can say nothing; one rule's suffice."""
+
+    needs: tuple[tuple[tuple[str | int, ...], ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RoutingSpec:
-    """From an address to a device and its product."""
+    """From an address to a device and its product. reports: role -> productId -> what a frame of that
+    role, which is no telemetry, holds."""
 
     sources: tuple[SourceSpec, ...] = ()
     devices: Mapping[str, MasterDevice] = field(default_factory=dict)
     unknown: Literal["reject", "accept"] = "reject"
+    reports: Mapping[str, Mapping[str, ReportSpec]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +173,10 @@ class DecodeLimits:
 @dataclass(frozen=True, slots=True)
 class DecodePlan:
     """All that the decode stage is built from: `DecodeLogic(plan, devices)`. products: by
-    productId, in the plant's order (the order of a slice's `readings`)."""
+    productId, in the plant's order (the order of a slice's `readings`). parameters: what an operator
+    may set."""
 
     products: Mapping[str, ProductDecode]
     routing: RoutingSpec = field(default_factory=RoutingSpec)
     limits: DecodeLimits = field(default_factory=DecodeLimits)
+    parameters: ParameterSpec = field(default_factory=lambda: ParameterSpec({}, {}))

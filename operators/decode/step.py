@@ -28,18 +28,22 @@ from operators.batch import (
     AddressBook,
     BookedAddresses,
     Bytes,
+    Control,
     FrameBatch,
     Int32,
     Int64,
     ReadingBatch,
+    Report,
     Slice,
     Ticks,
 )
 from operators.decode.columns import Decoded, Decoder
 from operators.decode.decoders import DeviceNames, build_decoder
-from operators.decode.routing import FILTERED, GO, UNREAD, Route, Router
+from operators.decode.reports import UnreadableReportError, read_report
+from operators.decode.routing import FILTERED, GO, REPORT, UNREAD, Route, Router
 from operators.decode.spec import DecodePlan, ProductDecode
 from operators.devices import Devices
+from operators.parameters import Overlay, Parameters, answer_of, is_param
 from operators.rejects import Reason, Reject
 from operators.slots import grown
 from operators.snapshot import Kept
@@ -53,9 +57,9 @@ _BY_READING: Final = -2  # slot of an address whose payloads name a device for e
 class _Product:
     """One product's decoder, and the parameters of its devices by slot."""
 
-    def __init__(self, spec: ProductDecode, depth: int) -> None:
-        self.spec = spec
-        self.decoder: Decoder = build_decoder(spec, depth)
+    def __init__(self, spec: ProductDecode, depth: int, parameters: Parameters) -> None:
+        self.spec = replace(spec, device_params=Overlay(spec.device_params, parameters))
+        self.decoder: Decoder = build_decoder(self.spec, depth)
         self.devices = 0  # how many slots are of this product
         self._defaults = np.array([spec.params.get(n, np.nan) for n in self.decoder.param_names], np.float64)
         self._params = np.empty((0, len(self.decoder.param_names)))
@@ -75,6 +79,10 @@ class _Product:
             self._params[slot] = [own.get(n, d) for n, d in zip(names, self._defaults, strict=True)]
             self._filled.add(slot)
         return np.ascontiguousarray(self._params[slots].T)
+
+    def forget_params(self, slot: int) -> None:
+        """Ask again for the parameters of a device, at its next frame."""
+        self._filled.discard(slot)
 
 
 @dataclass(slots=True, eq=False)
@@ -116,17 +124,21 @@ class _Addresses:
 class DecodeLogic(Kept):
     """The decode stage of one shard: `process`, `snapshot`, `restore`, and `apply` for a changed
     plant. The only writer of `devices`; slots are given in the order of the journal, to the first
-    frame of a device that is neither filtered nor refused for its address or size."""
+    frame of a device that is neither filtered nor refused for its address or size. It judges and
+    answers operators' actions of kind `param`."""
 
     def __init__(self, plan: DecodePlan, devices: Devices) -> None:
         self.devices = devices
+        self.parameters = Parameters()
         self.unknown_metrics: Counter[tuple[str, str]] = Counter()
         self._build(plan)
 
     def _build(self, plan: DecodePlan) -> None:
         self.plan = plan
         self.router = Router(plan)
-        self.products = [_Product(spec, plan.limits.depth) for spec in plan.products.values()]
+        self.products = [
+            _Product(spec, plan.limits.depth, self.parameters) for spec in plan.products.values()
+        ]
         self._product_number = {name: number for number, name in enumerate(plan.products)}
         self._sources = [source.name for source in plan.routing.sources]
         self._source_number = {name: number for number, name in enumerate(self._sources)}
@@ -150,12 +162,13 @@ class DecodeLogic(Kept):
         self._build(plan)
 
     def export(self) -> dict[str, Any]:
-        """The devices and their slots; all else follows from the plant."""
-        return {"devices": dict(self.devices.export())}
+        """The devices and their slots, and the parameters that are set; all else follows from the plant."""
+        return {"devices": dict(self.devices.export()), "parameters": self.parameters.export()}
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over what `export` gave."""
         self.devices.load(state["devices"])
+        self.parameters.load(state.get("parameters", {}))
         self._build(self.plan)
 
     def _count_devices(self) -> None:
@@ -171,6 +184,8 @@ class DecodeLogic(Kept):
     def process(self, item: Slice) -> None:
         """Fill `sources`, `readings` and `rejects` of a slice, and its ledger's frame terms."""
         batches: dict[int, ReadingBatch] = {}
+        if item.control is not None and is_param(item.control):
+            self._set_parameter(item, item.control)
         if len(item.frames):
             batches = self._frames(item)
         item.sources = tuple(self._sources)
@@ -181,6 +196,18 @@ class DecodeLogic(Kept):
             elif product.devices and len(ticks.row):
                 item.readings.append(_empty(product.spec, ticks))
 
+    def _set_parameter(self, item: Slice, control: Control) -> None:
+        """Judge an operator's action, answer it, and do it where it is accepted."""
+        answer = answer_of(control, self.plan.parameters, self.parameters)
+        if answer is None:
+            return
+        item.answers.append(answer)
+        device = self.parameters.take(item)
+        slot = self.devices.slots.get(device) if device is not None else None
+        if slot is not None:
+            for product in self.products:
+                product.forget_params(slot)
+
     def _frames(self, item: Slice) -> dict[int, ReadingBatch]:
         frames = item.frames
         if not frames.payload.flags.writeable:  # kernels are compiled for one kind of array
@@ -190,7 +217,7 @@ class DecodeLogic(Kept):
         status = self._addresses.table[_Addresses.VERDICT][places].astype(np.int32)
         if frames.flags.any():
             status[(frames.flags & FRAME_RETAINED) != 0] = FILTERED
-        waiting = (status == GO) | (status == UNREAD)
+        waiting = (status == GO) | (status == UNREAD) | (status == REPORT)
         status[waiting & (frames.length == 0)] = Reason.empty
         status[waiting & (frames.length > self.plan.limits.frame)] = Reason.too_large
         if (status == UNREAD).any():
@@ -206,6 +233,8 @@ class DecodeLogic(Kept):
             batch = self._decode(item, number, rows, places[rows], status, messages, named.get(number))
             if len(batch) or len(frames.ticks.row):
                 batches[number] = batch
+        if (status == REPORT).any():
+            self._reports(item, places, status, messages)
         self._ledger(item, self._addresses.table[_Addresses.PAIR][places], status)
         for row in np.flatnonzero(status > 0).tolist():
             item.rejects.append(self._reject(frames, row, places[row], int(status[row]), messages.get(row)))
@@ -286,6 +315,29 @@ class DecodeLogic(Kept):
                     known = self._add(key, self.router.route(address, names.device[at]))
                 places[row] = known
                 status[row] = self._addresses.table[_Addresses.VERDICT, known]
+
+    def _reports(self, item: Slice, places: Int64, status: Int32, messages: dict[int, str]) -> None:
+        """Frames in which devices tell of alarms: decoded, with no reading."""
+        frames = item.frames
+        for row in np.flatnonzero(status == REPORT).tolist():
+            route = self._addresses.routes[places[row]]
+            ingest_ns, product = int(frames.ingest_ns[row]), self.plan.products[route.productId]
+            spec = self.plan.routing.reports[route.role][route.productId]
+            try:
+                data, ts_ns = read_report(frames.frame(row), spec, product, ingest_ns, self.plan.limits.depth)
+            except UnreadableReportError as error:
+                status[row], messages[row] = error.reason, error.message
+                continue
+            status[row] = GO
+            flags = int(self._addresses.table[_Addresses.FLAGS, places[row]])
+            if frames.flags[row] & FRAME_HISTORICAL:
+                flags |= HISTORICAL
+            item.reports.append(
+                Report(
+                    int(frames.position[row]), route.device_id, route.productId, route.hub_id, route.role,
+                    ts_ns, ingest_ns, flags, data,
+                )
+            )  # fmt: skip
 
     def _named(
         self, frames: FrameBatch, places: Int64, status: Int32, messages: dict[int, str]
