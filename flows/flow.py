@@ -135,6 +135,7 @@ def describe(shard: Shard, source: JournalSource, sink: OutputLog) -> dict[str, 
         "devices": len(shard.devices),
         "stages": stages,
         "undeclared": shard.undeclared(),
+        "missing": shard.missing(),
         "source": source.describe(),
         "output": sink.describe(),
     }

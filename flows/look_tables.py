@@ -40,7 +40,7 @@ def table(
 def devices_table(rows: Iterable[Row]) -> Table:
     """Devices and when they were last heard."""
     return table(
-        ["device", "product", "name", "hub", "site", "status", "last heard", "metrics", "alarms"],
+        ["device", "product", "name", "hub", "site", "status", "last heard", "metrics", "missing", "alarms"],
         (
             (
                 row["device_id"],
@@ -51,11 +51,12 @@ def devices_table(rows: Iterable[Row]) -> Table:
                 row["status"],
                 clock(row["last_heard"]) or "never",
                 str(row["metrics"]),
+                str(row.get("missing") or ""),
                 ", ".join(row["alarms"]),
             )
             for row in rows
         ),
-        right=["metrics"],
+        right=["metrics", "missing"],
     )
 
 

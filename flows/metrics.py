@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from flows.status import read_status
 from flows.views import Views
 from operators.batch import LEDGER_TERMS
+from operators.contract.sequence import MISSING_TOLD, TERMS
 
 HELP = {
     "frames": "frames by outcome: in = decoded + rejected + filtered + held",
@@ -27,6 +28,11 @@ HELP = {
 LAG_HELP = {
     "entries": "journal entries whose results the flow has not committed",
     "seconds": "age of the oldest of them",
+}
+SEQUENCE_HELP = {
+    "sequence_missing": "readings that a device counted and that never came (contract.sequence)",
+    "sequence_gaps": "gaps in these numbers",
+    "sequence_restarts": "numbers that began anew",
 }
 WAITING_HELP = {
     "records": ("records", "records of the output log that wait for a target"),
@@ -60,6 +66,7 @@ class PlantCollector(Collector):
         yield from self._components()
         yield from self._stages()
         yield self._undeclared()
+        yield from self._sequence()
         yield from self._numbers()
 
     def _ledger(self) -> Iterator[Metric]:
@@ -136,6 +143,25 @@ class PlantCollector(Collector):
         for row in self.status.get("flow", {}).get("undeclared", []):
             family.add_metric([row["productId"], row["metric"]], row["count"])
         return family
+
+    def _sequence(self) -> Iterator[Metric]:
+        """Numbers that never came, by product and, since its contract last changed, by device."""
+        for term in TERMS:
+            family = CounterMetricFamily(
+                f"penstock_{term}", SEQUENCE_HELP[term], labels=["source", "product"]
+            )
+            for (source, product), terms in sorted(self.ledger.items()):
+                if term in terms:
+                    family.add_metric([source, product], terms[term])
+            yield family
+        devices = GaugeMetricFamily(
+            "penstock_sequence_missing_by_device",
+            f"numbers that never came, of the {MISSING_TOLD} devices that miss most",
+            labels=["product", "device"],
+        )
+        for row in self.status.get("flow", {}).get("missing", []):
+            devices.add_metric([row["productId"], row["device_id"]], row["missing"])
+        yield devices
 
     def _numbers(self) -> Iterator[Metric]:
         """Every further number of a status file, as penstock_KIND_KEY{component}."""

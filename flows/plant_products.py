@@ -147,6 +147,7 @@ def _read_product(node: Node, columns: Mapping[str, float], problems: Problems) 
     for param in product.params:
         if _BAD_NAME.search(param) or not param:
             problems.add(node.get("params") or node, "no name of a parameter", key=param)
+    _check_sequence(node, product, problems)
     _check_windows(node, product, problems)
     section: Any = product.decode
     if isinstance(section, DecodeSection):
@@ -213,6 +214,26 @@ def _check_metric(node: Node, metric: Metric, problems: Problems) -> None:
                 problems.add(one, f"{one.raw!r} is no {metric.type}, as the type of the metric says")
     if metric.on_breach == "clamp" and metric.range is None and metric.max_step is None:
         problems.add(node.get("on_breach") or node, "'clamp' needs a 'range' or a 'max_step' to clamp to")
+
+
+def _check_sequence(node: Node, product: Product, problems: Problems) -> None:
+    """`contract.sequence`: a metric that counts."""
+    contract = node.get("contract")
+    place = contract.get("sequence") if contract is not None else None
+    told = getattr(product.contract, "sequence", None)
+    if place is None or told is None or _has_problem(place, problems):
+        return
+    metric = product.metrics.get(told.metric)
+    if metric is None:
+        known = f"no metric '{told.metric}' in {product.productId}{nearest(told.metric, product.metrics)}"
+        problems.add(place.get("metric") or place, known)
+    elif metric.type not in ("number", "integer"):
+        problems.add(place.get("metric") or place, f"'{told.metric}' is a {metric.type}; a number counts")
+    if told.wraps is not None and not 2 <= told.wraps <= 2**53:
+        problems.add(
+            place.get("wraps") or place,
+            "a whole number from 2 is expected: 256 for one byte, 65536 for two, nothing if it never wraps",
+        )
 
 
 def _check_windows(node: Node, product: Product, problems: Problems) -> None:

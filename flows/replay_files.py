@@ -249,7 +249,7 @@ def summary(ledger: Ledger, events: Iterable[Mapping[str, Any]]) -> dict[str, An
     terms = dict.fromkeys(LEDGER_TERMS, 0)
     for counts in ledger.values():
         for term, count in counts.items():
-            terms[term] += count
+            terms[term] = terms.get(term, 0) + count
     occurred: dict[str, int] = {}
     for event in events:
         transition = event["data"]["transition"]

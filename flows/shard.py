@@ -11,6 +11,7 @@ import msgspec
 from flows import specs
 from flows.plant_file import Plant
 from operators.batch import Slice, StateChanges
+from operators.contract.sequence import MISSING_TOLD
 from operators.contract.step import ContractLogic
 from operators.decode.step import DecodeLogic
 from operators.devices import Devices
@@ -173,6 +174,13 @@ class Shard:
             return []
         counts = sorted(dict(stage.logic.unknown_metrics).items())
         return [{"productId": product, "metric": name, "count": count} for (product, name), count in counts]
+
+    def missing(self) -> list[dict[str, Any]]:
+        """Devices of whose counted readings some never came (`contract.sequence`), the worst first."""
+        stage = self.stages.get("contract")
+        if stage is None or not isinstance(stage.logic, ContractLogic):
+            return []
+        return stage.logic.missing(MISSING_TOLD)
 
     def decode(self) -> StageLogic:
         """Bytes to readings."""

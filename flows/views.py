@@ -297,6 +297,12 @@ class Views:
         rows = plant.master.devices if plant else {}
         found = [_device_row(name, row, heard.pop(name, None)) for name, row in rows.items()]
         found.extend(_device_row(name, {}, heard[name]) for name in sorted(heard))
+        missing = {
+            one["device_id"]: one["missing"]
+            for one in read_status(self.data).get("flow", {}).get("missing", [])
+        }
+        for one in found:
+            one["missing"] = missing.get(one["device_id"], 0)
         return found
 
     def state(self, device_id: str) -> dict[str, Any] | None:

@@ -34,6 +34,7 @@ WARMED: tuple[str, ...] = (
     "operators.decode.binary_kernels",
     "operators.decode.straight_kernels",
     "operators.contract.kernels",
+    "operators.contract.sequence",
     "operators.windows.kernels",
     "operators.state.kernels",
     "operators.expression.machine",

@@ -34,11 +34,19 @@ class TimestampContract(msgspec.Struct, forbid_unknown_fields=True, kw_only=True
     on_breach: Breach = "reject"
 
 
+class SequenceContract(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The metric that a device counts its readings with; after `wraps` - 1 comes 0 (None: never)."""
+
+    metric: str
+    wraps: int | None = None
+
+
 class Contract(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The `contract:` section of a product."""
 
     timestamp: TimestampContract = msgspec.field(default_factory=TimestampContract)
     on_unknown_metric: Literal["count", "reject"] = "count"
+    sequence: SequenceContract | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from operators.batch import ReadingBatch, Slice
 from operators.contract.kernels import ACCEPTED, DUPLICATE, NEVER, RING, check_contract
 from operators.contract.messages import breach_sentence
+from operators.contract.sequence import TERMS, Follower
 from operators.contract.spec import ProductContract
 from operators.contract.tables import build_tables
 from operators.devices import Devices
@@ -40,6 +41,7 @@ class _Product:
         self.state: dict[str, npt.NDArray[Any]] = {
             name: np.empty((0, *widths.get(name, ())), dtype) for name, (dtype, _) in _FRESH.items()
         }
+        self.follower = Follower(spec)
         self.retired: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
         self.marked = 0  # rows for which `retired` has been asked
 
@@ -107,10 +109,47 @@ class ContractLogic(Kept):
             batch.quality,
             *below,
         )
+        missing = product.follower.run(
+            product.slots,
+            rows,
+            batch.ts_ns,
+            batch.ingest_ns,
+            batch.flags,
+            verdict,
+            batch.value,
+            batch.quality,
+        )
+        if missing is not None:
+            self._count_missing(item, batch, missing)
         if not refused:
             return batch
         self._refuse(item, product, batch, verdict, breach_metric, breach)
         return batch.take(verdict == ACCEPTED)
+
+    @staticmethod
+    def _count_missing(item: Slice, batch: ReadingBatch, missing: npt.NDArray[np.int64]) -> None:
+        """What never came, by source and product."""
+        for source in np.unique(batch.source[missing.any(axis=1)]).tolist():
+            sums = missing[batch.source == source].sum(axis=0).tolist()
+            for term, count in zip(TERMS, sums, strict=True):
+                item.count(item.sources[source], batch.productId, term, count)
+
+    def missing(self, most: int) -> list[dict[str, Any]]:
+        """Devices of whose numbers some never came, since their product's contract last changed:
+        at most `most`, those that miss most first."""
+        found = [
+            {
+                "productId": productId,
+                "device_id": self.devices.names[product.slots.slot_of[row]],
+                **dict(
+                    zip(("missing", "gaps", "restarts"), product.follower.counts[row].tolist(), strict=True)
+                ),
+            }
+            for productId, product in dict(self._products).items()
+            for row in np.flatnonzero(product.follower.counts[: product.slots.count].any(axis=1)).tolist()
+        ]
+        found.sort(key=lambda one: (-int(one["missing"]), str(one["productId"]), str(one["device_id"])))
+        return found[:most]
 
     def _refuse(
         self,
@@ -166,6 +205,7 @@ class ContractLogic(Kept):
             productId: {
                 "slots": product.slots.export(),
                 "state": {name: array[: product.slots.count] for name, array in product.state.items()},
+                "sequence": product.follower.export(product.slots.count),
             }
             for productId, product in self._products.items()
         }
@@ -176,4 +216,5 @@ class ContractLogic(Kept):
             product.slots = ProductSlots.load(kept["slots"])
             for name, (_, fresh) in _FRESH.items():
                 product.state[name] = grown(kept["state"][name], product.slots.capacity, fresh)
+            product.follower.load(kept.get("sequence") or {})
             product.forget_retired()
