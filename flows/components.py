@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from flows.plant_file import Plant, SourceConfig
+from flows.plant_file import ArchiveConfig, Plant, SourceConfig
 
 JOURNAL, FLOW, HISTORIAN, DRAINER, SERVER, RECEIVER = range(6)
 
@@ -53,10 +53,15 @@ def components(plant: Plant, folder: Path | None = None) -> dict[str, Component]
             name="journal",
             module="connectors.journal.process",
             rank=JOURNAL,
-            arguments=("--max-bytes", str(plant.journal.max)),
+            arguments=(
+                *("--max-bytes", str(plant.journal.max)),
+                *(("--archived",) if plant.archive is not None else ()),
+            ),
         ),
         Component(name="flow", module="flows.flow", rank=FLOW),
     ]
+    if plant.archive is not None:
+        found.append(_archiver(plant, plant.archive))
     if plant.historian.url == "embedded":
         listen = ("--listen", plant.historian.listen)
         found.append(Component(name="historian", module="flows.historian", rank=HISTORIAN, arguments=listen))
@@ -70,6 +75,13 @@ def components(plant: Plant, folder: Path | None = None) -> dict[str, Component]
 def targets(plant: Plant) -> list[str]:
     """What the output log is drained to."""
     return ["alarms-file", "historian", *(["kafka"] if plant.sinks.alarms.bootstrap else [])]
+
+
+def _archiver(plant: Plant, archive: ArchiveConfig) -> Component:
+    body = {**msgspec.to_builtins(archive), "journal_bytes": plant.journal.max}
+    return Component(
+        name="archiver", module="flows.archiver", rank=DRAINER, file="archive.json", body=body, start=body
+    )
 
 
 def _drainers(plant: Plant) -> list[Component]:

@@ -16,7 +16,7 @@ from operators.document import Node, Problems
 
 _REFERENCE: Final = re.compile(r"\$\{([^}]*)\}")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_ALLOWED_SECTIONS: Final = frozenset({"sources", "sinks", "historian", "server", "journal"})
+_ALLOWED_SECTIONS: Final = frozenset({"sources", "sinks", "historian", "server", "journal", "archive"})
 _WRITTEN_OUT: Final = frozenset(
     {"kind", "topic", "device", "product", "live", "format", "header", "separator"}
 )

@@ -70,6 +70,13 @@ class JournalConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     max: Size = 20_000_000_000
 
 
+class ArchiveConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """path: below the data directory, absolute, or s3://; keep: by the journal's clock."""
+
+    path: str = "archive/"
+    keep: Duration = 400 * DAY
+
+
 class Limits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     devices: int = 100_000
     frame: Size = 1_000_000
@@ -89,6 +96,7 @@ class PlantYaml(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     sources: dict[str, SourceConfig]
     devices: DevicesConfig = msgspec.field(default_factory=DevicesConfig)
     journal: JournalConfig = msgspec.field(default_factory=JournalConfig)
+    archive: ArchiveConfig | None = None
     sinks: Sinks = msgspec.field(default_factory=Sinks)
     historian: Historian = msgspec.field(default_factory=Historian)
     server: ServerConfig = msgspec.field(default_factory=ServerConfig)
@@ -128,4 +136,5 @@ class Plant:
     server: ServerConfig
     journal: JournalConfig
     limits: Limits
+    archive: ArchiveConfig | None = None
     tests: dict[str, list[Node]] = field(default_factory=dict)  # tests/*.yaml: file -> documents

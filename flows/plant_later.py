@@ -34,7 +34,7 @@ LATER_RULE_KEYS: Final = (
 LATER_FOLDERS: Final = {"formulas": "formulas are", "actions": "actions are"}
 
 _KEYS: Final[Mapping[type, tuple[str, ...]]] = {
-    PlantYaml: ("calendar", "archive"),
+    PlantYaml: ("calendar",),
     DevicesConfig: ("hold_for",),
     JournalConfig: ("kind", "topic", "bootstrap"),
     Sinks: ("aas", "telemetry"),

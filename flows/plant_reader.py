@@ -125,6 +125,7 @@ def load_plant(
         server=config.server,
         journal=config.journal,
         limits=config.limits,
+        archive=config.archive,
         tests=_of("tests", documents),
     )
     return plant, problems

@@ -12,6 +12,7 @@ from connectors.tcp.config import Delimiter, TcpConfig, listen_address
 from flows.plant_file import PlantYaml, SourceConfig
 from operators.decode.routing import device_problem, filter_problem, template_problem
 from operators.document import Node, Problems, nearest
+from operators.spec import DAY
 
 LONGEST_ID: Final = 128
 LOOPBACK: Final = ("127.", "localhost", "::1")
@@ -64,6 +65,11 @@ def check_plant_yaml(node: Node, config: PlantYaml, problems: Problems) -> None:
         place = node.get("historian")
         below = place.get("url") if place is not None else None
         _told(below, "'embedded', or http:// or https:// and an address, is expected", problems)
+    if config.archive is not None:
+        place = node.get("archive")
+        _each(place.get("path") if place is not None else None, config.archive.path, _path_problem, problems)
+        if place is not None and config.archive.keep < DAY:
+            _told(place.get("keep"), "at least 1d is expected", problems)
     shards = node.get("shards")
     count = shards.get("count") if shards is not None else None
     if count is not None and config.shards.count != 1:
@@ -154,6 +160,15 @@ def _each(
 ) -> None:
     if node is not None and text is not None and not _unresolved(text):
         _told(node, check(text), problems)
+
+
+def _path_problem(path: str) -> str | None:
+    scheme, separator, rest = path.partition("://")
+    if not path.strip():
+        return "a folder is expected, or s3://bucket/prefix"
+    if separator and (scheme != "s3" or not rest.partition("/")[0]):
+        return f"'{path[:60]}' is no folder and no s3://bucket/prefix"
+    return None
 
 
 def _listen(node: Node | None, text: str, problems: Problems) -> None:

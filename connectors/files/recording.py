@@ -1,9 +1,9 @@
-"""Recorded input (FORMATS section 4): JSON lines, or a CSV, as the slices that the flow reads.
+"""Recorded input (FORMATS section 4): JSON lines, a CSV or an archive, as the slices that the flow reads.
 
 A frame's ingest time is the largest `ingest_ts` read so far, itself included. A recording without
 any tick is replayed as if one stood before the first frame whose ingest time is at or past each
 whole second (of several in a row the last stands for all); one that has ticks gets no others.
-How many frames a slice holds carries no meaning.
+An archive is a journal, so nothing is added to it. How many frames a slice holds carries no meaning.
 """
 
 from __future__ import annotations
@@ -23,6 +23,13 @@ from connectors.errors import ConfigError
 from connectors.files.capture import RecordingWriter
 from connectors.files.config import FilesConfig
 from connectors.files.rows import JSON_SUFFIXES, csv_frames
+from connectors.journal.archive_reader import (
+    archived_days,
+    archived_files,
+    check_gaps,
+    is_archive,
+    read_files,
+)
 from connectors.source import Frame
 from operators.batch import (
     FRAME_HISTORICAL,
@@ -35,7 +42,15 @@ from operators.batch import (
 )
 from operators.stage import SHARD_KEY
 
-__all__ = ["CsvInput", "RecordedLine", "RecordingSource", "RecordingWriter", "has_tick", "read_recording"]
+__all__ = [
+    "Archives",
+    "CsvInput",
+    "RecordedLine",
+    "RecordingSource",
+    "RecordingWriter",
+    "has_tick",
+    "read_recording",
+]
 
 CHUNK: Final = 4 << 20
 LINE_BYTES: Final = 64 << 20
@@ -88,20 +103,39 @@ class CsvInput:
     time_of_row: Callable[[Frame], int | None] | None = None
 
 
+@dataclass(slots=True, eq=False)
+class Archives:
+    """How archives are read. from_ms, to_ms: only entries of from_ms <= clock < to_ms; with_gaps: go
+    on where entries are missing, and `say` so; else they are an error."""
+
+    from_ms: int | None = None
+    to_ms: int | None = None
+    with_gaps: bool = False
+    say: Callable[[str], object] = lambda told: None
+
+
 def read_recording(
-    paths: Sequence[Path], entry_frames: int = 10_000, csv: CsvInput | None = None
+    paths: Sequence[Path | str],
+    entry_frames: int = 10_000,
+    csv: CsvInput | None = None,
+    archives: Archives | None = None,
 ) -> Iterator[Slice]:
     """The slices of recorded files, read one after the other, in bounded memory.
 
-    Each slice holds at most `entry_frames` frames; a control is a slice of its own. Raises
-    ConfigError, with file and line, for a line that is no entry.
+    A path is a file, the folder of an archive, or an archive's `s3://` address. Each slice holds at
+    most `entry_frames` frames; a control is a slice of its own. Raises ConfigError, with file and
+    line, for a line that is no entry.
     """
     if entry_frames < 1:
         raise ValueError("entry_frames must be at least 1")
-    paths = [Path(path) for path in paths]
-    generate = not any(has_tick(path) for path in paths if not _is_csv(path))
+    files = [Path(path) for path in paths if not is_archive(str(path))]
+    generate = len(files) == len(paths) and not any(has_tick(path) for path in files if not _is_csv(path))
     builder = _Builder(entry_frames, generate)
-    for path in paths:
+    for name in paths:
+        if is_archive(str(name)):
+            yield from _archived_slices(str(name), builder, archives or Archives())
+            continue
+        path = Path(name)
         if not _is_csv(path):
             yield from _json_slices(path, builder)
         elif csv is None:
@@ -109,6 +143,16 @@ def read_recording(
         else:
             yield from _csv_slices(path, builder, csv)
     yield from builder.flush()
+
+
+def _archived_slices(path: str, builder: _Builder, how: Archives) -> Iterator[Slice]:
+    yield from builder.flush()
+    files = archived_files(path, archived_days(how.from_ms, how.to_ms))
+    check_gaps(files, how.say if how.with_gaps else None)
+    for read in read_files(
+        files, from_ms=how.from_ms, to_ms=how.to_ms, rows=builder.entry_frames, say=how.say
+    ):
+        yield builder.passed(read.position, read.found)
 
 
 def has_tick(path: Path) -> bool:
@@ -261,7 +305,7 @@ class _Builder:
     """Gathers frames and ticks into slices; the clock and the positions run through all of them."""
 
     def __init__(self, entry_frames: int, generate: bool) -> None:
-        self._entry_frames = entry_frames
+        self.entry_frames = entry_frames
         self._generate = generate
         self._entry = 0
         self._position = 0
@@ -318,7 +362,7 @@ class _Builder:
         self._flags.append(flags)
         self._clocks.append(clock)
         self._bytes += len(payload)
-        self.is_full = len(self._payloads) >= self._entry_frames or self._bytes >= SLICE_BYTES
+        self.is_full = len(self._payloads) >= self.entry_frames or self._bytes >= SLICE_BYTES
 
     def tick(self, ms: int) -> None:
         """The clock passed `ms`; stands for the ticks before it with no frame between."""
@@ -332,6 +376,16 @@ class _Builder:
         """The head of a capture: its first frame's ordinal (positions never go back)."""
         yield from self.flush()
         self._position = max(self._position, position)
+
+    def passed(self, position: int, found: FrameBatch | Control) -> Slice:
+        """What a journal's archive holds, as it is. position: of the next frame after it."""
+        self._entry += 1
+        self._position = position
+        if isinstance(found, Control):
+            return Slice(self._entry, position, self._batch(), found)
+        newest = [*found.ingest_ns[-1:].tolist(), *found.ticks.ns[-1:].tolist()]
+        self._clock_ms = max(self._clock_ms, *(ns // MILLISECOND for ns in newest))
+        return Slice(self._entry, position, found)
 
     def control(self, kind: str, data: dict[str, Any], at_ms: int | None) -> Iterator[Slice]:
         """A control, in a slice of its own."""
@@ -384,7 +438,7 @@ class RecordingSource(FixedPartitionedSource[tuple[str, Slice], int]):
     """Recorded files as a Bytewax source: items are `("shard", Slice)`; ends with the last file."""
 
     def __init__(
-        self, paths: Sequence[Path], entry_frames: int = 10_000, csv: CsvInput | None = None
+        self, paths: Sequence[Path | str], entry_frames: int = 10_000, csv: CsvInput | None = None
     ) -> None:
         self.paths = paths
         self.entry_frames = entry_frames

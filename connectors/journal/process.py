@@ -417,7 +417,7 @@ def _append(
         sha, files = data["sha256"], data["files"]
         if not isinstance(sha, str) or not isinstance(files, dict):
             raise ValueError("a plant needs sha256 and files")
-        about = {key: data[key] for key in ("apply_id", "by", "why") if key in data}
+        about: dict[str, Any] = {key: data[key] for key in ("apply_id", "by", "why") if key in data}
         if not all(isinstance(text, str) for text in about.values()):
             raise ValueError("apply_id, by and why of a plant are texts")
         bundle = (sha.encode(), msgspec.msgpack.encode(files))

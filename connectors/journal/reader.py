@@ -21,7 +21,7 @@ class Head(NamedTuple):
 
     number: int
     kind: int
-    count: int
+    frames: int
     ms: int
     position: int
     size: int
