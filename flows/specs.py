@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from connectors.files.config import FilesConfig
 from connectors.journal.columns import TelemetrySpec
 from flows.plant_file import Plant, Product, SourceConfig
+from flows.plant_tables import DEVICE_COLUMNS
 from operators.contract.spec import ProductContract
 from operators.decode.spec import (
     DecodeLimits,
@@ -14,8 +17,10 @@ from operators.decode.spec import (
     RoutingSpec,
     SourceSpec,
 )
+from operators.parameters import ParameterSpec
 from operators.state.spec import ProductState
 from operators.windows.spec import ProductWindows
+from rules.check import number_of, samples_of
 from rules.spec import RuleProduct, RulesSpec
 
 STALE_TIMES = 3  # a held value is unknown after so many times `expected_every` (FORMATS section 3)
@@ -23,29 +28,31 @@ STALE_TIMES = 3  # a held value is unknown after so many times `expected_every` 
 
 def decode(plant: Plant) -> DecodePlan:
     """Products' layouts, sources' addresses, and which device is of which product."""
+    columns = _numeric_columns(plant)
     devices = {
         name: MasterDevice(row["productId"], row.get("hub_id", ""), row.get("status") or "in_service")
         for name, row in plant.master.devices.items()
     }
     return DecodePlan(
-        products={name: _product_decode(plant, product) for name, product in plant.products.items()},
+        products={name: _product_decode(plant, product, columns) for name, product in plant.products.items()},
         routing=RoutingSpec(
             sources=tuple(_source(name, config) for name, config in plant.sources.items()),
             devices=devices,
             unknown=plant.devices.unknown,
         ),
         limits=DecodeLimits(plant.limits.devices, plant.limits.frame, plant.limits.depth),
+        parameters=parameters(plant),
     )
 
 
-def _product_decode(plant: Plant, product: Product) -> ProductDecode:
+def _product_decode(plant: Plant, product: Product, columns: Collection[str]) -> ProductDecode:
     return ProductDecode(
         productId=product.productId,
         decode=product.decode,
         metrics=_metrics(product),
         topics=tuple(product.topics),
         params=_numeric(product),
-        device_params=_device_params(plant, product),
+        device_params=_device_params(plant, product, columns),
         reject_unknown=product.contract.on_unknown_metric == "reject",
     )
 
@@ -58,14 +65,35 @@ def _numeric(product: Product) -> dict[str, float]:
     return {name: float(value) for name, value in product.params.items() if not isinstance(value, str)}
 
 
-def _device_params(plant: Plant, product: Product) -> dict[str, dict[str, float]]:
-    """device_id -> what columns of devices.csv put over the product's parameters."""
+def parameters(plant: Plant) -> ParameterSpec:
+    """What may be set by device: the parameters of its product, and the columns of devices.csv in which
+    a number stands."""
+    columns = _numeric_columns(plant)
+    declared: dict[str, dict[str, float | str | None]] = {}
+    for name, product in plant.products.items():
+        own = {
+            key: value if isinstance(value, str) else float(value) for key, value in product.params.items()
+        }
+        declared[name] = {**dict.fromkeys(columns), **own}
+    return ParameterSpec(declared, {name: row["productId"] for name, row in plant.master.devices.items()})
+
+
+def _numeric_columns(plant: Plant) -> tuple[str, ...]:
+    """Columns of devices.csv that are parameters without a default."""
+    return tuple(name for name in samples_of(plant.master.devices)["numeric"] if name not in DEVICE_COLUMNS)
+
+
+def _device_params(plant: Plant, product: Product, columns: Collection[str]) -> dict[str, dict[str, float]]:
+    """device_id -> the numbers that devices.csv says of it."""
+    names = list({**_numeric(product), **dict.fromkeys(columns)})
+    texts = {name for name, value in product.params.items() if isinstance(value, str)}
     found: dict[str, dict[str, float]] = {}
-    for name, row in plant.master.devices.items():
+    for device, row in plant.master.devices.items():
         if row["productId"] == product.productId:
-            own = {key: float(row[key]) for key in _numeric(product) if row.get(key)}
+            cells = {name: number_of(row[name]) for name in names if row.get(name) and name not in texts}
+            own = {name: value for name, value in cells.items() if value is not None}
             if own:
-                found[name] = own
+                found[device] = own
     return found
 
 

@@ -13,6 +13,7 @@ from operators.batch import BAD, QUALITY_NAMES, Bytes, Float64, Int32, Int64, Re
 from operators.devices import Devices
 from operators.expression.machine import Machine
 from operators.expression.registers import Column
+from operators.parameters import Parameters
 from operators.spec import SECOND
 from operators.text import text_code
 from rules import held_kernels as held
@@ -57,9 +58,12 @@ class ProductRules:
         attributes: Mapping[str, Mapping[str, str]],
         devices: Devices,
         samples: Mapping[str, Mapping[str, str]] | None = None,
+        parameters: Parameters | None = None,
     ) -> None:
-        """attributes: rows of devices.csv by device; samples: `check.samples_of` of them."""
+        """attributes: rows of devices.csv by device; samples: `check.samples_of` of them; parameters:
+        what operators have set (`refresh` tells that it has changed)."""
         self.product = product
+        self.parameters = Parameters() if parameters is None else parameters
         self.rules = tuple(rules)
         self.attributes = attributes
         self.devices = devices
@@ -147,6 +151,12 @@ class ProductRules:
         self.local[slot] = len(self.slots)
         self.slots.append(slot)
 
+    def refresh(self, slot: int) -> None:
+        """A parameter of a device has changed: the next reading sees it."""
+        index = int(self.local[slot]) if slot < len(self.local) else -1
+        if 0 <= index < self.described:
+            self.state["inputs"][index] = [self._input(column, slot) for column in self.other_columns]
+
     def _input(self, column: Column, slot: int) -> float:
         """The value of a parameter or attribute for one device, as a column holds it."""
         value = self.param(column.name, slot) if column.root == "param" else self.attribute(column.name, slot)
@@ -167,8 +177,12 @@ class ProductRules:
         return own.get(name) or None
 
     def param(self, name: str, slot: int) -> float | str | None:
-        """A parameter for a device: its column of devices.csv, else the product's default."""
+        """A parameter for a device: what an operator has set, else its column of devices.csv, else
+        the product's default."""
         default = self.product.params.get(name)
+        own = self.parameters.value(self.devices.names[slot], name)
+        if own is not None and isinstance(own, str) == isinstance(default, str):
+            return own
         cell = self.attributes.get(self.devices.names[slot], {}).get(name, "")
         if not cell:
             return float(default) if isinstance(default, int | float) else default

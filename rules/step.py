@@ -13,6 +13,7 @@ import numpy as np
 
 from operators.batch import HISTORICAL, IN_ORDER, AlarmEvent, Slice
 from operators.devices import Devices
+from operators.parameters import Parameters
 from operators.snapshot import pack, unpack
 from rules.alarm import Alarms, Evidence, Subject
 from rules.check import samples_of
@@ -32,6 +33,7 @@ class RulesLogic:
         self.spec = spec
         self.devices = devices
         self.alarms = Alarms(spec.plant, spec.shard)
+        self.parameters = Parameters()
         self.products = self._build(spec)
         self.raised: dict[str, int] = {}
         self.cleared: dict[str, int] = {}
@@ -43,13 +45,16 @@ class RulesLogic:
         for name, product in spec.products.items():
             rules = [rule for rule in spec.rules if name in rule.products]
             if rules:
-                built[name] = ProductRules(product, rules, spec.attributes, self.devices, samples)
+                built[name] = ProductRules(
+                    product, rules, spec.attributes, self.devices, samples, self.parameters
+                )
         return built
 
     def process(self, item: Slice) -> None:
         """Append the events of the slice's readings and ticks to `item.alarms`."""
         if item.control is not None:
             self._close_gone(item)
+            self._take_parameter(item)
         for batch in item.readings:
             product = self.products.get(batch.productId)
             if product is None:
@@ -57,6 +62,14 @@ class RulesLogic:
             live = (batch.flags & np.uint8(IN_ORDER | HISTORICAL)) == IN_ORDER
             for found in product.run(batch if live.all() else batch.take(live)):
                 item.alarms.extend(self._events(product, found))
+
+    def _take_parameter(self, item: Slice) -> None:
+        """An operator has set a parameter, and the decode stage has accepted it."""
+        device = self.parameters.take(item)
+        slot = self.devices.slots.get(device) if device is not None else None
+        if slot is not None:
+            for product in self.products.values():
+                product.refresh(slot)
 
     # -- events
 
@@ -190,12 +203,14 @@ class RulesLogic:
                 "raised": self.raised,
                 "cleared": self.cleared,
                 "gone": self._gone,
+                "parameters": self.parameters.export(),
             }
         )
 
     def restore(self, data: bytes) -> None:
         """Take over the state that `snapshot` gave."""
         state = unpack(data)
+        self.parameters.load(state.get("parameters", {}))
         for name, product in self.products.items():
             if name in state["products"]:
                 product.load(state["products"][name])
