@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "rejects": ("flows.look_command", "rejects", "frames and readings that were refused"),
     "devices": ("flows.look_command", "devices", "devices and when they were last heard"),
     "state": ("flows.look_command", "state", "newest values of devices"),
+    "params": ("flows.params_command", "params", "parameters by device"),
     "top": ("flows.look_command", "top", "rates, lag and health, live"),
     "query": ("flows.query_command", "query", "SQL over the historian"),
     "schema": ("flows.schema_command", "schema", "JSON Schemas of the plant folder"),
@@ -42,7 +43,6 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 LATER = {
     "backtest": "rules over archived input",
     "explain": "why a rule did or did not fire",
-    "params": "parameters by device",
     "export": "the historian as CSV or Parquet",
     "backup": "all that a plant stores",
     "restore": "bring a backup back",
