@@ -34,6 +34,8 @@ class HoldingProxy:
         return sent
 
     def close(self) -> None:
+        """Take no more connections."""
+        self._listener.shutdown(socket.SHUT_RDWR)  # else the thread in accept() keeps it
         self._listener.close()
 
     def _accept(self) -> None:
