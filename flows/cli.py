@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "capture": ("flows.capture_command", "capture", "write live frames as recorded input"),
     "test": ("flows.test_command", "test", "run a plant's tests"),
     "simulate": ("flows.simulate_command", "simulate", "send plausible frames to a plant's sources"),
+    "explain": ("flows.explain_command", "explain", "why a rule did or did not fire"),
     "decode": ("flows.decode_command", "decode", "frames to readings, byte by byte"),
     "alarms": ("flows.alarms_command", "alarms", "open alarms, their history, operators' actions, figures"),
     "rejects": ("flows.look_command", "rejects", "frames and readings that were refused"),
@@ -42,7 +43,6 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 
 LATER = {
     "backtest": "rules over archived input",
-    "explain": "why a rule did or did not fire",
     "export": "the historian as CSV or Parquet",
     "backup": "all that a plant stores",
     "restore": "bring a backup back",

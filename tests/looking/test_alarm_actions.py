@@ -96,7 +96,7 @@ def test_what_is_journaled() -> None:
 )
 def test_what_is_refused(arguments: tuple[Any, ...], told: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        checked(*arguments, now_ms=NOW)
+        checked(*(*arguments, NOW))
     assert str(raised.value) == told
 
 

@@ -1,0 +1,485 @@
+"""Why a rule did or did not fire: the value of every sub-expression at a device's last evaluation.
+
+A `Probe` stands beside the rules stage of a replay and sees the same readings. Every sub-expression
+of the rule is a result of one column program, run by the machine that runs the rules, on values held
+by the kernel that holds them for the rules; so what it tells is what the rules stage computed. It
+keeps what each watched device's last evaluating reading left.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from operators.batch import HISTORICAL, IN_ORDER, QUALITY_NAMES, Int32, ReadingBatch, Slice
+from operators.devices import Devices
+from operators.expression.canonical import canonical_text
+from operators.expression.grammar import parse
+from operators.expression.kernels import NEVER
+from operators.expression.machine import Machine
+from operators.expression.program import Scope, compile_conditions
+from operators.expression.registers import Column
+from operators.expression.tree import (
+    Binary,
+    Bool,
+    Call,
+    Compare,
+    Duration,
+    Expr,
+    Logic,
+    Name,
+    Not,
+    Null,
+    Number,
+    Text,
+    Unary,
+    children,
+    is_temporal,
+    walk,
+)
+from operators.parameters import Parameters
+from operators.text import text_code
+from rules import held_kernels as held
+from rules.check import clear_of, number_of
+from rules.spec import GroupRule, Rule, RuleProduct, SequenceRule
+
+SAMPLES_SHOWN: Final = 100  # of a window, the newest
+_CONDITIONS: Final = frozenset({"held", "changed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """One expression of a rule: what it is for, as the rule writes it, and its tree."""
+
+    what: str
+    text: str
+    tree: Expr
+    default: bool = False  # of `clear`: the rule does not say it
+
+
+def expressions_of(rule: Rule) -> list[Expression]:
+    """The expressions of a rule that are over one device's readings, the condition first."""
+    found: list[Expression] = []
+    for part, text in rule.conditions.items():
+        tree = parse(text)
+        found.append(Expression(f"condition {part}".strip(), text, tree))
+        clear = clear_of(rule, tree)
+        plain = clear is None
+        clear = Not(tree.start, tree.stop, tree) if clear is None else clear
+        told = rule.clear_condition or ("not the condition" if plain else written(clear))
+        found.append(Expression(f"clear {part}".strip(), told, clear, plain))
+    if isinstance(rule, SequenceRule):
+        for number, step in enumerate(rule.steps, 1):
+            text = step if isinstance(step, str) else step.condition or step.not_ or ""
+            word = "not " if not isinstance(step, str) and step.condition is None else ""
+            found.append(Expression(f"step {number}", word + text, parse(text)))
+    if isinstance(rule, GroupRule):
+        found.append(Expression("condition", rule.condition, parse(rule.condition)))
+    if rule.where is not None:
+        found.append(Expression("where", rule.where, parse(rule.where)))
+    return found
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """What one device's last evaluating reading left. values: float64[V], of the probe's nodes;
+    held: metric -> (value, quality, age in seconds)."""
+
+    time_ns: int
+    ingest_ns: int
+    position: int
+    values: np.ndarray[Any, np.dtype[np.float64]]
+    held: dict[str, tuple[float, str, float]]
+
+
+@dataclass(slots=True, eq=False)
+class ProbeSpec:
+    """What a probe is built from: a rule of a product, and the rows of devices.csv."""
+
+    product: RuleProduct
+    rule: Rule
+    attributes: Mapping[str, Mapping[str, str]]
+    expressions: list[Expression] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.expressions = self.expressions or expressions_of(self.rule)
+
+
+class Probe:
+    """Evaluates every sub-expression of one rule beside the rules stage.
+
+    watched: the device that is asked about; None: all of the product.
+    """
+
+    def __init__(self, spec: ProbeSpec, devices: Devices, watched: str | None) -> None:
+        self.spec = spec
+        self.devices = devices
+        self.watched = watched
+        self.parameters = Parameters()
+        product = spec.product
+        trees = [one.tree for one in spec.expressions]
+        self.metrics = list(product.metrics)
+        self.scope = _scope(spec)
+        self.nodes: dict[Expr, int] = {}
+        for tree in trees:
+            for node in walk(tree):
+                if not isinstance(node, Duration | Null | Text | Number | Bool):
+                    self.nodes.setdefault(node, len(self.nodes))
+        first = [Column("metrics", name) for name in self.metrics]
+        self.program = compile_conditions([], self.scope, first, values=list(self.nodes))
+        self.machine = Machine(self.program)
+        named = {
+            node.parts[0]
+            for tree in trees
+            for node in walk(tree)
+            if isinstance(node, Name) and node.root in ("", "metrics")
+        }
+        self.used = np.array([self.metrics.index(name) for name in self.metrics if name in named], np.int32)
+        self.slots: dict[int, int] = {}  # slot -> index in the arrays
+        self.texts: dict[int, str] = {}
+        self.found: dict[int, Evaluation] = {}  # by slot
+        self.last: dict[int, int] = {}  # slot -> event time of its last reading that rules saw
+        self._state: dict[str, Any] = {}
+        self._grow(16)
+
+    def _grow(self, capacity: int) -> None:
+        used = len(self.used)
+        shapes: dict[str, tuple[tuple[int, ...], Any, Any]] = {
+            "held_value": ((capacity, used), np.float64, np.nan),
+            "held_quality": ((capacity, used), np.uint8, 3),
+            "held_ns": ((capacity, used), np.int64, 0),
+            "last": ((capacity, 3), np.int64, 0),
+            "met": ((capacity,), np.int32, -1),
+        }
+        for name, (shape, dtype, fill) in shapes.items():
+            grown = np.full(shape, fill, dtype)
+            if name in self._state:
+                grown[: len(self._state[name])] = self._state[name]
+            self._state[name] = grown
+        self.machine.grow(capacity)
+
+    def take(self, item: Slice) -> None:
+        """The readings of a slice that has passed the contract stage."""
+        self.parameters.take(item)
+        for batch in item.readings:
+            if batch.productId != self.spec.product.productId:
+                continue
+            keep = (batch.flags & np.uint8(IN_ORDER | HISTORICAL)) == IN_ORDER
+            if self.watched is not None:
+                slot = self._slot_of(self.watched)
+                keep &= batch.device == (-1 if slot is None else slot)
+            if keep.any():
+                self._run(batch.take(keep))
+
+    def _slot_of(self, name: str) -> int | None:
+        return self.devices.names.index(name) if name in self.devices.names else None
+
+    def _run(self, batch: ReadingBatch) -> None:
+        rows = len(batch)
+        for slot in dict.fromkeys(batch.device.tolist()):
+            self.slots.setdefault(slot, len(self.slots))
+        if len(self.slots) > len(self._state["met"]):
+            self._grow(2 * len(self.slots))
+        local = np.array([self.slots[slot] for slot in batch.device.tolist()], np.int32)
+        self.texts.update(batch.texts)
+        columns = self.machine.room(rows)
+        columns[: len(self.metrics), :rows] = batch.value
+        quality = np.zeros((len(self.used), rows), np.uint8)
+        self._hold(batch, local, columns, quality)
+        self._fill_other(batch, columns)
+        self.machine.run(rows, columns, local=local, ts_ns=batch.ts_ns, flags=batch.flags)
+        carried = (quality & np.uint8(held.CARRIED)).max(axis=0, initial=0).tolist()
+        newest = {slot: row for row, slot in enumerate(batch.device.tolist()) if carried[row]}
+        for slot, row in newest.items():
+            self.found[slot] = self._evaluation(batch, row, local[row], columns, quality)
+        for slot, ts_ns in zip(batch.device.tolist(), batch.ts_ns.tolist(), strict=True):
+            self.last[slot] = ts_ns
+
+    def _hold(self, batch: ReadingBatch, local: Int32, columns: Any, quality: Any) -> None:
+        state, rows, used = self._state, len(batch), len(self.used)
+        self._held_before = state["held_ns"].copy()
+        held.hold(
+            local,
+            batch.ts_ns,
+            batch.ingest_ns,
+            batch.seq,
+            batch.flags,
+            np.ascontiguousarray(batch.value),
+            np.ascontiguousarray(batch.quality),
+            self.used,
+            self.spec.product.stale_after,
+            state["held_value"],
+            state["held_quality"],
+            state["held_ns"],
+            state["last"],
+            state["met"],
+            columns,
+            quality,
+            np.zeros((rows, used)),
+            np.zeros((rows, used), np.uint8),
+            np.zeros((rows, 3), np.int64),
+        )
+        state["met"][local] = -1
+
+    def _evaluation(
+        self, batch: ReadingBatch, row: int, device: int, columns: Any, quality: Any
+    ) -> Evaluation:
+        values = np.array([self.machine.values[at, row] for at in self.program.value_outputs])
+        ts_ns = int(batch.ts_ns[row])
+        found = {}
+        for j, metric in enumerate(self.used.tolist()):
+            since = self._held_since(batch, row, j, metric, device)
+            age = math.nan if since is None else (ts_ns - since) / 1e9
+            code = int(quality[j, row]) & 0x7F
+            found[self.metrics[metric]] = (float(columns[metric, row]), QUALITY_NAMES[code], age)
+        return Evaluation(ts_ns, int(batch.ingest_ns[row]), int(batch.seq[row]) >> 16, values, found)
+
+    def _held_since(self, batch: ReadingBatch, row: int, j: int, metric: int, device: int) -> int | None:
+        """The event time of the reading that brought the value that stands at a row; None: none did."""
+        own = np.flatnonzero(batch.device[: row + 1] == batch.device[row])
+        for at in reversed(own.tolist()):
+            if batch.quality[metric, at] < 3:
+                return int(batch.ts_ns[at])
+        before = int(self._held_before[device, j])
+        return before or None
+
+    # -- parameters and attributes
+
+    def _fill_other(self, batch: ReadingBatch, columns: Any) -> None:
+        first = len(self.metrics)
+        for at, column in enumerate(self.program.columns[first:], first):
+            known = {slot: self._input(column, slot) for slot in dict.fromkeys(batch.device.tolist())}
+            columns[at, : len(batch)] = [known[slot] for slot in batch.device.tolist()]
+
+    def _input(self, column: Column, slot: int) -> float:
+        if column.root == "param":
+            value, _ = self.param(column.name, slot)
+        else:
+            value = self.attribute(column.name, slot)
+        if value is None:
+            return math.nan
+        return float(text_code(value)) if isinstance(value, str) else value
+
+    def param(self, name: str, slot: int) -> tuple[float | str | None, str]:
+        """A parameter for a device, and where it comes from."""
+        device = self.devices.names[slot]
+        default = self.spec.product.params.get(name)
+        value = self.parameters.value(device, name)
+        if value is not None and (default is None or isinstance(value, str) == isinstance(default, str)):
+            return value, "set by an operator"
+        cell = self.spec.attributes.get(device, {}).get(name, "")
+        if cell:
+            return (cell if isinstance(default, str) else number_of(cell)), "devices.csv"
+        return (
+            float(default) if isinstance(default, int | float) else default
+        ), f"{self.spec.product.productId}: params"
+
+    def attribute(self, name: str, slot: int) -> str | None:
+        """A column of devices.csv for a device; None where the cell is empty."""
+        row = self.spec.attributes.get(self.devices.names[slot], {})
+        own = {
+            "device_id": self.devices.names[slot],
+            "productId": self.spec.product.productId,
+            "hub_id": self.devices.hubs[slot],
+        }
+        return row.get(name) or own.get(name) or None
+
+    # -- what it found
+
+    def follow(self, before: Probe) -> None:
+        """Go on where another probe of the same product stands: the plant changed the rule."""
+        self.parameters, self.slots, self.texts = before.parameters, before.slots, before.texts
+        self.last = before.last
+        self._grow(max(16, 2 * len(self.slots)))
+        self._state["last"] = before._state["last"].copy()
+        for j, metric in enumerate(self.used.tolist()):
+            where = np.flatnonzero(before.used == metric)
+            if len(where):
+                for name in ("held_value", "held_quality", "held_ns"):
+                    count = len(before._state[name])
+                    self._state[name][:count, j] = before._state[name][:, int(where[0])]
+        self.machine.load(before.machine.export(len(self.slots)), len(self.slots))
+
+    def explained(self, slot: int) -> list[dict[str, Any]]:
+        """Every expression with the values of its tree: {"what", "text", "default",
+        "value", "tree"}."""
+        past = self.machine.export(len(self.slots))
+        operations = {text: one for one in past.get("operations", ()) for text in one["texts"]}
+        found = []
+        for one in self.spec.expressions:
+            tree = self._node(one.tree, slot, operations)
+            told = {"what": one.what, "text": one.text, "default": one.default}
+            found.append({**told, "value": tree["value"], "tree": tree})
+        return found
+
+    def _node(self, node: Expr, slot: int, operations: Mapping[str, Any]) -> dict[str, Any]:
+        told: dict[str, Any] = {"text": written(node), "value": self._value(node, slot)}
+        if isinstance(node, Name):
+            told |= self._named(node, slot)
+        if isinstance(node, Call) and is_temporal(node):
+            told["past"] = self._past(node, slot, operations)
+        below = [one for one in children(node) if not isinstance(one, Duration)]
+        told["children"] = [self._node(one, slot, operations) for one in below if not _is_plain(one)]
+        return told
+
+    def _value(self, node: Expr, slot: int) -> Any:
+        if isinstance(node, Number | Text | Bool):
+            return node.value
+        evaluation = self.found.get(slot)
+        if isinstance(node, Null) or evaluation is None:
+            return None
+        number = float(evaluation.values[self.nodes[node]])
+        if math.isnan(number):
+            return None
+        kind = kind_of(node, self.scope)
+        if kind == "bool":
+            return number != 0.0
+        return self.texts_of(number, node, slot) if kind == "text" else number
+
+    def texts_of(self, code: float, node: Expr, slot: int) -> str:
+        """The text behind a code: of a reading, a text of the rule, a parameter or attribute."""
+        known = self.texts.get(int(code))
+        if known is not None:
+            return known
+        for one in walk(node):
+            text: Any = None
+            if isinstance(one, Text):
+                text = one.value
+            elif isinstance(one, Name) and one.root == "param":
+                text, _ = self.param(one.parts[0], slot)
+            elif isinstance(one, Name) and one.root == "device":
+                text = self.attribute(one.parts[0], slot)
+            if isinstance(text, str) and text_code(text) == int(code):
+                return text
+        return "?"
+
+    def _named(self, node: Name, slot: int) -> dict[str, Any]:
+        """What is told of a name beside its value."""
+        name = node.parts[0]
+        if node.root == "param":
+            return {"param": name, "from": self.param(name, slot)[1]}
+        if node.root == "device":
+            return {"from": "devices.csv"}
+        evaluation = self.found.get(slot)
+        if evaluation is None or name not in evaluation.held:
+            return {"quality": "absent", "age_s": None}
+        _, quality, age = evaluation.held[name]
+        return {"quality": quality, "age_s": None if math.isnan(age) else age}
+
+    def _past(self, node: Call, slot: int, operations: Mapping[str, Any]) -> dict[str, Any]:
+        """What a function over the past keeps, as the device's last reading left it."""
+        program = compile_conditions([], self.scope, self.program.columns, values=[node])
+        kept = next((operations[text] for text in program.past[-1].texts if text in operations), None)
+        at = self.slots.get(slot)
+        if kept is None or at is None:
+            return {}
+        if node.function in ("delta", "prev", "changed", "rate"):
+            before = float(kept["numbers"][0, at])
+            told = {"newest": None if math.isnan(before) else before}
+            if node.function == "rate" and told["newest"] is not None:
+                told["newest_ns"] = int(kept["times"][0, at])
+            return told
+        if node.function in ("since", "held"):
+            when = [int(times[at]) for times in kept["times"]]
+            told = {"true_since_ns" if node.function == "held" else "true_at_ns": _or_none(when[0])}
+            if node.function == "held":
+                told["paused_at_ns"] = _or_none(when[1])
+            return told
+        start = int(kept["count"][:at].sum())
+        stop = start + int(kept["count"][at])
+        pairs = zip(kept["sample_ns"][start:stop].tolist(), kept["sample"][start:stop].tolist(), strict=True)
+        return {"samples": [list(pair) for pair in pairs]}
+
+
+def _or_none(when: int) -> int | None:
+    return None if when == NEVER else when
+
+
+def _is_plain(node: Expr) -> bool:
+    """A constant: its text is its value."""
+    return isinstance(node, Number | Text | Bool | Null | Duration)
+
+
+def _scope(spec: ProbeSpec) -> Scope:
+    """The names of the rule, every parameter as a column of its own."""
+    product = spec.product
+    columns = {name for row in spec.attributes.values() for name in row}
+    names = {
+        node.parts[0]
+        for one in spec.expressions
+        for node in walk(one.tree)
+        if isinstance(node, Name) and node.root == "param"
+    }
+    texts = {name for name, value in product.params.items() if isinstance(value, str)}
+    attributes = {*columns, "device_id", "productId", "hub_id"}
+    return Scope(product.productId, product.metrics, dict.fromkeys(names), texts, attributes)
+
+
+def kind_of(node: Expr, scope: Scope) -> str:
+    """number, bool or text."""
+    if isinstance(node, Compare | Logic | Not | Bool):
+        return "bool"
+    if isinstance(node, Text):
+        return "text"
+    if isinstance(node, Name):
+        if node.root == "device" or (node.root == "param" and node.parts[0] in scope.text_params):
+            return "text"
+        kind = scope.metrics.get(node.parts[0]) if node.root in ("", "metrics") else None
+        return {"boolean": "bool", "string": "text"}.get(kind or "", "number")
+    if isinstance(node, Call):
+        if node.function in _CONDITIONS:
+            return "bool"
+        if node.function in ("if", "default"):
+            kinds = {kind_of(one, scope) for one in node.arguments[-2:] if not isinstance(one, Null)}
+            return kinds.pop() if len(kinds) == 1 else "number"
+        if node.function == "prev":
+            return kind_of(node.arguments[0], scope)
+    return "number"
+
+
+def written(node: Expr) -> str:
+    """The expression as a person would write it: brackets only where they are needed."""
+    return _written(node, 0)
+
+
+_BINDS: Final = {"+": 5, "-": 5, "*": 6, "/": 6, "%": 6, "**": 8}
+
+
+def _written(node: Expr, outer: int) -> str:
+    text, own = _parts(node)
+    return f"({text})" if own < outer else text
+
+
+def _parts(node: Expr) -> tuple[str, int]:
+    """A node's text, and how strongly its operation binds."""
+    if isinstance(node, Number):
+        return node.text, 9
+    if isinstance(node, Duration):
+        return node.text, 9
+    if isinstance(node, Logic):
+        own = 1 if node.op == "or" else 2
+        return f" {node.op} ".join(_written(one, own + 1) for one in node.operands), own
+    if isinstance(node, Not):
+        return f"not {_written(node.operand, 3)}", 3
+    if isinstance(node, Compare):
+        return f"{_written(node.left, 5)} {node.op} {_written(node.right, 5)}", 4
+    if isinstance(node, Binary):
+        own = _BINDS[node.op]
+        return f"{_written(node.left, own)} {node.op} {_written(node.right, own + 1)}", own
+    if isinstance(node, Unary):
+        return f"-{_written(node.operand, 7)}", 7
+    if isinstance(node, Call) and node.target is None:
+        return f"{node.function}({', '.join(_written(one, 0) for one in node.arguments)})", 9
+    return canonical_text(node), 9
+
+
+def flat(tree: Mapping[str, Any], depth: int = 0) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """A tree of `Probe.explained` line by line, with its depth."""
+    yield depth, tree
+    below: Sequence[Mapping[str, Any]] = tree["children"]
+    for one in below:
+        yield from flat(one, depth + 1)

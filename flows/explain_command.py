@@ -1,0 +1,322 @@
+"""`penstock explain`: why a rule did or did not fire."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from connectors.errors import ConfigError, PenstockError
+from connectors.journal.lines import iso_time
+from flows.alarm_filters import state_words
+from flows.explain import Probe, flat
+from flows.explain_replay import FOREVER, Replayed, checked, replay_journal, replay_recording
+from flows.explain_timers import delay_of
+from flows.folder import data_directory, open_plant
+from flows.look_command import emit, show
+from flows.look_tables import shown, table
+from flows.plant_tests import parse_time
+from flows.views import Views
+from rules.spec import GroupRule, Rule
+
+SAMPLES_PRINTED: Final = 6
+DEVICES_SHOWN: Final = 50
+
+
+@click.command()
+@click.argument("plant", type=click.Path(path_type=Path))
+@click.argument("rule")
+@click.option("--device", help="one device; default: a line for each, the whole where there is one alone")
+@click.option("--at", help="as it stood at this time of the journal's clock; default: now")
+@click.option(
+    "--input",
+    "inputs",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="recorded input instead of the plant's journal; may be given several times",
+)
+@click.option("--data", type=click.Path(path_type=Path), help="default: PLANT/.penstock")
+@click.option("--json", "as_json", is_flag=True, help="machine-readable output")
+def explain(
+    plant: Path,
+    rule: str,
+    device: str | None,
+    at: str | None,
+    inputs: tuple[Path, ...],
+    data: Path | None,
+    as_json: bool,
+) -> None:
+    """Why RULE of PLANT did or did not fire: every sub-expression with its value, quality and age.
+
+    What was journaled is worked on again by the live engine, up to now or --at.
+    """
+    until = _until(at)
+    if inputs:
+        loaded = open_plant(plant)
+        checked(loaded, rule, device)
+        replayed = replay_recording(loaded, list(inputs), rule, device, until)
+    else:
+        folder = data_directory(plant, data)
+        if not (folder / "journal" / "data.mdb").exists():
+            raise PenstockError(f"{folder} holds no plant's data; run it first: penstock run {plant}")
+        checked(Views(folder).plant(), rule, device)
+        replayed = replay_journal(folder, rule, device, until)
+    found = explanation(replayed, rule, device)
+    if as_json:
+        emit(found)
+    else:
+        show(*report(found))
+
+
+def _until(at: str | None) -> int:
+    if at is None:
+        return FOREVER
+    moment = None if at.startswith("+") else parse_time(at, 0)
+    if moment is None:
+        raise ConfigError(f"--at {at}: write a time, e.g. 2026-03-01T09:00:00Z")
+    return moment * 1_000_000
+
+
+def explanation(replayed: Replayed, rule: str, device: str | None) -> dict[str, Any]:
+    """What `--json` prints."""
+    probes = replayed.probes
+    one = next(iter(probes.values()))
+    found: dict[str, Any] = {
+        "plant": replayed.shard.current.name,
+        "ruleId": rule,
+        "rule_version": one.spec.rule.version,
+        "type": one.spec.rule.type,
+        "at": iso_time(replayed.clock_ns) if replayed.clock_ns else None,
+        "source": replayed.source,
+        "from": iso_time(replayed.first_ns) if replayed.first_ns else None,
+        "complete": replayed.complete,
+        "devices": [
+            _device(replayed, probe, slot) for probe in probes.values() for slot in sorted(probe.last)
+        ],
+    }
+    if device is not None and not found["devices"]:
+        found["devices"] = [_never(device, one.spec.product.productId)]
+    return found
+
+
+def _never(device: str, product: str) -> dict[str, Any]:
+    return {
+        "device_id": device,
+        "productId": product,
+        "outcome": "no reading of it has reached the rules",
+        "last_reading": None,
+        "evaluated": None,
+        "expressions": [],
+        "parameters": [],
+        "delays": [],
+        "alarms": [],
+    }
+
+
+def _device(replayed: Replayed, probe: Probe, slot: int) -> dict[str, Any]:
+    name = replayed.shard.devices.names[slot]
+    evaluation = probe.found.get(slot)
+    rule = probe.spec.rule
+    expressions = probe.explained(slot) if evaluation is not None else []
+    delays = [] if evaluation is None else delay_of(replayed.rules, probe.spec.product.productId, rule, slot)
+    alarms = [event["data"] for subject, event in sorted(replayed.events.items()) if _is_of(event, name)]
+    return {
+        "device_id": name,
+        "productId": probe.spec.product.productId,
+        "outcome": outcome(rule, expressions, delays, alarms),
+        "last_reading": iso_time(probe.last[slot]),
+        "evaluated": None
+        if evaluation is None
+        else {
+            "time": iso_time(evaluation.time_ns),
+            "ingest_time": iso_time(evaluation.ingest_ns),
+            "position": evaluation.position,
+        },
+        "expressions": [_plain(one) for one in expressions],
+        "parameters": _parameters(probe, slot),
+        "delays": delays,
+        "suppressed_by": list(rule.suppressors),
+        "alarms": [
+            {
+                key: data[key]
+                for key in ("alarm_id", "transition", "event_time", "onset_time", "state", "message")
+            }
+            for data in alarms
+        ],
+    }
+
+
+def _is_of(event: Mapping[str, Any], device: str) -> bool:
+    return bool(event["data"]["device_id"] == device)
+
+
+def _plain(one: dict[str, Any]) -> dict[str, Any]:
+    """Times in words of JSON."""
+    return {**one, "tree": _plain_node(one["tree"])}
+
+
+def _plain_node(node: dict[str, Any]) -> dict[str, Any]:
+    told = {**node, "children": [_plain_node(below) for below in node["children"]]}
+    if "past" in node:
+        past = dict(node["past"])
+        for key in [key for key in past if key.endswith("_ns")]:
+            at = past.pop(key)
+            past[key.removesuffix("_ns")] = None if at is None else iso_time(at)
+        if "samples" in past:
+            past["samples"] = [
+                {"time": iso_time(at), "value": None if math.isnan(value) else value}
+                for at, value in past["samples"]
+            ]
+        told["past"] = past
+    return told
+
+
+def _parameters(probe: Probe, slot: int) -> list[dict[str, Any]]:
+    names = {
+        node["param"]: None
+        for one in probe.explained(slot)
+        for _, node in flat(one["tree"])
+        if "param" in node
+    }
+    return [
+        dict(zip(("name", "value", "from"), (name, *probe.param(name, slot)), strict=True)) for name in names
+    ]
+
+
+def outcome(rule: Rule, expressions: list[Any], delays: list[Any], alarms: list[Any]) -> str:
+    """One sentence: what stands, and what keeps it from being otherwise."""
+    active = [data for data in alarms if data["state"]["active"]]
+    if active:
+        return f"raised: {', '.join(state_words(active[0]['state']))} since {active[0]['onset_time']}"
+    if not expressions:
+        return (
+            "not evaluated: no reading carried one of its metrics" if not isinstance(rule, GroupRule) else ""
+        )
+    running = [delay for delay in delays if delay["phase"] == "rising"]
+    if running:
+        stopped = ", stopped by an unknown value" if running[0]["paused"] else ""
+        return f"not raised yet: the condition holds since {running[0]['since']}, on_delay runs{stopped}"
+    values = {one["what"]: one["value"] for one in expressions}
+    if values.get("where", True) is not True:
+        return f"not raised: where is {_word(values['where'])}"
+    conditions = [value for what, value in values.items() if what.startswith("condition")]
+    told = "true" if True in conditions else "unknown" if None in conditions else "false"
+    return f"not raised: the condition is {told}"
+
+
+def _word(value: Any) -> str:
+    return "unknown" if value is None else shown(value)
+
+
+def report(found: dict[str, Any]) -> list[Any]:
+    """What is printed."""
+    parts: list[Any] = [f"{found['ruleId']} ({found['type']}, {found['rule_version']}) at {found['at']}"]
+    if not found["complete"]:
+        parts.append(
+            Text(
+                f"what was journaled before {found['from']} is not there any more: values held, delays and"
+                " windows that began earlier are missing",
+                "yellow",
+            )
+        )
+    devices = found["devices"]
+    if not devices:
+        return [*parts, "no reading of its products has reached the rules"]
+    if len(devices) > 1:
+        return [*parts, "", _device_table(devices[:DEVICES_SHOWN]), *_more(devices)]
+    return [*parts, *_one(devices[0])]
+
+
+def _more(devices: list[Any]) -> list[str]:
+    more = len(devices) - DEVICES_SHOWN
+    return ["", *([f"{more} more; "] if more > 0 else []), "--device NAME shows every sub-expression"]
+
+
+def _device_table(devices: list[Any]) -> Table:
+    return table(
+        ["device", "evaluated", "outcome"],
+        (
+            (one["device_id"], (one["evaluated"] or {}).get("time", "never"), one["outcome"])
+            for one in devices
+        ),
+    )
+
+
+def _one(device: dict[str, Any]) -> list[Any]:
+    parts: list[Any] = [f"{device['device_id']} ({device['productId']}): {device['outcome']}"]
+    if device["evaluated"] is not None:
+        evaluated = device["evaluated"]
+        parts.append(
+            f"last evaluated by the reading of {evaluated['time']}, position {evaluated['position']}"
+        )
+    if device["last_reading"] is not None and device["evaluated"] is None:
+        parts.append(f"last reading {device['last_reading']}, with none of the rule's metrics")
+    for one in device["expressions"]:
+        if one["default"]:
+            parts += ["", f"{one['what']}: {one['text']}, which is {_word(one['value'])}"]
+        else:
+            parts += ["", _tree(one)]
+    for parameter in device["parameters"]:
+        parts += ["", f"param.{parameter['name']} = {_word(parameter['value'])} ({parameter['from']})"]
+    for delay in device["delays"]:
+        parts += ["", _delay_line(delay)]
+    for alarm in device["alarms"]:
+        words = ", ".join(state_words(alarm["state"]))
+        parts += [
+            "",
+            f"{alarm['transition']} {alarm['event_time']}: {words}"
+            f"  {alarm['alarm_id'][:12]}  {alarm['message']}",
+        ]
+    return parts
+
+
+def _tree(one: dict[str, Any]) -> Table:
+    made = Table(box=None, header_style="bold", pad_edge=False)
+    made.add_column("value")
+    made.add_column(one["what"], overflow="fold")
+    for depth, node in flat(one["tree"]):
+        value, colour = node["value"], ""
+        if value is None or isinstance(value, bool):
+            colour = "yellow" if value is None else "green" if value else "red"
+        line = Text("  " * depth + node["text"])
+        if beside := _beside(node):
+            line.append(f"   [{beside}]", "dim")
+        made.add_row(Text(_word(value), colour), line)
+    return made
+
+
+def _beside(node: Mapping[str, Any]) -> str:
+    """Quality and age of a metric, where a parameter comes from, what a function remembers."""
+    told = []
+    if "quality" in node:
+        told.append(node["quality"])
+        if node["age_s"]:
+            told.append(f"held for {node['age_s']:g} s")
+    if "from" in node:
+        told.append(node["from"])
+    past = node.get("past", {})
+    if "samples" in past:
+        samples = past["samples"]
+        some = ", ".join(shown(one["value"]) for one in samples[-SAMPLES_PRINTED:])
+        dots = "..., " if len(samples) > SAMPLES_PRINTED else ""
+        since = f" since {samples[0]['time']}" if samples else ""
+        told.append(f"{len(samples)} samples{since}: {dots}{some}")
+    told += [
+        f"{key.replace('_', ' ')} {_word(value)}"
+        for key, value in past.items()
+        if key != "samples" and value is not None
+    ]
+    return ", ".join(told)
+
+
+def _delay_line(delay: dict[str, Any]) -> str:
+    head = f"{delay['what']} {delay['seconds']:g} s"
+    if delay["since"] is None:
+        return f"{head}: not running ({delay['phase']})"
+    stopped = f", stopped at {delay['paused']} by an unknown value" if delay["paused"] else ""
+    return f"{head}: runs since {delay['since']}, over at {delay['due']}{stopped}"

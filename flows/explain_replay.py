@@ -1,0 +1,188 @@
+"""The live engine over what was journaled, up to a time, with a probe beside the rules stage.
+
+Nothing here touches the running plant: journal, archive and recorded input are read, the stages up
+to the rules run over them in this process, and what they then hold is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from connectors.errors import ConfigError, PenstockError
+from connectors.journal.merging import Merger
+from connectors.journal.reader import JournalReader
+from connectors.journal.source import SLICE_BYTES, SLICE_ROWS, slices
+from flows import specs
+from flows.explain import Probe, ProbeSpec
+from flows.plant_file import Plant
+from flows.plant_reader import load_bundle
+from flows.recorded import recorded_slices
+from flows.shard import Shard
+from operators.batch import Slice, Ticks
+from operators.document import nearest
+from rules.spec import Rule
+from rules.step import RulesLogic
+
+FOREVER: Final = 1 << 62
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What a replay left. clock_ns: the journal's clock at its end (0: nothing was read).
+    first_ns: at its beginning; complete: nothing that came before is missing. events: the newest of
+    each subject of the rule."""
+
+    shard: Shard
+    probes: dict[str, Probe]
+    source: str
+    complete: bool
+    first_ns: int = 0
+    clock_ns: int = 0
+    events: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def rules(self) -> RulesLogic:
+        logic = self.shard.stages["rules"].logic
+        assert isinstance(logic, RulesLogic)
+        return logic
+
+
+def replay_recording(plant: Plant, paths: list[Path], rule: str, device: str | None, until: int) -> Replayed:
+    """Recorded input, as `penstock replay` reads it. until: nanoseconds since 1970."""
+    shard = Shard(plant, load=load_bundle)
+    return _Replay(shard, rule, device, "recording", True).run(recorded_slices(plant, paths), until)
+
+
+def replay_journal(data: Path, rule: str, device: str | None, until: int) -> Replayed:
+    """The journal of a data directory, from its oldest entry on."""
+    with closing(JournalReader(data / "journal")) as reader:
+        first = reader.first_plant()
+        if first is None:
+            raise PenstockError("no plant has been applied; start it with: penstock run PLANT")
+        shard = Shard(load_bundle(first.files), load=load_bundle, bundle=reader.bundle)
+        complete = reader.oldest() <= 1
+        return _Replay(shard, rule, device, "journal", complete).run(_journal_slices(reader), until)
+
+
+def _journal_slices(reader: JournalReader) -> Iterator[Slice]:
+    merger = Merger()
+    number = reader.oldest()
+    while entries := reader.read(number, SLICE_ROWS, SLICE_BYTES):
+        yield from slices(reader, entries, merger)
+        number = entries[-1].number + 1
+
+
+def cut(item: Slice, until: int) -> Slice | None:
+    """What of a slice had been journaled by `until`; None where nothing had."""
+    if item.control is not None:
+        return item if item.control.at_ns <= until else None
+    frames = item.frames
+    rows = int(np.searchsorted(frames.ingest_ns, until, "right"))
+    ticks = int(np.searchsorted(frames.ticks.ns, until, "right"))
+    if rows == len(frames) and ticks == len(frames.ticks.ns):
+        return item
+    if rows == 0 and ticks == 0:
+        return None
+    kept = replace(
+        frames,
+        offset=frames.offset[:rows],
+        length=frames.length[:rows],
+        address=frames.address[:rows],
+        ingest_ns=frames.ingest_ns[:rows],
+        position=frames.position[:rows],
+        flags=frames.flags[:rows],
+        ticks=Ticks(frames.ticks.row[:ticks], frames.ticks.ns[:ticks]),
+    )
+    return replace(item, frames=kept, position=item.position - len(frames) + rows)
+
+
+class _Replay:
+    def __init__(self, shard: Shard, rule: str, device: str | None, source: str, complete: bool) -> None:
+        self.shard = shard
+        self.rule = rule
+        self.device = device
+        self.found = Replayed(shard, {}, source, complete)
+        self.stages = [shard.decode(), shard.contract()]
+        self.rules = shard.rules()
+
+    def run(self, items: Iterator[Slice], until: int) -> Replayed:
+        """Everything up to `until`, the stages of the dataflow in their order."""
+        self._probe()
+        for whole in items:
+            item = cut(whole, until)
+            if item is not None:
+                self._take(item)
+            if item is not whole:
+                break
+        if not self.found.probes:
+            raise ConfigError(_no_rule(self.shard.current, self.rule))
+        return self.found
+
+    def _take(self, item: Slice) -> None:
+        self._clock(item)
+        for stage in self.stages:
+            stage.process(item)
+        for probe in self.found.probes.values():
+            probe.take(item)
+        self.rules.process(item)
+        for alarm in item.alarms:
+            if alarm.ruleId == self.rule:
+                self.found.events[str(alarm.event["subject"])] = dict(alarm.event)
+        if item.control is not None and item.control.kind == "plant":
+            self._probe()
+
+    def _clock(self, item: Slice) -> None:
+        times = [int(column[-1]) for column in (item.frames.ingest_ns, item.frames.ticks.ns) if len(column)]
+        if item.control is not None:
+            times.append(item.control.at_ns)
+        newest = max(times, default=0)
+        self.found.first_ns = self.found.first_ns or min(times, default=0)
+        self.found.clock_ns = max(self.found.clock_ns, newest)
+
+    def _probe(self) -> None:
+        """Probes for the rule of the plant that is applied now; they go on where those before stood."""
+        plant = self.shard.current
+        rule = rule_of(plant, self.rule)
+        before, self.found.probes = self.found.probes, {}
+        if rule is None:
+            return
+        spec = specs.rules(plant)
+        for name in rule.products:
+            probe = Probe(
+                ProbeSpec(spec.products[name], rule, spec.attributes), self.shard.devices, self.device
+            )
+            if name in before:
+                probe.follow(before[name])
+            self.found.probes[name] = probe
+
+
+def rule_of(plant: Plant, name: str) -> Rule | None:
+    """A rule of a plant."""
+    return next((rule for rule in plant.rules if rule.ruleId == name), None)
+
+
+def _no_rule(plant: Plant, name: str) -> str:
+    return f"no rule '{name}'{nearest(name, [rule.ruleId for rule in plant.rules])}"
+
+
+def checked(plant: Plant | None, rule: str, device: str | None) -> None:
+    """Raises `ConfigError` for a rule or a device that the plant does not know."""
+    if plant is None:
+        return
+    found = rule_of(plant, rule)
+    if found is None:
+        raise ConfigError(_no_rule(plant, rule))
+    row = plant.master.devices.get(device) if device is not None else None
+    if device is not None and row is None and plant.devices.unknown != "accept":
+        raise ConfigError(f"no device '{device}' in devices.csv{nearest(device, plant.master.devices)}")
+    if row is not None and row["productId"] not in found.products:
+        raise ConfigError(
+            f"device '{device}' is of product {row['productId']}; "
+            f"rule '{rule}' is for {', '.join(found.products)}"
+        )
