@@ -34,7 +34,7 @@ from operators.decode.binary_tree import (
 )
 from operators.document import Node, Problems, nearest, scalar
 from operators.expression.grammar import parse
-from operators.expression.tree import Duration, Expr, ExpressionError, Name, is_temporal, walk
+from operators.expression.tree import Duration, Expr, ExpressionError, Name, Number, is_temporal, walk
 
 FIELD_KEYS: Final = (
     *("at", "as", "bit", "bits", "pieces", "signed", "order", "size", "text", "missing", "valid", "map"),
@@ -124,6 +124,10 @@ class Reader:
                 self.problems.add_caret(
                     node, "a layout sees one frame at a time; use this in a rule", part.start, part.stop
                 )
+                return None
+            if isinstance(part, Number) and part.unit:
+                told = f"a layout converts no units; write the number alone, without '{part.unit}'"
+                self.problems.add_caret(node, told, part.start, part.stop)
                 return None
             if isinstance(part, Name):
                 self._name(part, node)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from operators.contract.spec import Metric
 from operators.document import Node, Problems, nearest
 from operators.expression.grammar import parse
-from operators.expression.tree import Call, Expr, ExpressionError, Name, is_temporal, walk
+from operators.expression.tree import Call, Expr, ExpressionError, Name, Number, is_temporal, walk
 
 
 class Derived(NamedTuple):
@@ -62,6 +62,12 @@ def _wrong(
     for part in walk(expression):
         if isinstance(part, Call) and (is_temporal(part) or part.target is not None):
             yield part.start, part.stop, "a derived value sees one reading alone, not the past"
+        if isinstance(part, Number) and part.unit:
+            yield (
+                part.start,
+                part.stop,
+                f"derive converts no units; write the number alone, without '{part.unit}'",
+            )
         if not isinstance(part, Name):
             continue
         name = ".".join(part.parts)

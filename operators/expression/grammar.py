@@ -5,7 +5,9 @@
     comparison := sum [ ("==" | "!=" | "<" | "<=" | ">" | ">=") sum ]
     sum        := product { ("+" | "-") product }       product := unary { ("*" | "/" | "%") unary }
     unary      := "-" unary | power                     power := atom [ "**" unary ]
-    atom       := number | duration | text | "true" | "false" | "null" | name | call | "(" expression ")"
+    atom       := number [ unit ] | duration | text | "true" | "false" | "null" | name | call
+                | "(" expression ")"
+    unit       := a blank, then a UCUM code up to the next blank; one with other signs in "`"
     name       := part { "." part };  part := letter { letter | digit | "_" } | "`" any "`"
 
 An own parser with an allow-list: what is not named here cannot be said. Length, number of nodes,
@@ -19,7 +21,7 @@ import math
 from typing import Final, Literal, NamedTuple, NoReturn, cast
 
 from operators.document import nearest
-from operators.expression.tokens import MENDS, Token, tokens
+from operators.expression.tokens import KEYWORDS, MENDS, Token, tokens
 from operators.expression.tree import (
     FUNCTIONS,
     ROOTS,
@@ -49,7 +51,6 @@ DURATION_UNITS: Final = {
 WINDOW_AGGREGATES: Final = (
     *("count", "good", "bad", "coverage", "min", "max", "mean", "last", "std", "p50", "p95", "p99"),
 )
-KEYWORDS: Final = frozenset({"and", "or", "not", "true", "false", "null"})
 _LONGEST_DURATION_NS: Final = 1 << 62
 
 
@@ -100,7 +101,7 @@ class _Parser:
         part = self.either()
         token = self.peek()
         if token.kind != "end":
-            self.unexpected(token, part.node)
+            self.unexpected(token)
         if isinstance(part.node, Duration):
             self.stray_duration(part.node)
         return part.node
@@ -123,19 +124,13 @@ class _Parser:
             return token
         return None
 
-    def unexpected(self, token: Token, before: Expr | None = None) -> NoReturn:
+    def unexpected(self, token: Token) -> NoReturn:
         if token.kind == "end":
             raise ExpressionError(
                 "the expression ends where a value is expected", max(0, token.start - 1), token.start
             )
         if token.kind == "op" and token.text in MENDS:
             raise ExpressionError(MENDS[token.text], token.start, token.stop)
-        if isinstance(before, Number | Duration) and token.kind in ("name", "quoted"):
-            raise ExpressionError(
-                f"units in expressions ('{before.text} {token.text}') are not yet in this version",
-                before.start,
-                token.stop,
-            )
         raise ExpressionError(f"'{token.text[:40]}' is not expected here", token.start, token.stop)
 
     # -- building
@@ -282,21 +277,12 @@ class _Parser:
             return self.take()
         if token.kind == "end":
             raise ExpressionError("this '(' is never closed", opening.start, opening.stop)
-        return self.unexpected(token, self.last_value())
-
-    def last_value(self) -> Expr | None:
-        """The number right before the next token, for the words about units."""
-        before = self.tokens[self.at - 1]
-        if before.kind != "number":
-            return None
-        return Number(before.start, before.stop, 0.0, before.text)
+        return self.unexpected(token)
 
     def number(self, token: Token) -> _Part:
         unit = self.peek()
         if unit.kind == "name" and unit.start == token.stop and token.text[:2].lower() != "0x":
             return self.duration(token, self.take())
-        if unit.kind in ("name", "quoted") and unit.text not in KEYWORDS:
-            self.unexpected(unit, Number(token.start, token.stop, 0.0, token.text))
         if len(token.text) > 400:
             raise ExpressionError("a number of more than 400 characters", token.start, token.stop)
         if token.text[:2].lower() == "0x":
@@ -306,6 +292,10 @@ class _Parser:
             value = float(token.text)
         if not math.isfinite(value):
             raise ExpressionError("the number is too large", token.start, token.stop)
+        if unit.kind == "unit" or (unit.kind == "quoted" and len(unit.text) > 2):
+            self.take()
+            code = unit.text.strip("`")
+            return self.built(Number(token.start, unit.stop, value, token.text, code))
         return self.built(Number(token.start, token.stop, value, token.text), constant=value)
 
     def duration(self, token: Token, unit: Token) -> _Part:
@@ -317,8 +307,8 @@ class _Parser:
         scale = DURATION_UNITS.get(unit.text)
         if scale is None:
             raise ExpressionError(
-                f"'{text[:40]}': units in expressions are not yet in this version; a duration is written "
-                "with ms, s, m, h, d or mo",
+                f"'{text[:40]}' is no duration (those end in ms, s, m, h, d or mo); a unit stands behind a "
+                f"blank: '{token.text[:20]} {unit.text[:20]}'",
                 token.start,
                 unit.stop,
             )

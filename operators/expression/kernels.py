@@ -286,7 +286,7 @@ def _sum(chain: Int32, n: int, links: Int32, sample: Float64, mean: float, squar
             for at in range(place, stop):
                 total += sample[page, at]
         place = stop
-    return total
+    return float(total)
 
 
 @inline

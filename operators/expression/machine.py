@@ -162,28 +162,28 @@ class Machine:
     # -- state
 
     def export(self, devices: int) -> dict[str, Any]:
-        """The past of devices 0..devices, for a snapshot. Operations stand under the canonical
-        texts of what they are, so that a changed program finds those that are the same."""
+        """The past of devices 0..devices, for a snapshot, as views of the live arrays. Operations
+        stand under the canonical texts of what they are, so that a changed program finds those that
+        are the same."""
         if not self.looks_back:
             return {}
-        found = []
-        for one in self.program.past:
-            kept: dict[str, Any] = {
-                "texts": list(one.texts),
-                "numbers": self._numbers[one.number : one.number + one.numbers, :devices],
-                "times": self._times[one.time : one.time + one.times, :devices],
-            }
-            if one.span >= 0:
-                chains = self._chains[one.span, :devices]
-                total = int(chains[:, k.COUNT].sum())
-                kept["over"] = int(self.over[one.span])
-                kept["count"] = chains[:, k.COUNT].copy()
-                kept["sample_ns"], kept["sample"] = np.empty(total, np.int64), np.empty(total)
-                k.unload(
-                    chains, self._links, self._sample_ns, self._sample, kept["sample_ns"], kept["sample"]
-                )
-            found.append(kept)
-        return {"newest": self._newest[:devices], "operations": found}
+        used = int(self._pages[k.USED])
+        return {
+            "newest": self._newest[:devices],
+            "links": self._links[:used],
+            "sample_ns": self._sample_ns[:used],
+            "sample": self._sample[:used],
+            "operations": [
+                {
+                    "texts": list(one.texts),
+                    "numbers": [self._numbers[one.number + row, :devices] for row in range(one.numbers)],
+                    "times": [self._times[one.time + row, :devices] for row in range(one.times)],
+                    "chains": self._chains[one.span, :devices] if one.span >= 0 else None,
+                    "over": int(self.over[one.span]) if one.span >= 0 else 0,
+                }
+                for one in self.program.past
+            ],
+        }
 
     def load(self, kept: Mapping[str, Any], devices: int) -> None:
         """Take over what `export` gave of the same devices, operation by operation; one that was
@@ -197,25 +197,22 @@ class Machine:
             then = next((known[text] for text in one.texts if text in known), None)
             if then is None:
                 continue
-            self._numbers[one.number : one.number + one.numbers, :devices] = then["numbers"]
-            self._times[one.time : one.time + one.times, :devices] = then["times"]
-            if one.span < 0:
-                continue
-            self.over[one.span] = then["over"]
-            count = np.array(then["count"])  # what a snapshot gives is read-only: another type to a kernel
-            needed = int((-(-count.astype(np.int64) // k.PAGE)).sum())
-            while len(self._links) - int(self._pages[k.USED]) < needed:
-                self._more_pages(needed)
-            k.reload(
-                count,
-                np.array(then["sample_ns"]),
-                np.array(then["sample"]),
-                self._chains[one.span],
-                self._links,
-                self._pages,
-                self._sample_ns,
-                self._sample,
-            )
+            for row, numbers in enumerate(then["numbers"]):
+                self._numbers[one.number + row, :devices] = numbers
+            for row, times in enumerate(then["times"]):
+                self._times[one.time + row, :devices] = times
+            if one.span >= 0:
+                self.over[one.span] = then["over"]
+                self._load_samples(self._chains[one.span], kept, then["chains"])
+
+    def _load_samples(self, own: Int32, kept: Mapping[str, Any], chains: Int32) -> None:
+        count = chains[:, k.COUNT].copy()
+        times, samples = np.empty(int(count.sum()), np.int64), np.empty(int(count.sum()))
+        k.unload(chains, kept["links"], kept["sample_ns"], kept["sample"], times, samples)
+        needed = int((-(-count.astype(np.int64) // k.PAGE)).sum())
+        if len(self._links) - int(self._pages[k.USED]) < needed:
+            self._more_pages(needed)
+        k.reload(count, times, samples, own, self._links, self._pages, self._sample_ns, self._sample)
 
 
 def _wider(state: Any, devices: int, fill: float) -> Any:

@@ -17,6 +17,7 @@ from typing import Final, Literal, NamedTuple
 from operators.document import nearest
 from operators.expression import kernels as m
 from operators.expression.canonical import canonical_text
+from operators.expression.formulas import inlined
 from operators.expression.machine import constant as constant_of
 from operators.expression.registers import COLUMN, CONSTANT, FOLD, Column, Instruction, Program, allocate
 from operators.expression.tree import (
@@ -37,6 +38,7 @@ from operators.expression.tree import (
     is_temporal,
     walk,
 )
+from operators.expression.units import has_literal_units, in_units
 from operators.text import text_code
 
 Kind = Literal["number", "bool", "text", "null"]
@@ -50,7 +52,8 @@ class Scope:
 
     owner: the product's name, for messages. metrics: name -> type. params: name -> its value
     where all devices have the same, else None (then its column differs by device);
-    text_params: those whose value is a text. attributes: columns of devices.csv.
+    text_params: those whose value is a text. attributes: columns of devices.csv. units: metric ->
+    its UCUM unit. formulas: formulaId -> its tree, for those that may be named.
     """
 
     owner: str
@@ -58,6 +61,8 @@ class Scope:
     params: Mapping[str, float | str | None] = field(default_factory=dict)
     text_params: Collection[str] = ()
     attributes: Collection[str] = ()
+    units: Mapping[str, str] = field(default_factory=dict)
+    formulas: Mapping[str, Expr] = field(default_factory=dict)
 
 
 def metrics_of(expressions: Iterable[Expr]) -> tuple[str, ...]:
@@ -73,6 +78,13 @@ def metrics_of(expressions: Iterable[Expr]) -> tuple[str, ...]:
 
 MAX_SAMPLES: Final = 4096
 """The most samples that a function over a duration keeps, where a rule says nothing else."""
+
+
+def resolved(expression: Expr, scope: Scope) -> Expr:
+    """The expression with formulas put in place and literals converted to the units of what they
+    are set against; raises ExpressionError. Nothing is left to do for a resolved one."""
+    expression = inlined(expression, scope.formulas, scope.owner)
+    return in_units(expression, scope.units) if has_literal_units(expression) else expression
 
 
 def compile_conditions(
@@ -96,10 +108,10 @@ def compile_conditions(
     results, numbers = [], []
     for at, expression in enumerate(expressions):
         builder.max_samples = most[at]
-        results.append(builder.condition(expression))
+        results.append(builder.condition(resolved(expression, scope)))
     for at, expression in enumerate(values):
         builder.max_samples = most[len(expressions) + at]
-        numbers.append(builder.as_number(builder.build(expression)))
+        numbers.append(builder.as_number(builder.build(resolved(expression, scope))))
     return allocate(
         builder.instructions,
         tuple(builder.columns),
@@ -110,17 +122,35 @@ def compile_conditions(
 
 
 def check_condition(expression: Expr, scope: Scope) -> list[ExpressionError]:
-    """Every unknown name of a condition; if there is none, the first clash of types."""
+    """Every unknown name of a condition; if there is none, the first clash of types or of units."""
+    return _problems(expression, scope, condition=True)
+
+
+def check_value(expression: Expr, scope: Scope) -> list[ExpressionError]:
+    """The same for an expression of any kind."""
+    return _problems(expression, scope, condition=False)
+
+
+def _problems(expression: Expr, scope: Scope, *, condition: bool) -> list[ExpressionError]:
     problems = []
     for node in walk(expression):
         if isinstance(node, Name):
             try:
-                _Builder(scope).name(node)
+                if node.root == "formula":
+                    inlined(node, scope.formulas, scope.owner)
+                else:
+                    _Builder(scope).name(node)
             except ExpressionError as error:
                 problems.append(error)
     if not problems:
         try:
-            compile_conditions([expression], scope)
+            whole = inlined(expression, scope.formulas, scope.owner)
+            if condition:
+                compile_conditions([whole], scope)
+            else:
+                compile_conditions([], scope, values=[whole])
+            if scope.units:
+                in_units(whole, scope.units)
         except ExpressionError as error:
             problems.append(error)
     return problems

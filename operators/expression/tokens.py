@@ -18,6 +18,15 @@ _TOKEN: Final = re.compile(
     """,
     re.VERBOSE,
 )
+# behind a number and a blank: a UCUM unit such as bar, mm/s, [degF], {rev}/min; up to the next blank
+_UNIT: Final = re.compile(
+    r"""
+    (?: [A-Za-z][A-Za-z0-9]* | \[[^\[\]\s]+\] | \{[^{}\n]*\} )
+    (?: [A-Za-z0-9%] | [./](?=[A-Za-z0-9\[{]) | \[[^\[\]\s]+\] | \{[^{}\s]*\} )*
+    """,
+    re.VERBOSE,
+)
+KEYWORDS: Final = frozenset({"and", "or", "not", "true", "false", "null"})
 MENDS: Final = {
     "=": "'=' is no operator; write '==' to compare",
     "<>": "'<>' is no operator; write '!='",
@@ -34,7 +43,7 @@ MENDS: Final = {
 class Token(NamedTuple):
     """A piece of the text at characters start..stop."""
 
-    kind: str  # number duration name quoted text op end
+    kind: str  # number unit name quoted text op end
     text: str
     start: int
     stop: int
@@ -45,6 +54,12 @@ def tokens(text: str) -> list[Token]:
     found: list[Token] = []
     at = 0
     while at < len(text):
+        if found and found[-1].kind == "number" and at > found[-1].stop:
+            unit = _UNIT.match(text, at)
+            if unit is not None and unit.group() not in KEYWORDS:
+                found.append(Token("unit", unit.group(), at, unit.end()))
+                at = unit.end()
+                continue
         match = _TOKEN.match(text, at)
         if match is None:
             what = text[at]
@@ -52,6 +67,8 @@ def tokens(text: str) -> list[Token]:
                 raise ExpressionError(f"the text that begins here has no closing {what}", at, len(text))
             if what == "`":
                 raise ExpressionError("the name that begins here has no closing '`'", at, len(text))
+            if what in "°µΩ" and found and found[-1].kind == "number":
+                raise ExpressionError("a unit is written as UCUM has it, e.g. Cel, um, Ohm", at, at + 1)
             raise ExpressionError(f"{what!r} means nothing here", at, at + 1)
         if match.lastgroup != "space":
             found.append(Token(match.lastgroup or "op", match.group(), at, match.end()))

@@ -72,6 +72,31 @@ def test_logic_is_flat() -> None:
     assert len(tree.operands) == 300
 
 
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [
+        ("5 bar", "bar"),
+        ("5 [degF]", "[degF]"),
+        ("3000 {rev}/min", "{rev}/min"),
+        ("20 mm/s", "mm/s"),
+        ("2 m3/h", "m3/h"),
+        ("1 `J/(kg.K)`", "J/(kg.K)"),
+        ("9.81 `m.s-2`", "m.s-2"),
+        ("5", ""),
+    ],
+)
+def test_a_unit_stands_behind_a_number(text: str, unit: str) -> None:
+    tree = parse(text)
+    assert isinstance(tree, Number)
+    assert (tree.unit, tree.start, tree.stop) == (unit, 0, len(text))
+    assert parse(f"{text} + a and b") == parse(f"(({text}) + a) and b")
+
+
+def test_a_unit_leaves_durations_and_words_alone() -> None:
+    tree = parse("held(a > 5 bar and b > 3, 10s) or c % 3 == 2")
+    assert [node.unit for node in walk(tree) if isinstance(node, Number)] == ["bar", "", "", ""]
+
+
 def test_numbers() -> None:
     for text, value in (("0x10", 16.0), ("1e3", 1000.0), (".5", 0.5), ("3.", 3.0), ("0367", 367.0)):
         tree = parse(text)
@@ -85,11 +110,12 @@ def test_numbers() -> None:
     [
         ("", "the expression is empty", 0, 1),
         ("a >", "the expression ends where a value is expected", 2, 3),
-        ("a > 5 bar", "units in expressions ('5 bar') are not yet in this version", 4, 9),
+        ("a > 5 bar 3", "'3' is not expected here", 10, 11),
+        ("a > 5 °C", "a unit is written as UCUM has it, e.g. Cel, um, Ohm", 6, 7),
         (
             "a > 5bar",
-            "'5bar': units in expressions are not yet in this version; "
-            "a duration is written with ms, s, m, h, d or mo",
+            "'5bar' is no duration (those end in ms, s, m, h, d or mo); a unit stands behind a blank: "
+            "'5 bar'",
             4,
             8,
         ),

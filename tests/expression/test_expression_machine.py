@@ -210,7 +210,7 @@ def test_equal_parts_are_computed_once() -> None:
         ("a + mode > 3", "this is a text where a number is expected"),
         ("if(on, a, 'x') == 'x'", "this is a number where a text is expected"),
         ("round(a, b) > 3", "round() takes a whole number from 0 to 15 as its number of digits"),
-        ("formula.`health` > 3", "'formula.' in a condition is not yet in this version"),
+        ("formula.`health` > 3", "no formula 'health' for press-v1"),
         ("frame.port == 1", "'frame.port' is known only while a frame is decoded"),
     ],
 )
