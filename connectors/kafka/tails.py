@@ -47,6 +47,7 @@ def read_tails(client: Mapping[str, Any], partitions: Mapping[str, int], identit
         "enable.auto.commit": False,
         "enable.partition.eof": True,
         "auto.offset.reset": "error",
+        "fetch.wait.max.ms": 20,  # the end of a partition is told by an answer without messages
     }
     everything = made_client(Consumer, {**settings, "isolation.level": "read_uncommitted"})
     committed = made_client(Consumer, {**settings, "isolation.level": "read_committed"})

@@ -24,6 +24,7 @@ def consumed(address: str, topic: str, isolation: str = "read_committed") -> lis
             "group.id": "test",
             "enable.partition.eof": True,
             "isolation.level": isolation,
+            "fetch.wait.max.ms": 20,
         }
     )
     partitions = list(consumer.list_topics(topic, timeout=30).topics[topic].partitions)

@@ -104,6 +104,7 @@ class Campaign:
             os.kill(pid, signal.SIGKILL)
             self.killed[victim] = self.killed.get(victim, 0) + 1
             self.say(f"kill {number + 1}: {victim} (pid {pid})")
+        self._after_kills()
         time.sleep(2.0)
         devices.terminate()
         devices.wait(60)
@@ -123,6 +124,9 @@ class Campaign:
             os.kill(journal, signal.SIGCONT)
             plant.terminate()
             plant.wait(60)
+
+    def _after_kills(self) -> None:
+        """For a campaign that has more to look at while devices send."""
 
     def _compare(
         self, views: Views, capture: subprocess.Popen[bytes], recording: Path, told: dict[str, Any]
