@@ -1,43 +1,30 @@
-"""Alarm occurrences and the events that tell of them, after ISA-18.2 and OPC UA Part 9.
+"""Whose alarm, what an event rests on, and the event as JSON (FORMATS section 5).
 
-What this version does, for one rule of one device (the rows are `kernels.walk`'s; "clear" is the
-clear condition, by default `not condition`; unknown changes nothing but stops a running delay):
-
-    state      | what happens                          | next    | event
-    -----------+---------------------------------------+---------+------------------------------
-    idle       | condition true, on_delay 0            | active  | raised (an open one: closed first)
-    idle       | condition true, on_delay              | rising  |
-    rising     | condition false                       | idle    |
-    rising     | condition unknown                     | rising  | (its clock stands still)
-    rising     | onset + on_delay + pauses is reached  | active  | raised (an open one: closed first)
-    active     | clear true, off_delay 0               | idle    | cleared (not to be acknowledged: closed)
-    active     | clear true, off_delay                 | falling |
-    falling    | clear false                           | active  |
-    falling    | clear unknown                         | falling | (its clock stands still)
-    falling    | the delay is over                     | idle    | cleared (not to be acknowledged: closed)
-    any        | its rule was changed or removed       | (none)  | closed, if an occurrence was open
-    rising     | the device's clock stepped            | idle    | (begins anew at this very reading)
-    falling    | the device's clock stepped            | active  | (begins anew at this very reading)
-
-The delay of a reading's device is found over before the reading itself is applied; each reading
-is applied once, so it makes at most one transition of its own. An occurrence that is to be
-acknowledged stays open after it cleared.
+What happens to an alarm when is `rules.lifecycle`'s; this module writes it down.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
 from operators.batch import SEQ_PER_FRAME, AlarmEvent
+from rules.message import Field, Template, Value, shown
+from rules.spec import Escalation, Severity
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_TRANSITION, _SEVERITY = 0, 1  # pieces of a message that differ from event to event
+_LATER_WORDS: Final = {"transition": _TRANSITION, "severity": _SEVERITY}
+
+Message = str | list[str | int]
+"""A message, filled; in a list the numbers stand for what only the event says."""
 
 
+@lru_cache(maxsize=1 << 14)
 def iso_ms(ns: int) -> str:
     """`2026-03-01T09:00:00.000Z`, cut down to milliseconds."""
     second, rest = divmod(ns, 1_000_000_000)
@@ -50,22 +37,112 @@ def _to_the_second(second: int) -> str:
 
 
 @dataclass(slots=True, eq=False)
-class Subject:
-    """Whose alarm: a rule of a device, with the facts that every event of it repeats."""
+class AlarmRule:
+    """One alarm that a rule makes: the rule, or one limit (or metric) of it, its `part`.
 
-    device_id: str
+    expression: as evidence shows it, "" where it differs. required: acknowledging is asked for by
+    the rule (None: by severity). suppressors: ruleIds, or `ruleId/part` of one limit. rank: by
+    `rules.suppression`.
+    """
+
     ruleId: str
-    rule_version: str
-    productId: str
+    part: str
+    version: str
+    severity: Severity
+    template: Template
+    expression: str = ""
+    required: bool | None = None
+    latch: bool = False
+    max_shelve: int | None = None
+    escalate: tuple[Escalation, ...] = ()
+    suppressors: tuple[str, ...] = ()
+    shadow: bool = False
+    rank: int = 0
+
+    def to_acknowledge(self, severity: Severity) -> bool:
+        """Whether an occurrence of that severity stays open until someone acknowledges it: by default
+        down to medium; an `info` alarm is an event and never is."""
+        if severity == "info":
+            return False
+        if self.required is not None:
+            return self.required
+        return severity in ("critical", "high", "medium")
+
+
+@dataclass(slots=True, eq=False)
+class Subject:
+    """Whose alarm: a rule of a device (or of a group), with the facts that every event repeats.
+
+    who: the device, `hub:...`, `site:...` or `product:...`. slot: of the device; -1 of a group.
+    """
+
+    rule: AlarmRule
+    who: str
+    slot: int
+    productId: str | None
+    device_id: str | None
     hub_id: str | None
     site_id: str | None
     customer_id: str | None
-    severity: str
-    by_hand: bool  # an occurrence is to be acknowledged
+    name: str = ""
+    message: str | None = None  # where it is the same in every event
+    _asked: bool = field(default=False, repr=False)
 
-    @property
-    def name(self) -> str:
-        return f"{self.device_id}/{self.ruleId}"
+    def __post_init__(self) -> None:
+        part = f"/{self.rule.part}" if self.rule.part else ""
+        self.name = f"{self.who}/{self.rule.ruleId}{part}"
+
+    def filled(self, expression: str, lookup: Callable[[str, str], Value] | None) -> Message:
+        """The rule's message for what `lookup` gives of metrics, parameters and attributes."""
+        if not self._asked:
+            self._asked = True
+            if not any(_varies(piece, self.rule) for piece in self.rule.template.pieces):
+                self.message = self.rule.template.fill(lambda _, name: self._word(name, expression))
+        if self.message is not None:
+            return self.message
+        pieces: list[str | int] = []
+        for piece in self.rule.template.pieces:
+            if isinstance(piece, str):
+                pieces.append(piece)
+            elif piece.root == "" and piece.name in _LATER_WORDS:
+                pieces.append(_LATER_WORDS[piece.name])
+            else:
+                value = (
+                    self._word(piece.name, expression)
+                    if piece.root == ""
+                    else (None if lookup is None else lookup(piece.root, piece.name))
+                )
+                pieces.append(shown(value, piece.format))
+        return "".join(pieces) if all(isinstance(one, str) for one in pieces) else pieces  # type: ignore[arg-type]
+
+    def _word(self, name: str, expression: str) -> Value:
+        if name == "condition":
+            return expression
+        if name == "ruleId":
+            return self.rule.ruleId
+        value: str | None = getattr(self, name)
+        return value
+
+    def facts(self) -> dict[str, Any]:
+        """What a snapshot holds of it; `Subject(rule, **facts)` is the same again."""
+        return {
+            "who": self.who,
+            "slot": self.slot,
+            "productId": self.productId,
+            "device_id": self.device_id,
+            "hub_id": self.hub_id,
+            "site_id": self.site_id,
+            "customer_id": self.customer_id,
+        }
+
+
+def _varies(piece: str | Field, rule: AlarmRule) -> bool:
+    """Whether a piece of a message is not the same in every event of a subject."""
+    if isinstance(piece, str):
+        return False
+    if piece.root:
+        return True
+    return piece.name in _LATER_WORDS or (piece.name == "condition" and not rule.expression)
 
 
 @dataclass(slots=True, eq=False)
@@ -79,97 +156,41 @@ class Evidence:
     ingest_ns: int
 
 
-class Alarms:
-    """Writes events and keeps what they need: open occurrences, and how many events each subject
-    has at its newest position."""
+def alarm_id_of(subject: Subject, onset_ns: int) -> str:
+    """The name of an occurrence: the same through its life."""
+    return _digest(subject.rule.ruleId, subject.name, str(onset_ns // 1_000_000))
+
+
+def told(message: Message, transition: str, severity: str) -> str:
+    """The message of one event."""
+    if isinstance(message, str):
+        return message
+    words = (transition, severity)
+    return "".join(one if isinstance(one, str) else words[one] for one in message)
+
+
+class Events:
+    """Gives events their ids and sequences; knows how many each subject has at its newest position."""
 
     def __init__(self, plant: str, shard: str) -> None:
         self.plant = plant
         self.shard = shard
-        self.open: dict[str, dict[str, Any]] = {}  # subject -> the data of its newest event
-        self.counted: dict[str, tuple[int, int]] = {}  # subject -> position, events there
+        self.counted: dict[str, tuple[int, int, str]] = {}  # subject -> position, events there, who
 
-    def event(
-        self,
-        transition: str,
-        subject: Subject,
-        onset_ns: int,
-        event_ns: int,
-        evidence: Evidence,
-        message: str,
-        *,
-        active: bool,
-        comment: str | None = None,
-    ) -> AlarmEvent:
-        """The event of one transition; an occurrence is open from `raised` until `closed`."""
-        onset = iso_ms(onset_ns)
-        alarm_id = _digest(subject.ruleId, subject.name, str(onset_ns // 1_000_000))
-        before = self.open.get(subject.name)
-        acknowledged = not subject.by_hand
-        if before is not None and before["alarm_id"] == alarm_id:
-            acknowledged = before["state"]["acknowledged"]
-        data = {
-            "alarm_id": alarm_id,
-            "ruleId": subject.ruleId,
-            "rule_version": subject.rule_version,
-            "productId": subject.productId,
-            "device_id": subject.device_id,
-            "hub_id": subject.hub_id,
-            "site_id": subject.site_id,
-            "customer_id": subject.customer_id,
-            "transition": transition,
-            "severity": subject.severity,
-            "onset_time": onset,
-            "event_time": iso_ms(event_ns),
-            "ingest_time": iso_ms(evidence.ingest_ns),
-            "actor": None,
-            "comment": comment,
-            "state": {
-                "active": active,
-                "acknowledged": acknowledged,
-                "latched": False,
-                "shelved_until": None,
-                "suppressed": False,
-                "out_of_service": False,
-            },
-            "evidence": {
-                "expression": evidence.expression,
-                "values": dict(evidence.values),
-                "quality": evidence.quality,
-                "position": evidence.position,
-            },
-            "message": message,
-        }
-        return self._write(subject.name, data)
+    def position(self, subject: str, position: int) -> int:
+        """Where an event that rests on `position` stands: never before the subject's newest event, so
+        that its `sequence` rises for ever."""
+        known = self.counted.get(subject)
+        return position if known is None else max(position, known[0])
 
-    def close(self, name: str, event_ns: int, position: int, comment: str) -> AlarmEvent | None:
-        """`closed` for an open occurrence whose rule is no more, at the plant's change; it
-        repeats the facts of its newest event. None where nothing is open."""
-        before = self.open.get(name)
-        if before is None:
-            return None
-        moment = iso_ms(event_ns)
-        data = {
-            **before,
-            "transition": "closed",
-            "event_time": moment,
-            "ingest_time": moment,
-            "comment": comment,
-            "state": {**before["state"], "active": False},
-            "evidence": {**before["evidence"], "position": position},
-        }
-        return self._write(name, data)
-
-    def _write(self, name: str, data: dict[str, Any]) -> AlarmEvent:
-        position = data["evidence"]["position"]
-        at, count = self.counted.get(name, (-1, 0))
-        count = count if at == position else 0
-        self.counted[name] = (position, count + 1)
+    def write(self, subject: Subject, data: dict[str, Any]) -> AlarmEvent:
+        """The event whose body is `data`."""
+        name = subject.name
+        position: int = data["evidence"]["position"]
+        known = self.counted.get(name)
+        count = known[1] if known is not None and known[0] == position else 0
+        self.counted[name] = (position, count + 1, subject.who)
         sequence = f"{position * SEQ_PER_FRAME + count:020d}"
-        if data["transition"] == "closed":
-            self.open.pop(name, None)
-        else:
-            self.open[name] = data
         event = {
             "specversion": "1.0",
             "id": _digest(self.plant, self.shard, name, sequence),
@@ -181,24 +202,24 @@ class Alarms:
             "partitionkey": name,
             "data": data,
         }
-        return AlarmEvent(position, data["device_id"], data["ruleId"], sequence, event)
+        rule = subject.rule
+        return AlarmEvent(position, subject.who, rule.ruleId, sequence, event, rule.shadow)
 
     def export(self) -> dict[str, Any]:
         """What a snapshot holds."""
-        return {"open": self.open, "counted": {name: list(pair) for name, pair in self.counted.items()}}
+        return {name: list(one) for name, one in self.counted.items()}
 
-    def load(self, state: Mapping[str, Any]) -> None:
+    def load(self, counted: Mapping[str, Any]) -> None:
         """Take over what `export` gave."""
-        self.open = dict(state["open"])
-        self.counted = {name: (pair[0], pair[1]) for name, pair in state["counted"].items()}
+        self.counted = {name: (one[0], one[1], one[2]) for name, one in counted.items()}
 
-    def forget_before(self, newest: Mapping[str, int]) -> None:
-        """Drop counts that can no longer matter: of subjects whose device (by its name) has had
-        a reading at a later position, and no occurrence is open."""
+    def forget_before(self, newest: Mapping[str, int], keep: Container[str]) -> None:
+        """Drop counts that can no longer matter: of subjects that are not in `keep` and whose device
+        (by its name) has had a reading at a later position."""
         self.counted = {
-            name: pair
-            for name, pair in self.counted.items()
-            if name in self.open or pair[0] >= newest.get(name.rpartition("/")[0], -1)
+            name: one
+            for name, one in self.counted.items()
+            if name in keep or one[0] >= newest.get(one[2], -1)
         }
 
 

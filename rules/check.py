@@ -9,8 +9,9 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from operators.document import nearest
+from operators.expression.formulas import formulas_of
 from operators.expression.grammar import parse
-from operators.expression.program import Scope, check_condition, metrics_of
+from operators.expression.program import Scope, check_condition, metrics_of, resolved
 from operators.expression.ranges import verdict
 from operators.expression.tree import (
     Binary,
@@ -110,7 +111,15 @@ def scope_of(
         ):
             params[name] = None
     texts = {name for name, value in product.params.items() if isinstance(value, str)}
-    return Scope(product.productId, product.metrics, params, texts, {*columns, *DEVICE_WORDS})
+    return Scope(
+        product.productId,
+        product.metrics,
+        params,
+        texts,
+        {*columns, *DEVICE_WORDS},
+        product.units,
+        product.formulas,
+    )
 
 
 # -- trees
@@ -120,8 +129,8 @@ def clear_of(rule: Rule, condition: Expr) -> Expr | None:
     """The rule's clear condition; None where it is simply `not condition`.
 
     With a deadband d it is `not condition` with every bound moved by d: `x > c` clears where
-    `not (x > c - d)`, `x < c` where `not (x < c + d)`. Raises NoDeadband where nothing in the
-    condition has such a bound.
+    `not (x > c - d)`, `x < c` where `not (x < c + d)`. condition: resolved, so that bounds have no
+    unit any more. Raises NoDeadband where nothing in the condition has such a bound.
     """
     if rule.clear_condition is not None:
         return parse(rule.clear_condition)
@@ -216,7 +225,7 @@ def _check_threshold(rule: Rule, known: Known) -> Iterator[RuleProblem]:
         except ExpressionError as error:
             yield RuleProblem(key, error.message, error.start, error.stop)
     if "condition" in trees:
-        if not metrics_of(trees.values()):
+        if not metrics_of(trees.values()) and not any(formulas_of(tree) for tree in trees.values()):
             stop = len(rule.conditions[""])
             yield RuleProblem("condition", "names no metric, so no reading evaluates it", 0, stop)
         try:
@@ -260,7 +269,7 @@ def _check_limit(rule: Rule, known: Known) -> Iterator[RuleProblem]:
             yield problem
     if not sound:
         return
-    if not metrics_of([parse(rule.of)]):
+    if not metrics_of([parse(rule.of)]) and not formulas_of(parse(rule.of)):
         yield RuleProblem("of", "names no metric, so no reading evaluates it", 0, len(rule.of))
     for name, text in rule.conditions.items():
         for scope in known.scopes(rule):
@@ -303,7 +312,7 @@ def message_of(rule: Rule, scope: Scope) -> Template:
 
 
 def _doubtful(tree: Expr, scope: Scope, known: Known) -> str:
-    holds = verdict(tree, scope, known.ranges.get(scope.owner, {}))
+    holds = verdict(resolved(tree, scope), scope, known.ranges.get(scope.owner, {}))
     return (
         ""
         if holds is None

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from operators.batch import Bytes, Int32, Int64
 from operators.jit import inline, kernel
-from rules import held_kernels
+from rules import held_kernels, timers_kernels
 from rules.held_kernels import CARRIED
 
 # phase of one rule of one device, in the lower two bits ...
@@ -23,7 +23,6 @@ ACTIVE: Final = 2
 FALLING: Final = 3  # the clear condition holds, off_delay runs
 # ... and what else is so
 PAUSED: Final = 4  # unknown stopped the running delay
-OPEN: Final = 8  # an earlier occurrence has cleared and waits to be acknowledged
 
 NOT_CARRIED: Final = 4  # a condition's byte where the reading carries none of the rule's metrics
 
@@ -37,10 +36,10 @@ CLEARED: Final = 1
     EVENT_DEVICE,
     EVENT_TIME,
     EVENT_ONSET,
-    EVENT_EARLIER,
     EVENT_ROW,
     EVENT_BY,
     EVENT_TICK,
+    EVENT_TICK_AT,
 ) = range(9)
 EVENT_COLUMNS: Final = 9
 BY_TICK, BY_ROW, AT_ROW = 0, 1, 2  # a delay found over by a tick, by the next row; a row itself
@@ -58,20 +57,20 @@ def _event(
     device: int,
     time: int,
     onset: int,
-    earlier: int,
     row: int,
     by: int,
     tick: int,
+    tick_at: int,
 ) -> int:
     events[at, EVENT_KIND] = kind
     events[at, EVENT_RULE] = rule
     events[at, EVENT_DEVICE] = device
     events[at, EVENT_TIME] = time
     events[at, EVENT_ONSET] = onset
-    events[at, EVENT_EARLIER] = earlier
     events[at, EVENT_ROW] = row
     events[at, EVENT_BY] = by
     events[at, EVENT_TICK] = tick
+    events[at, EVENT_TICK_AT] = tick_at
     return at + 1
 
 
@@ -82,12 +81,12 @@ def _delay_over(
     onset: Int64,
     due: Int64,
     busy: Int64,
-    keeps_open: Bytes,
     device: int,
     rule: int,
     row: int,
     by: int,
     tick: int,
+    tick_at: int,
     events: Int64,
     n: int,
 ) -> int:
@@ -95,13 +94,12 @@ def _delay_over(
     state = phase[device, rule]
     time = due[device, rule]
     if state & 3 == RISING:
-        earlier = int(onset[device, rule]) if state & OPEN else -1
         onset[device, rule] = since[device, rule]
         phase[device, rule] = ACTIVE
-        return _event(events, n, RAISED, rule, device, time, since[device, rule], earlier, row, by, tick)
-    phase[device, rule] = OPEN if keeps_open[rule] else IDLE
+        return _event(events, n, RAISED, rule, device, time, since[device, rule], row, by, tick, tick_at)
+    phase[device, rule] = IDLE
     busy[rule] -= 1
-    return _event(events, n, CLEARED, rule, device, time, onset[device, rule], -1, row, by, tick)
+    return _event(events, n, CLEARED, rule, device, time, onset[device, rule], row, by, tick, tick_at)
 
 
 @kernel
@@ -129,6 +127,8 @@ def last_readings(lines: Int64, local: Int32, last_row: Int32, out: Int64) -> No
 def walk(
     results: Bytes,
     any_true: Bytes,
+    gated: Bytes,
+    gated_true: Bytes,
     lacking: bool,
     out_quality: Bytes,
     carry_start: Int32,
@@ -137,7 +137,6 @@ def walk(
     clear_row: Int32,
     on_delay: Int64,
     off_delay: Int64,
-    keeps_open: Bytes,
     grace: int,
     local: Int32,
     ts_ns: Int64,
@@ -159,18 +158,35 @@ def walk(
     events: Int64,
     resume: Int64,
 ) -> int:
-    """Walk every rule over the rows and the ticks between them; the table of transitions is in
-    `rules.alarm`.
+    """Walk every rule over the rows and the ticks between them. "Clear" is the clear condition, by
+    default `not condition`; unknown changes nothing but stops a running delay:
 
-    results: uint8[O, >= N] of the machine, any_true: uint8[O]. condition_row, clear_row: int32[R]
-    rows of results (clear_row -1: the clear condition is `not condition`). lacking: whether
+        idle    condition true, on_delay 0             active   RAISED
+        idle    condition true, on_delay               rising
+        rising  condition false                        idle
+        rising  condition unknown                      rising   its clock stands still
+        rising  onset + on_delay + pauses is reached   active   RAISED
+        rising  the device's clock stepped             idle     begins anew at this very reading
+        active  clear true, off_delay 0                idle     CLEARED
+        active  clear true, off_delay                  falling
+        falling clear false                            active
+        falling clear unknown                          falling  its clock stands still
+        falling the delay is over                      idle     CLEARED
+        falling the device's clock stepped             active   begins anew at this very reading
+
+    A delay is found over before the reading itself is applied; each reading is applied once, so it
+    makes at most one transition of its own.
+
+    results: uint8[O, >= N] of the machine, any_true: uint8[O]; gated: uint8[G, >= N], gated_true: the
+    same of conditions under a schedule. condition_row: int32[R] rows of results, -1 - g: row g of gated;
+    clear_row: int32[R] rows of results (-1: the clear condition is `not condition`). lacking: whether
     out_quality must be asked which rows carry a metric of the rule: `carry[carry_start[r]:
-    carry_start[r+1]]`. on_delay, off_delay, grace: nanoseconds. keeps_open: uint8[R]: a cleared
-    occurrence stays open. tick_row, tick_ns: int64[K] (`operators.batch.Ticks`).
-    State int64[D, R]: since (onset of the running on-delay), onset (of the occurrence that is
-    active or open), due (when the running delay ends, pauses so far included), paused (since
-    when), due_tick (the journal's clock at which a tick finds the delay over); phase uint8[D, R];
-    int64[R]: busy (devices not IDLE), next_tick (no delay is over before), evaluations.
+    carry_start[r+1]]`. on_delay, off_delay, grace: nanoseconds. tick_row, tick_ns: int64[K]
+    (`operators.batch.Ticks`).
+    State int64[D, R]: since (onset of the running on-delay), onset (of what is active), due (when the
+    running delay ends, pauses so far included), paused (since when), due_tick (the journal's clock at
+    which a tick finds the delay over); phase uint8[D, R]; int64[R]: busy (devices not IDLE), next_tick
+    (no delay is over before), evaluations.
     effective: uint8[2, >= N] scratch.
     events: int64[E, EVENT_COLUMNS], E >= 2, receives what happened, by rule, then in order.
     resume: int64[4], rule, row and tick to begin at, and whether that rule was begun; zeros at
@@ -185,7 +201,9 @@ def walk(
         tick = resume[2]
         begun = resume[3] > 0
         resume[1], resume[2], resume[3] = 0, 0, 0
-        condition = results[condition_row[rule]]
+        at = condition_row[rule]
+        condition = results[at] if at >= 0 else gated[-1 - at]
+        holds_somewhere = any_true[at] if at >= 0 else gated_true[-1 - at]
         own_clear = clear_row[rule] >= 0
         clear = results[clear_row[rule]] if own_clear else condition
         if rows > 0 and lacking:
@@ -202,7 +220,7 @@ def walk(
             evaluations[rule] += 0 if begun else count
         else:
             evaluations[rule] += 0 if begun else rows
-        if busy[rule] == 0 and (rows == 0 or not any_true[condition_row[rule]]):
+        if busy[rule] == 0 and (rows == 0 or not holds_somewhere):
             continue
         mine = phase[:, rule]
         while True:
@@ -222,12 +240,12 @@ def walk(
                                     onset,
                                     due,
                                     busy,
-                                    keeps_open,
                                     device,
                                     rule,
                                     row,
                                     BY_TICK,
                                     due_tick[device, rule],
+                                    tick,
                                     events,
                                     n,
                                 )
@@ -253,12 +271,12 @@ def walk(
                 if flags[row] & _REBASED:  # the device's clock stepped: a running delay begins anew
                     if state & 3 == RISING:
                         busy[rule] -= 1
-                        phase[device, rule] = (state & OPEN) | IDLE
+                        phase[device, rule] = IDLE
                     else:
                         phase[device, rule] = ACTIVE
                 elif not state & PAUSED and due[device, rule] <= time:
                     n = _delay_over(
-                        phase, since, onset, due, busy, keeps_open, device, rule, row, BY_ROW, 0, events, n
+                        phase, since, onset, due, busy, device, rule, row, BY_ROW, 0, 0, events, n
                     )
             state = phase[device, rule]
             kind = state & 3
@@ -268,21 +286,20 @@ def walk(
                 if now & 1:
                     busy[rule] += 1
                     if on_delay[rule] == 0:
-                        earlier = int(onset[device, rule]) if state & OPEN else -1
                         onset[device, rule] = time
                         phase[device, rule] = ACTIVE
-                        n = _event(events, n, RAISED, rule, device, time, time, earlier, row, AT_ROW, 0)
+                        n = _event(events, n, RAISED, rule, device, time, time, row, AT_ROW, 0, 0)
                     else:
                         since[device, rule] = time
                         due[device, rule] = time + on_delay[rule]
-                        phase[device, rule] = (state & OPEN) | RISING
+                        phase[device, rule] = RISING
             else:
                 if kind != RISING:  # what ends the delay or begins one is the clear condition
                     now = clear[row] if own_clear else np.uint8(((now & 1) << 1) | (now >> 1))
                 if kind == ACTIVE:
                     if now & 1:
                         if off_delay[rule] == 0:
-                            phase[device, rule] = OPEN if keeps_open[rule] else IDLE
+                            phase[device, rule] = IDLE
                             busy[rule] -= 1
                             n = _event(
                                 events,
@@ -292,9 +309,9 @@ def walk(
                                 device,
                                 time,
                                 onset[device, rule],
-                                -1,
                                 row,
                                 AT_ROW,
+                                0,
                                 0,
                             )
                         else:
@@ -302,7 +319,7 @@ def walk(
                             phase[device, rule] = FALLING
                 elif now == 2:
                     if kind == RISING:
-                        phase[device, rule] = (state & OPEN) | IDLE
+                        phase[device, rule] = IDLE
                         busy[rule] -= 1
                     else:
                         phase[device, rule] = ACTIVE
@@ -329,10 +346,13 @@ def warm_up() -> None:
     u8 = np.zeros(1, np.uint8)
     u2, i2 = np.zeros((1, 1), np.uint8), np.zeros((1, 1), np.int64)
     held_kernels.warm_up()
+    timers_kernels.warm_up()
     last_readings(
         np.zeros((1, EVENT_COLUMNS), np.int64), i32, np.full(1, -1, np.int32), np.zeros(1, np.int64)
     )
     walk(
+        u2,
+        u8,
         u2,
         u8,
         False,
@@ -343,7 +363,6 @@ def warm_up() -> None:
         i32,
         one,
         one,
-        u8,
         0,
         i32,
         one,

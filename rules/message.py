@@ -45,7 +45,7 @@ class Template:
     def fill(self, lookup: Callable[[str, str], Value]) -> str:
         """The message; `lookup(root, name)` gives a value, None = unknown."""
         return "".join(
-            piece if isinstance(piece, str) else _shown(lookup(piece.root, piece.name), piece.format)
+            piece if isinstance(piece, str) else shown(lookup(piece.root, piece.name), piece.format)
             for piece in self.pieces
         )
 
@@ -105,7 +105,7 @@ def _field(inside: str, known: Mapping[str, Collection[str]], owner: str, start:
     return Field(root, rest, form)
 
 
-def _shown(value: Value, form: str) -> str:
+def shown(value: Value, form: str) -> str:
     """A value as a person reads it: a whole number without a fraction, unknown as `unknown`."""
     if value is None:
         return "unknown"

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from operators.batch import BAD, QUALITY_NAMES, Bytes, Float64, Int32, Int64, ReadingBatch
+from operators.batch import (
+    BAD,
+    QUALITY_NAMES,
+    SEQ_PER_FRAME,
+    Bytes,
+    Float64,
+    Int32,
+    Int64,
+    ReadingBatch,
+    Slice,
+    Ticks,
+)
 from operators.devices import Devices
 from operators.expression.machine import Machine
 from operators.expression.registers import Column
@@ -18,32 +29,30 @@ from operators.spec import SECOND
 from operators.text import text_code
 from rules import held_kernels as held
 from rules import kernels as k
-from rules.alarm import Subject
+from rules.alarm import Evidence, Subject
 from rules.check import number_of, samples_of
-from rules.spec import Rule, RuleProduct
-from rules.tables import compile_rules, rule_key
+from rules.message import Value
+from rules.place import GRACE_NS, BatchPlaces, Place, Transition, places_of
+from rules.spec import RuleProduct
+from rules.tables import Part, compile_rules, rule_key
 
-GRACE_NS = 1 * SECOND
 _EVENTS_AT_ONCE = 4096
 _TEXTS_AT_MOST = 1 << 16
 
 
-class Found(NamedTuple):
-    """One transition, and the reading it rests on: `values` and `qualities` of all metrics that
-    the product's rules use, as the device's last in-order reading left them."""
+class Reading(NamedTuple):
+    """What a device's reading left: `values` and `qualities` of all metrics that the product's rules
+    use, its ingest time and its position."""
 
-    rule: int
-    kind: int  # kernels.RAISED or CLEARED
-    device: int  # slot
-    time_ns: int
-    onset_ns: int
-    earlier_ns: int  # onset of an occurrence that was still open; -1
-    values: npt.NDArray[np.float64]
-    qualities: npt.NDArray[np.uint8]
+    values: Sequence[float]
+    qualities: Sequence[int]
     ingest_ns: int
     position: int
 
 
+_FALSE = np.uint8(2)
+_SUBJECTS_AT_MOST = 100_000  # facts of subjects kept at hand, a product
+_LATER = BatchPlaces(np.zeros(0, np.int64), np.zeros(0, np.int64))
 _BY_DEVICE = ("held_value", "held_quality", "held_ns", "last")
 _BY_RULE = ("phase", "since", "onset", "due", "paused", "due_tick")
 
@@ -54,22 +63,26 @@ class ProductRules:
     def __init__(
         self,
         product: RuleProduct,
-        rules: Sequence[Rule],
+        parts: Sequence[Part],
         attributes: Mapping[str, Mapping[str, str]],
         devices: Devices,
         samples: Mapping[str, Mapping[str, str]] | None = None,
         parameters: Parameters | None = None,
+        timezone: str = "UTC",
     ) -> None:
-        """attributes: rows of devices.csv by device; samples: `check.samples_of` of them; parameters:
-        what operators have set (`refresh` tells that it has changed)."""
+        """parts: the alarms of the rules that are conditions; attributes: rows of devices.csv by device;
+        samples: `check.samples_of` of them; parameters: what operators have set (`refresh` tells that
+        it has changed)."""
         self.product = product
         self.parameters = Parameters() if parameters is None else parameters
-        self.rules = tuple(rules)
+        self.parts = tuple(parts)
+        self.keys = [f"{part.alarm.part}\x1f{rule_key(part.rule, product, timezone)}" for part in parts]
         self.attributes = attributes
         self.devices = devices
-        compiled = compile_rules(product, rules, samples_of(attributes) if samples is None else samples)
+        samples = samples_of(attributes) if samples is None else samples
+        compiled = compile_rules(product, parts, samples, timezone)
         self.tables = compiled.tables
-        self.messages = compiled.messages
+        self.gates = compiled.gates
         self.metrics = compiled.metrics
         self.types = tuple(product.metrics[name] for name in self.metrics)
         self.used = compiled.used
@@ -82,16 +95,33 @@ class ProductRules:
         self.capacity = 0
         self.state: dict[str, npt.NDArray[Any]] = {}
         self.texts: dict[int, str] = {}
-        self.subjects: dict[tuple[int, int], Subject] = {}  # rule, slot: facts, once they were needed
-        count = len(rules)
+        self.subjects: dict[tuple[int, int], Subject] = {}  # alarm, device: facts, once they were needed
+        count = len(parts)
         self.busy = np.zeros(count, np.int64)
         self.next_tick = np.full(count, k.NEVER, np.int64)
         self.evaluations = np.zeros(count, np.int64)
         self.events = np.zeros((_EVENTS_AT_ONCE, k.EVENT_COLUMNS), np.int64)
+        self.gated = np.zeros((max(1, len(self.gates)), 0), np.uint8)
+        self.gated_true = np.zeros(max(1, len(self.gates)), np.uint8)
+        self.batch = self.nothing = _no_readings(product)
+        self.batch_local: Int32 = np.zeros(0, np.int32)
+        self.places = BatchPlaces(np.zeros(0, np.int64), np.zeros(0, np.int64))
+        self._whole = True
         self._scratch(0)
         self._grow(16)
 
     # -- devices
+
+    def index(self, slot: int) -> int:
+        """The device's index in the product; -1 where no rule has heard of it."""
+        return int(self.local[slot]) if slot < len(self.local) else -1
+
+    def last(self, index: int) -> tuple[int, int, int]:
+        """Event time, ingest time and position of a device's last reading before the batch; once
+        that is settled, of its last reading. 0 where there is none."""
+        at = int(self.state["met"][index])
+        line = self.before[at] if at >= 0 else self.state["last"][index]
+        return int(line[0]), int(line[1]), int(line[2])
 
     def _grow(self, least: int) -> None:
         """Room for `least` devices in all state."""
@@ -100,7 +130,7 @@ class ProductRules:
         capacity = max(16, self.capacity)
         while capacity < least:
             capacity *= 2
-        metrics, rules = len(self.metrics), len(self.rules)
+        metrics, rules = len(self.metrics), len(self.parts)
         shapes: dict[str, tuple[tuple[int, ...], Any, Any]] = {
             "held_value": ((metrics,), np.float64, np.nan),
             "held_quality": ((metrics,), np.uint8, 3),
@@ -108,7 +138,7 @@ class ProductRules:
             "last": ((3,), np.int64, 0),
             "phase": ((rules,), np.uint8, k.IDLE),
             **dict.fromkeys(_BY_RULE[1:], ((rules,), np.int64, 0)),
-            "last_row": ((), np.int32, -1),
+            "last_row": ((), np.int32, -1),  # scratch of kernels, -1 throughout
             "met": ((), np.int32, -1),
             "inputs": ((len(self.other_columns),), np.float64, np.nan),
         }
@@ -190,24 +220,30 @@ class ProductRules:
 
     # -- a batch
 
-    def run(self, batch: ReadingBatch) -> list[Found]:
+    def run(self, item: Slice, batch: ReadingBatch) -> list[Transition]:
         """Evaluate the batch's rows (all are in order and live) and its ticks; what happened, in
-        the order in which it is found."""
+        the order of its places. `settle` is to be called before the next."""
         rows = len(batch)
-        if rows == 0 and (
-            not len(batch.ticks.ns) or not self.busy.any() or batch.ticks.ns[-1] < self.next_tick.min()
-        ):
-            return []
+        self.batch, self.places = batch, _LATER
+        if rows == 0:
+            self.batch_local = self.nothing.device
+            if not len(batch.ticks.ns):
+                return []
+            self.places = places_of(item, batch)
+            if not self.busy.any() or batch.ticks.ns[-1] < self.next_tick.min():
+                return []
+        else:
+            self.places = places_of(item, batch)
         if rows > self.room:
             self._scratch(max(rows, 2 * self.room))
-        local = self._locals(batch.device)
+        local = self.batch_local = self._locals(batch.device)
         state = self.state
         if "string" in self.types and batch.texts:
             self.texts.update(batch.texts)
             if len(self.texts) > _TEXTS_AT_MOST:
                 self._forget_texts(keep=batch.texts)
         value, quality = np.ascontiguousarray(batch.value), np.ascontiguousarray(batch.quality)
-        whole = held.whole(quality, self.used)
+        self._whole = whole = held.whole(quality, self.used)
         columns = value
         if not whole or self.other_columns:
             columns = self.machine.room(max(rows, 1))
@@ -233,22 +269,27 @@ class ProductRules:
                 self.before_quality,
                 self.before,
             )
-        found = self._walk(batch, local, columns, lacking=not whole)
-        if whole:
-            held.keep_last(
-                local,
-                batch.ts_ns,
-                batch.ingest_ns,
-                batch.seq,
-                value,
-                quality,
-                self.used,
-                *self._held_state(),
-                state["last_row"],
-            )
-        else:
-            state["met"][local] = -1
-        return found
+        return self._walk(batch, local, columns, lacking=not whole) if self.parts else []
+
+    def settle(self) -> None:
+        """The batch is over: of each device its last reading is what is held from now on."""
+        batch, local, state = self.batch, self.batch_local, self.state
+        if len(batch):
+            if self._whole:
+                held.keep_last(
+                    local,
+                    batch.ts_ns,
+                    batch.ingest_ns,
+                    batch.seq,
+                    np.ascontiguousarray(batch.value),
+                    np.ascontiguousarray(batch.quality),
+                    self.used,
+                    *self._held_state(),
+                    state["last_row"],
+                )
+            else:
+                state["met"][local] = -1
+        self.batch, self.batch_local = self.nothing, self.nothing.device
 
     def _held_state(self) -> tuple[Float64, Bytes, Int64, Int64]:
         state = self.state
@@ -260,15 +301,36 @@ class ProductRules:
         for at in range(len(self.other_columns)):
             columns[first + at, : len(local)] = self.state["inputs"][local, at]
 
-    def _walk(self, batch: ReadingBatch, local: Int32, columns: Float64, *, lacking: bool) -> list[Found]:
+    def _gate(self, results: Bytes, ts_ns: Int64) -> None:
+        """Conditions under a schedule: false outside of its windows."""
+        rows = len(ts_ns)
+        if self.gated.shape[1] < rows:
+            self.gated = np.zeros((len(self.gated), max(rows, 2 * self.gated.shape[1])), np.uint8)
+        covered: dict[int, npt.NDArray[np.bool_]] = {}
+        for at, gate in enumerate(self.gates):
+            inside = covered.get(id(gate.windows))
+            if inside is None:
+                inside = covered[id(gate.windows)] = gate.windows.covers(ts_ns)
+            line = self.gated[at, :rows]
+            line[:] = _FALSE
+            np.copyto(line, results[gate.row, :rows], where=inside)
+            self.gated_true[at] = (line & 1).any()
+
+    def _walk(
+        self, batch: ReadingBatch, local: Int32, columns: Float64, *, lacking: bool
+    ) -> list[Transition]:
         tables, state = self.tables, self.state
         results = self.machine.run(len(batch), columns, local=local, ts_ns=batch.ts_ns, flags=batch.flags)
+        if self.gates:
+            self._gate(results, batch.ts_ns)
         resume = np.zeros(4, np.int64)
         happened: list[npt.NDArray[np.int64]] = []
-        while resume[0] < len(self.rules):
+        while resume[0] < len(self.parts):
             count = k.walk(
                 results,
                 self.machine.any_true,
+                self.gated,
+                self.gated_true,
                 lacking,
                 self.quality,
                 tables.carry_start,
@@ -277,7 +339,6 @@ class ProductRules:
                 tables.clear_row,
                 tables.on_delay,
                 tables.off_delay,
-                tables.keeps_open,
                 GRACE_NS,
                 local,
                 batch.ts_ns,
@@ -304,12 +365,9 @@ class ProductRules:
         if not happened:
             return []
         lines = self._in_order(np.concatenate(happened))
-        readings = np.zeros(len(lines), np.int64)
-        k.last_readings(lines, local, state["last_row"], readings)
-        return [
-            self._found(line, row, batch, columns, lacking)
-            for line, row in zip(lines.tolist(), readings.tolist(), strict=True)
-        ]
+        rows = np.zeros(len(lines), np.int64)
+        k.last_readings(lines, local, state["last_row"], rows)
+        return self._transitions(lines, rows, columns, lacking)
 
     def _in_order(self, lines: Int64) -> Int64:
         """By place in the batch; at a tick by the second in which the delay ends, then due time,
@@ -322,25 +380,81 @@ class ProductRules:
         order = np.lexsort((lines[:, k.EVENT_RULE], slot, due, second, by, lines[:, k.EVENT_ROW]))
         return np.ascontiguousarray(lines[order])
 
-    def _found(
-        self, line: list[int], row: int, batch: ReadingBatch, columns: Float64, lacking: bool
-    ) -> Found:
-        """An event with what the reading left that it rests on: `row` of the batch, or (-1) the
-        device's last one before the batch."""
-        kind, rule, device, time_ns, onset, earlier = line[:6]
-        if row >= 0:
-            values = columns[self.used, row]
-            qualities = self.quality[:, row] & np.uint8(0x7F) if lacking else batch.quality[self.used, row]
-            ingest, position = int(batch.ingest_ns[row]), int(batch.seq[row]) >> 16
-        elif (at := int(self.state["met"][device])) >= 0:
-            values, qualities = self.before_value[at].copy(), self.before_quality[at].copy()
-            ingest, position = int(self.before[at, 1]), int(self.before[at, 2])
+    def _transitions(self, lines: Int64, rows: Int64, columns: Float64, lacking: bool) -> list[Transition]:
+        """Lines of the kernel's table, each with what the reading left that it rests on: one of
+        `rows`, or (-1) the device's last one before the batch."""
+        readings = self._readings(rows, columns, lacking)
+        found: list[Transition] = []
+        for line, row in zip(lines.tolist(), rows.tolist(), strict=True):
+            kind, number, device, time_ns, onset_ns, at, by, due_tick, tick = line
+            part = self.parts[number]
+            reading = readings[row] if row >= 0 else self._before(device)
+            slot = self.slots[device]
+            if by == k.BY_TICK:
+                second = -(-due_tick // SECOND)
+                place = Place(int(self.places.tick[tick]), by, second, time_ns, slot, part.alarm.rank)
+            else:
+                due = 0 if by == k.AT_ROW else time_ns
+                place = Place(int(self.places.seq[at]), by, 0, due, slot, part.alarm.rank)
+            values, quality = self.shown(number, reading)
+            evidence = Evidence(part.alarm.expression, values, quality, reading.position, reading.ingest_ns)
+            subject = self.subjects.get((number, device)) or self._subject(number, device)
+            found.append(
+                Transition(place, subject, kind, time_ns, onset_ns, evidence, self._lookup(slot, reading))
+            )
+        return found
+
+    def _readings(self, rows: Int64, columns: Float64, lacking: bool) -> dict[int, Reading]:
+        """What the readings of some rows of the batch left."""
+        batch = self.batch
+        at = np.unique(rows[rows >= 0])
+        values = columns[self.used[:, None], at].T.tolist()
+        if lacking:
+            qualities = (self.quality[:, at] & np.uint8(0x7F)).T.tolist()
+        else:
+            qualities = batch.quality[self.used[:, None], at].T.tolist()
+        positions = (self.places.seq[at] // SEQ_PER_FRAME).tolist()
+        made = zip(values, qualities, batch.ingest_ns[at].tolist(), positions, strict=True)
+        return {row: Reading(*one) for row, one in zip(at.tolist(), made, strict=True)}
+
+    def _before(self, device: int) -> Reading:
+        """What a device's last reading before the batch left."""
+        at = int(self.state["met"][device])
+        if at >= 0:
+            values, qualities = self.before_value[at], self.before_quality[at]
         else:
             values, qualities = self._held(device)
-            ingest, position = int(self.state["last"][device, 1]), int(self.state["last"][device, 2])
-        return Found(
-            rule, kind, self.slots[device], time_ns, onset, earlier, values, qualities, ingest, position
+        _, ingest, position = self.last(device)
+        return Reading(values.tolist(), qualities.tolist(), ingest, position)
+
+    def _subject(self, number: int, device: int) -> Subject:
+        """Whose alarm it is, with its facts; kept at hand once it was needed."""
+        if len(self.subjects) > _SUBJECTS_AT_MOST:
+            self.subjects.clear()
+        slot = self.slots[device]
+        name = self.devices.names[slot]
+        subject = self.subjects[number, device] = Subject(
+            self.parts[number].alarm,
+            name,
+            slot,
+            self.product.productId,
+            name,
+            self.attribute("hub_id", slot),
+            self.attribute("site_id", slot),
+            self.attribute("customer_id", slot),
         )
+        return subject
+
+    def _lookup(self, slot: int, reading: Reading) -> Callable[[str, str], Value]:
+        """What names of a message stand for."""
+
+        def named(root: str, name: str) -> Value:
+            if root == "metrics":
+                at = self.metrics.index(name)
+                return self.plain(at, reading.values[at])
+            return self.param(name, slot) if root == "param" else self.attribute(name, slot)
+
+        return named
 
     def _held(self, device: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]:
         """What a device's last reading left, as its `before` row would say it."""
@@ -366,11 +480,11 @@ class ProductRules:
             return value != 0.0
         return int(value) if kind == "integer" else float(value)
 
-    def shown(self, found: Found) -> tuple[dict[str, Any], str]:
-        """The metrics of the rule's condition with their values, and the worst quality of them."""
-        used = self.evidence_of[found.rule]
-        values = {self.metrics[j]: self.plain(j, float(found.values[j])) for j in used}
-        return values, QUALITY_NAMES[max(int(found.qualities[j]) for j in used)]
+    def shown(self, number: int, reading: Reading) -> tuple[dict[str, Any], str]:
+        """The metrics of an alarm's condition with their values, and the worst quality of them."""
+        used = self.evidence_of[number]
+        values = {self.metrics[j]: self.plain(j, reading.values[j]) for j in used}
+        return values, QUALITY_NAMES[max(reading.qualities[j] for j in used)]
 
     # -- state
 
@@ -385,7 +499,7 @@ class ProductRules:
         count = len(self.slots)
         self._forget_texts(keep={})
         return {
-            "rules": [rule_key(rule, self.product) for rule in self.rules],
+            "rules": self.keys,
             "metrics": list(self.metrics),
             "types": list(self.types),
             "slots": np.array(self.slots, np.int64),
@@ -415,8 +529,7 @@ class ProductRules:
                         self.state[array][:count, j] = arrays[array][:, then]
         self.texts = {int(code): text for code, text in kept["texts"].items()}
         self.machine.load(kept["past"], count)
-        for at, rule in enumerate(self.rules):
-            key = rule_key(rule, self.product)
+        for at, key in enumerate(self.keys):
             if key in kept["rules"]:
                 then = kept["rules"].index(key)
                 for array in _BY_RULE:
@@ -433,3 +546,21 @@ class ProductRules:
         """Each device's name and the position of its last in-order reading."""
         for index, slot in enumerate(self.slots[: self.described]):
             yield self.devices.names[slot], int(self.state["last"][index, 2])
+
+
+def _no_readings(product: RuleProduct) -> ReadingBatch:
+    """A batch without rows and ticks."""
+    none = np.empty(0, np.int64)
+    return ReadingBatch(
+        product.productId,
+        none.astype(np.int32),
+        none,
+        np.empty((len(product.metrics), 0)),
+        np.empty((len(product.metrics), 0), np.uint8),
+        none.astype(np.uint64),
+        none,
+        none.astype(np.uint8),
+        none.astype(np.int32),
+        {},
+        Ticks.none(),
+    )

@@ -9,7 +9,8 @@ from typing import ClassVar, Final, Literal, TypeAlias
 import msgspec
 
 from operators.expression.program import MetricType
-from operators.spec import Duration, Expression
+from operators.expression.tree import Expr
+from operators.spec import MINUTE, Duration, Expression
 
 Severity = Literal["critical", "high", "medium", "low", "info"]
 SEVERITY_NUMBERS = {"critical": 900, "high": 700, "medium": 500, "low": 300, "info": 100}
@@ -85,16 +86,14 @@ class Rule(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_field="
         -> text. Empty for kinds that raise by something else."""
         return {}
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What each alarm of the rule is about: its limits, the one metric; "" where it has one alarm."""
+        return tuple(self.conditions) or ("",)
+
     def severity_of(self, part: str = "") -> Severity:
         """The severity of a new occurrence; `part` is the limit."""
         raise NotImplementedError
-
-    def acknowledged_by_hand(self, severity: Severity) -> bool:
-        """Whether an occurrence of that severity stays open until someone acknowledges it: by default
-        down to medium; an `info` rule is an event and never is."""
-        if self.acknowledge is not None:
-            return self.acknowledge == "required"
-        return severity in ("critical", "high", "medium")
 
 
 class _OfOneSeverity(Rule, kw_only=True):
@@ -186,6 +185,10 @@ class AbsenceRule(_OfOneSeverity, kw_only=True, tag="absence"):
     for_: Duration = msgspec.field(name="for")
     of: Expression | None = None
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return (self.of or "",)
+
 
 class GroupRule(_OfOneSeverity, kw_only=True, tag="group"):
     """What holds for many devices of a hub, a site or a product at once."""
@@ -245,13 +248,18 @@ class RuleProduct:
 
     metrics: name -> type, in file order. params: the defaults of `params:`; a column of
     devices.csv of the same name overrides them by device. stale_after: nanoseconds after which a
-    held value is unknown (3 x `expected_every`), 0 = never.
+    held value is unknown (3 x `expected_every`), 0 = never. live_within: nanoseconds; a reading older
+    than that against its ingest time is historical. units: metric -> UCUM unit, of those
+    that declare one. formulas: formulaId -> its tree, of those that a condition may name.
     """
 
     productId: str
     metrics: Mapping[str, MetricType]
     params: Mapping[str, float | str] = field(default_factory=dict)
     stale_after: int = 0
+    live_within: int = 15 * MINUTE
+    units: Mapping[str, str] = field(default_factory=dict)
+    formulas: Mapping[str, Expr] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)

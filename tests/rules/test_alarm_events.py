@@ -255,7 +255,8 @@ def wider_readings(item: Slice) -> Slice:
 
 
 @pytest.mark.parametrize(
-    ("changed", "comment"), [([], "rule removed"), ([rule(on_delay=0, version="9")], "rule changed")]
+    ("changed", "comment"),
+    [([], "rule removed"), ([rule(on_delay=0, off_delay=SECOND, version="9")], "rule changed")],
 )
 def test_what_a_changed_plant_leaves_open_is_closed(changed: list[ThresholdRule], comment: str) -> None:
     stage = logic(rule(on_delay=0))

@@ -389,7 +389,7 @@ def test_more_events_than_the_table_holds() -> None:
     items = stream(drawn)
     whole = run(logic(rules, None), items, len(items))
     tight = logic(rules, None)
-    tight.products["press-v1"].events = np.zeros((4, 9), np.int64)
+    tight.thresholds.products["press-v1"].events = np.zeros((4, 9), np.int64)
     assert run(tight, items, len(items)) == whole
     assert len(whole) > 400
     assert tight.counters() == {

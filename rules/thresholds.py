@@ -1,0 +1,84 @@
+"""Rules that are conditions over one device's readings: threshold (rate, window) and limit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from operators.batch import HISTORICAL, IN_ORDER, Slice
+from rules.alarm import AlarmRule
+from rules.context import Context
+from rules.place import Transition
+from rules.product import ProductRules
+from rules.tables import parts_of
+
+
+class Thresholds:
+    """Evaluates them for every product; knows the devices of each product that has rules of any
+    kind."""
+
+    own_rules: tuple[AlarmRule, ...] = ()
+
+    def __init__(self, context: Context) -> None:
+        spec = context.spec
+        self.products: dict[str, ProductRules] = {}
+        for name, product in spec.products.items():
+            rules = [rule for rule in spec.rules if name in rule.products]
+            if rules:
+                self.products[name] = ProductRules(
+                    product,
+                    parts_of(rules, context.alarms),
+                    spec.attributes,
+                    context.devices,
+                    context.samples,
+                    context.parameters,
+                    spec.timezone,
+                )
+
+    def run(self, item: Slice) -> list[Transition]:
+        """Only readings that are in order and not historical evaluate rules; the others pass."""
+        found: list[Transition] = []
+        for batch in item.readings:
+            product = self.products.get(batch.productId)
+            if product is not None:
+                live = (batch.flags & np.uint8(IN_ORDER | HISTORICAL)) == IN_ORDER
+                found += product.run(item, batch if live.all() else batch.take(live))
+        return found
+
+    def settle(self, item: Slice) -> None:
+        for batch in item.readings:
+            product = self.products.get(batch.productId)
+            if product is not None:
+                product.settle()
+
+    def refresh(self, slot: int) -> None:
+        """A parameter of a device has changed: its next reading sees it."""
+        for product in self.products.values():
+            product.refresh(slot)
+
+    def counters(self) -> Mapping[str, int]:
+        told: dict[str, int] = {}
+        for product in self.products.values():
+            first: set[str] = set()  # one evaluation is one rule on one reading, whatever its limits
+            for part, evaluations in zip(product.parts, product.evaluations.tolist(), strict=True):
+                name = part.rule.ruleId
+                if name not in first:
+                    first.add(name)
+                    told[name] = told.get(name, 0) + evaluations
+        return told
+
+    def newest(self) -> dict[str, int]:
+        """Each device's name and the position of its last reading that rules saw."""
+        return {
+            device: position for product in self.products.values() for device, position in product.newest()
+        }
+
+    def export(self) -> dict[str, Any]:
+        return {name: product.export() for name, product in self.products.items()}
+
+    def load(self, kept: Mapping[str, Any]) -> None:
+        for name, product in self.products.items():
+            if name in kept:
+                product.load(kept[name])
