@@ -13,9 +13,10 @@ from rich.table import Table
 
 from connectors.errors import ConfigError
 from flows.check_connect import try_addresses
+from flows.check_rules import rule_tables, rules_told
 from flows.plant_file import Plant, Product
 from flows.plant_products import read_products
-from flows.plant_reader import load_plant, read_folder
+from flows.plant_reader import load_plant, python_beside, read_folder
 from flows.plant_tests import check_tests
 from flows.vectors import run_plant_vectors, run_vectors, told_problems
 from operators.document import Problem, Problems, decode_text, load_yaml
@@ -24,8 +25,9 @@ from operators.document import Problem, Problems, decode_text, load_yaml
 @click.command()
 @click.argument("plant", type=click.Path(path_type=Path))
 @click.option("--connect", is_flag=True, help="also try the addresses")
+@click.option("--rules", "with_rules", is_flag=True, help="what each rule became")
 @click.option("--json", "as_json", is_flag=True, help="machine-readable output")
-def check(plant: Path, connect: bool, as_json: bool) -> int:
+def check(plant: Path, connect: bool, with_rules: bool, as_json: bool) -> int:
     """Validate PLANT: every problem at once, with file:line:column, the YAML path and the mend.
 
     PLANT is a plant folder, or one file of its products.
@@ -40,11 +42,12 @@ def check(plant: Path, connect: bool, as_json: bool) -> int:
             "ok": loaded is not None and not failed,
             "problems": [as_object(one) for one in problems.sorted()],
             "plant": counts(loaded) if loaded is not None else None,
+            "rules": rules_told(loaded) if loaded is not None else [],
             "connect": [one.as_object() for one in tried],
         }
         click.echo(json.dumps(body, ensure_ascii=False))
     else:
-        report(loaded, problems)
+        report(loaded, problems, with_rules=with_rules)
         for one in tried:
             click.echo(one.line())
     if loaded is None:
@@ -69,7 +72,7 @@ def check_product(file: Path) -> tuple[list[Product], Problems]:
     problems = Problems()
     text = decode_text(file.read_bytes(), file.name, problems)
     nodes = load_yaml(text, file.name, problems) if text is not None else []
-    products = read_products({file.name: nodes}, {}, problems)
+    products = read_products({file.name: nodes}, {}, problems, python_beside(file))
     for name, product in products.good.items():
         told_problems(run_vectors(products.declared[name], product), problems)
     return list(products.good.values()), problems
@@ -123,8 +126,8 @@ def counts(plant: Plant) -> dict[str, Any]:
     }
 
 
-def report(plant: Plant | None, problems: Problems) -> None:
-    """For people: problems on stderr, the table on stdout."""
+def report(plant: Plant | None, problems: Problems, *, with_rules: bool = False) -> None:
+    """For people: problems on stderr, the tables on stdout."""
     found = problems.sorted()
     if found:
         click.echo(problems.render(), err=True)
@@ -147,6 +150,8 @@ def report(plant: Plant | None, problems: Problems) -> None:
             str(len([row for row in plant.master.devices.values() if row["productId"] == name])),
         )
     console.print(table)
+    for part in rule_tables(rules_told(plant)) if with_rules else ():
+        console.print(part)
     total = counts(plant)
     words = (
         f"{total[name]} {name if total[name] != 1 else name[:-1]}"

@@ -16,6 +16,7 @@ from connectors.errors import ConfigError
 from flows.folder import open_plant
 from flows.frame_answers import Given, answers_of
 from flows.frame_view import show
+from flows.plant_reader import python_beside
 from flows.plant_vectors import from_hex
 from operators.decode.binary_spec import parse_binary_spec
 from operators.decode.binary_tree import BinarySpec
@@ -86,7 +87,7 @@ def open_spec(path: Path, product: str | None) -> Given:
         raise ConfigError(problems.render() or f"{path}: the file is empty")
     node = nodes[0]
     inside = node.get("decode")
-    given = _of_product(node, inside, problems) if inside is not None else _of_layout(node, problems)
+    given = _of_product(node, inside, problems, path) if inside is not None else _of_layout(node, problems)
     if given is None or problems.errors:
         raise ConfigError(problems.render())
     for problem in problems.sorted():
@@ -103,7 +104,7 @@ def _of_layout(node: Node, problems: Problems) -> Given | None:
     return None if layout is None else Given(layout, None, {}, {}, {})
 
 
-def _of_product(node: Node, inside: Node, problems: Problems) -> Given | None:
+def _of_product(node: Node, inside: Node, problems: Problems, path: Path) -> Given | None:
     metrics, params = node.get("metrics"), node.get("params")
     declared: dict[str, Any] = {}
     units, ranges, types = {}, {}, []
@@ -119,12 +120,13 @@ def _of_product(node: Node, inside: Node, problems: Problems) -> Given | None:
             ranges[name] = (_end(low), _end(high))
     values = {name: child.value for name, child in params.items()} if params is not None else {}
     kind = inside.get("format")
-    if kind is None or kind.value == "binary":
+    if inside.get("udf") is None and (kind is None or kind.value == "binary"):
         layout = parse_binary_spec(inside, declared or None, values if params is not None else None, problems)
         if layout is None:
             return None
         return Given(layout, None, units, _numbers(values), {}, ranges)
-    spec = parse_decode(inside, declared, values, problems)
+    python = {name: data.decode("utf-8", "replace") for name, data in python_beside(path).items()}
+    spec = parse_decode(inside, declared, values, problems, python)
     if spec is None:
         return None
     return Given(None, ProductDecode("", spec, tuple(types)), units, _numbers(values), {}, ranges)

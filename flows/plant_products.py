@@ -15,6 +15,7 @@ from operators.convert import convert
 from operators.decode.routing import filter_problem
 from operators.decode.spec import parse_decode
 from operators.document import Node, Problems, nearest
+from operators.expression.ucum import UnitError, unit_of
 from operators.state.references import check_mapping
 from operators.windows.spec import supported
 from rules.check import number_of
@@ -67,9 +68,18 @@ class Products:
 
 
 def read_products(
-    documents: Mapping[str, list[Node]], rows: Mapping[str, Mapping[str, str]], problems: Problems
+    documents: Mapping[str, list[Node]],
+    rows: Mapping[str, Mapping[str, str]],
+    problems: Problems,
+    sources: Mapping[str, bytes] | None = None,
 ) -> Products:
-    """Every product of a folder. rows: devices.csv, whose columns may be parameters of `decode:`."""
+    """Every product of a folder. rows: devices.csv, whose columns may be parameters of `decode:`; sources:
+    files of the plant, of which the Python ones decode."""
+    python = {
+        path: data.decode("utf-8", "replace")
+        for path, data in (sources or {}).items()
+        if path.endswith(".py")
+    }
     products = Products()
     tables: dict[str, str] = {}
     numeric = _numeric_columns(rows)
@@ -96,7 +106,7 @@ def read_products(
                     problems.add(name, told)
                 tables.setdefault(table, name.value)
             before = len(problems.errors)
-            product = _read_product(node, numeric, problems)
+            product = _read_product(node, numeric, problems, python)
             if product is not None:
                 products.known[product.productId] = product
                 if len(problems.errors) == before:
@@ -120,7 +130,9 @@ def _empty(path: str) -> Any:
     return Problem(path, 1, 1, "", "the file is empty; it needs productId, version, decode and metrics")
 
 
-def _read_product(node: Node, columns: Mapping[str, float], problems: Problems) -> Product | None:
+def _read_product(
+    node: Node, columns: Mapping[str, float], problems: Problems, python: Mapping[str, str]
+) -> Product | None:
     """The product, or as much of it as is sound; None without a name or metrics."""
     product = convert(node, Product, problems, LATER, partial=True)
     name, metrics = node.get("productId"), node.get("metrics")
@@ -151,7 +163,8 @@ def _read_product(node: Node, columns: Mapping[str, float], problems: Problems) 
     _check_windows(node, product, problems)
     section: Any = product.decode
     if isinstance(section, DecodeSection):
-        decode = parse_decode(section.node, product.metrics, {**columns, **product.params}, problems)
+        params = {**columns, **product.params}
+        decode = parse_decode(section.node, product.metrics, params, problems, python)
         if decode is not None:
             product.decode = decode
     product.windows = [window for window in product.windows if window is not None]
@@ -198,6 +211,12 @@ def _check_metric(node: Node, metric: Metric, problems: Problems) -> None:
         below = node.get(key)
         if below is not None and below.value is not None and not numeric:
             problems.add(node, f"'{key}' goes with numbers, not with type {metric.type}", key=key)
+    unit = node.get("unit")
+    if unit is not None and metric.unit is not None:
+        try:
+            unit_of(metric.unit)
+        except UnitError as error:
+            problems.add(unit, str(error))
     if metric.range is not None:
         low, high = metric.range
         if low is not None and high is not None and low > high:

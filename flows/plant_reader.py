@@ -31,7 +31,8 @@ _SKIPPED: Final = (".", "__pycache__")
 
 def read_folder(folder: Path) -> dict[str, bytes]:
     """The files of a plant by their path in the folder: plant.yaml, the tables, and the YAML files
-    of products/, rules/, formulas/, actions/ and tests/. Raises `ConfigError` beyond a cap.
+    of products/, rules/, formulas/, actions/ and tests/, and the Python files of products/. Raises
+    `ConfigError` beyond a cap.
     """
     files: dict[str, bytes] = {}
     total = 0
@@ -47,6 +48,11 @@ def read_folder(folder: Path) -> dict[str, bytes]:
     return files
 
 
+def python_beside(file: Path) -> dict[str, bytes]:
+    """The Python files beside a product file, by their path in a plant."""
+    return {f"products/{one.name}": one.read_bytes() for one in sorted(file.resolve().parent.glob("*.py"))}
+
+
 def _plant_files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         name = path.name.lower()
@@ -54,13 +60,18 @@ def _plant_files(folder: Path) -> Iterator[Path]:
             continue
         if path.is_dir():
             if _folder_of(name) is not None:
-                yield from (one for one in sorted(path.iterdir()) if _is_yaml(one.name))
+                wanted = (_is_yaml, _is_python) if _folder_of(name) == "products" else (_is_yaml,)
+                yield from (one for one in sorted(path.iterdir()) if any(kind(one.name) for kind in wanted))
         elif _is_yaml(name) or name.endswith(".csv"):
             yield path
 
 
 def _is_yaml(name: str) -> bool:
     return name.lower().endswith((".yaml", ".yml")) and not name.startswith(".")
+
+
+def _is_python(name: str) -> bool:
+    return name.endswith(".py") and not name.startswith((".", "__"))
 
 
 def _folder_of(name: str) -> str | None:
@@ -95,7 +106,7 @@ def load_plant(
     tables = _tables(files, problems)
     devices = tables.get("devices.csv")
     rows = devices.rows if devices is not None else {}
-    products = read_products(_of("products", documents), rows, problems)
+    products = read_products(_of("products", documents), rows, problems, files)
     if devices is not None:
         check_devices(devices, products.declared, products.complete, products.numeric_params, problems)
     rules, declared_rules = read_rules(_of("rules", documents), products, devices, problems)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import cbor2
+import msgspec
 
 from connectors.errors import ConfigError
 from connectors.files.config import FilesConfig
@@ -46,10 +49,10 @@ def _reading_line(plant: Plant, reading: CaseReading, start: int) -> dict[str, A
     payload = _payload(product, reading.metrics, at)
     if source.device.startswith("payload:"):
         path = parse_path(source.device.removeprefix("payload:"))
-        body = json.loads(payload)
+        body = _UNPACK[product.decode.format](payload)
         if not isinstance(path, str):
             _put(body, path, reading.device)
-        payload = json.dumps(body, ensure_ascii=False).encode()
+        payload = _PACK[product.decode.format](body)
     return {**line, "payload_hex": payload.hex()}
 
 
@@ -107,7 +110,19 @@ def _json(product: Product, layout: JsonSpec, metrics: Mapping[str, Any], at_ms:
             raise ConfigError(f"'{name}' of {product.productId} is derived; write 'frames'")
     if layout.container is not None and not metrics:
         _put(body, layout.container, {})
-    return json.dumps(body, ensure_ascii=False).encode()
+    return _PACK[product.decode.format](body)
+
+
+_PACK: Final[Mapping[str, Callable[[Any], bytes]]] = {
+    "json": lambda body: json.dumps(body, ensure_ascii=False).encode(),
+    "msgpack": msgspec.msgpack.encode,
+    "cbor": cbor2.dumps,
+}
+_UNPACK: Final[Mapping[str, Callable[[bytes], Any]]] = {
+    "json": json.loads,
+    "msgpack": msgspec.msgpack.decode,
+    "cbor": cbor2.loads,
+}
 
 
 def _put(body: Any, path: JsonPath, value: Any) -> None:

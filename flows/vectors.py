@@ -19,6 +19,7 @@ from flows.plant_vectors import Value, Vector, VectorReading
 from operators.decode.binary_tree import BinarySpec
 from operators.decode.explain import Answer, Frame, explain, iso_time
 from operators.decode.spec import ProductDecode
+from operators.decode.udf_spec import UdfSpec
 from operators.document import Node, Problem, Problems, load_yaml, nearest
 from operators.rejects import Reason
 
@@ -63,13 +64,32 @@ def run_vectors(node: Node, product: Product) -> list[Ran]:
     frames = [_frame(product.vectors[n], product) for n in runnable]
     types = tuple((name, metric.type) for name, metric in product.metrics.items())
     decode = ProductDecode(product.productId, product.decode, types)
-    answers = by_decoder(decode, frames, [product.vectors[n].header for n in runnable]) if frames else []
+    headers = [product.vectors[n].header for n in runnable]
+    answers = by_decoder(decode, frames, headers) if frames else []
+    if isinstance(product.decode.layout, UdfSpec):
+        _alone(decode, frames, answers, [(listed[n], problems[n]) for n in runnable])
     for n, frame, answer in zip(runnable, frames, answers, strict=True):
         _Comparison(product, listed[n], product.vectors[n], frame, answer, problems[n]).run()
     return [
         Ran(place.file, product.productId, n, vector.name, tuple(wrong.sorted()))
         for n, (place, vector, wrong) in enumerate(zip(listed, product.vectors, problems, strict=True))
     ]
+
+
+def _alone(
+    decode: ProductDecode,
+    frames: Sequence[Frame],
+    answers: Sequence[Answer],
+    told: Sequence[tuple[Node, Problems]],
+) -> None:
+    """A function whose answer depends on the frames around it would replay otherwise than it ran."""
+    backwards = by_decoder(decode, frames[::-1])[::-1]
+    for frame, answer, other, (node, problems) in zip(frames, answers, backwards, told, strict=True):
+        (single,) = by_decoder(decode, [frame])
+        if not answer.as_object() == other.as_object() == single.as_object():
+            problems.add(
+                node, "the answer depends on the frames around it; keep nothing from one frame to the next"
+            )
 
 
 def sample_answer(product: Product, payload: bytes, port: int, header: str = "") -> Answer:

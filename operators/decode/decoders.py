@@ -17,6 +17,8 @@ from operators.decode.json_rows import JsonRowsDecoder
 from operators.decode.json_spec import JsonSpec, parse_path
 from operators.decode.packed import PackedDecoder, unpack
 from operators.decode.spec import PACKED, DecodePlan, ProductDecode, SourceSpec
+from operators.decode.udf import UdfDecoder
+from operators.decode.udf_spec import UdfSpec
 from operators.rejects import Reason
 
 
@@ -29,6 +31,8 @@ def build_decoder(product: ProductDecode, depth: int) -> Decoder:
         return _json_decoder(product, layout, depth)
     if isinstance(layout, CsvSpec):
         return CsvDecoder(layout, product.metrics)
+    if isinstance(layout, UdfSpec):
+        return UdfDecoder(layout, product.metrics)
     from operators.decode.binary_decoder import BinaryDecoder
 
     decoder = BinaryDecoder(layout, product.metrics)

@@ -317,6 +317,14 @@ LANGUAGE: Final[dict[str, Mapped]] = {
         },
         ("column",),
     ),
+    "DecodeUdf": Mapped(
+        "`udf`",
+        {
+            "udf": Key(TEXT, "a function in a Python file of the plant, `products/torano.py:decode`"),
+            "memory": Key(TEXT, "what its process may take; default 512MB"),
+        },
+        ("udf",),
+    ),
 }
 _ENVELOPE: Final = ("format", "timestamp", "hub_timestamp", "nodes", "binary", "encoding")
 LANGUAGE["DecodeJsonBinary"] = Mapped(
@@ -337,11 +345,12 @@ def definitions() -> dict[str, Any]:
         "DecodeSpec": {
             "description": "How bytes become readings; `penstock check` tells every mistake in it.",
             "type": "object",
-            "required": ["format"],
-            "properties": {"format": _one_of(*FORMATS)},
+            "if": {"required": ["udf"]},
+            "then": _ref("DecodeUdf"),
+            "else": {"required": ["format"], "properties": {"format": _one_of(*FORMATS)}},
             "allOf": [
                 {
-                    "if": {"properties": {"format": {"const": kind}}},
+                    "if": {"properties": {"format": {"const": kind}}, "required": ["format"]},
                     "then": _ref(name),
                 }
                 for kind, name in (

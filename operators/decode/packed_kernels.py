@@ -46,10 +46,10 @@ def big_endian(payload: Bytes, at: int, size: int) -> np.uint64:
 def endless(payload: Bytes, at: int, size: int) -> bool:
     """Whether the IEEE 754 number of 2, 4 or 8 bytes is NaN or infinite."""
     if size == 2:
-        return payload[at] & 0x7C == 0x7C
+        return bool(payload[at] & 0x7C == 0x7C)
     if size == 4:
-        return payload[at] & 0x7F == 0x7F and payload[at + 1] & 0x80 != 0
-    return payload[at] & 0x7F == 0x7F and payload[at + 1] & 0xF0 == 0xF0
+        return bool(payload[at] & 0x7F == 0x7F and payload[at + 1] & 0x80 != 0)
+    return bool(payload[at] & 0x7F == 0x7F and payload[at + 1] & 0xF0 == 0xF0)
 
 
 @kernel
@@ -134,7 +134,7 @@ def scan_msgpack(
             if size > stop - at:
                 wrong = CUT
                 break
-            if (code == 0xCA or code == 0xCB) and endless(payload, at, size):
+            if (code == 0xCA or code == 0xCB) and endless(payload, at, int(size)):
                 wrong = NO_NUMBER
                 break
             if is_key and not keyed:

@@ -35,18 +35,25 @@ class DecodeSpec(msgspec.Struct, kw_only=True):
 
 
 def parse_decode(
-    node: Node, metrics: Mapping[str, Metric], params: Mapping[str, float | str], problems: Problems
+    node: Node,
+    metrics: Mapping[str, Metric],
+    params: Mapping[str, float | str],
+    problems: Problems,
+    sources: Mapping[str, str] | None = None,
 ) -> DecodeSpec | None:
     """A product's `decode:` section; None if it has errors, all of which are in `problems`.
 
-    metrics: the product's declared metrics in file order; params: its `params:`.
+    metrics: the product's declared metrics in file order; params: its `params:`; sources: the plant's
+    Python files by path.
     """
     if not node.is_map:
         problems.add(node, "a mapping is expected; write decode: {format: json}")
         return None
     if node.get("udf") is not None:
-        problems.add(node, "a Python decoder (udf) is not yet in this version", key="udf")
-        return None
+        from operators.decode.udf_spec import parse_udf
+
+        udf = parse_udf(node, params, sources or {}, problems)
+        return None if udf is None else DecodeSpec(format="udf", plain=node.plain(), layout=udf)
     kind = node.get("format")
     if kind is None:
         problems.add(node, f"'format' is missing; one of {', '.join(FORMATS)}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from flows.plant_products import read_products
+from flows.plant_reader import python_beside
 from operators.batch import Address
 from operators.decode.binary_decoder import single_batch
 from operators.decode.columns import IGNORED, Decoder
@@ -109,14 +110,16 @@ class Target(NamedTuple):
 def targets() -> Iterator[Target]:
     """All of them, in a fixed order."""
     for path in sorted((ROOT / "examples" / "products").glob("*.yaml")):
-        yield _target(path.stem, path.read_text(), (), "")
+        yield _target(path.stem, path.read_text(), (), "", python_beside(path))
     for name, (text, seeds, header) in MORE.items():
         yield _target(name, text, seeds, header)
 
 
-def _target(name: str, text: str, seeds: tuple[bytes, ...], header: str) -> Target:
+def _target(
+    name: str, text: str, seeds: tuple[bytes, ...], header: str, sources: Mapping[str, bytes] | None = None
+) -> Target:
     problems = Problems()
-    products = read_products({name: load_yaml(text, name, problems)}, {}, problems)
+    products = read_products({name: load_yaml(text, name, problems)}, {}, problems, sources)
     assert not problems.errors, problems.render()
     product = products.good[name]
     metrics = tuple((key, metric.type) for key, metric in product.metrics.items())

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from flows.schema_command import schema_of
-from operators.decode import binary_fields, binary_parts, binary_spec, csv_spec, json_spec
+from operators.decode import binary_fields, binary_parts, binary_spec, csv_spec, json_spec, udf_spec
 from operators.decode.binary_decoder import layout_of
 from operators.decode.language import LANGUAGE, definitions, reference
 from operators.document import Problems, load_yaml
@@ -38,6 +38,7 @@ def test_the_table_has_the_keys_that_the_readers_take() -> None:
     envelope = {"format", "timestamp", "hub_timestamp", "nodes", "binary", "encoding"}
     assert keys("DecodeJsonBinary") == {*envelope, *binary_spec.TOP_KEYS, *binary_spec.FRAGMENT_KEYS}
     assert keys("DecodeCsv") == set(csv_spec._KEYS)
+    assert keys("DecodeUdf") == set(udf_spec.KEYS)
     assert keys("DecodeColumn") == set(csv_spec._TIME_KEYS)
 
 
@@ -99,6 +100,8 @@ def test_the_schema_takes_the_products_of_the_examples(path: Path) -> None:
     "section",
     [
         {"format": "xml"},
+        {"fields": {}},
+        {"udf": "products/p.py:decode", "format": "json"},
         {"format": "json", "metric_path": "x"},
         {"format": "csv", "colums": {}},
         {"format": "cbor", "metric_path": "x"},
