@@ -36,8 +36,8 @@ from connectors.sink import OutputRecord
 
 log = logging.getLogger("penstock")
 
-DELIVER_MS: Final = 5_000  # then the producer is given up, the ends are read, and it is tried again
-TRANSACTION_MS: Final = 15_000  # then the brokers end the transaction of a drainer that hangs
+DELIVER_MS: Final = 10_000  # then the producer is given up, the ends are read, and it is tried again
+TRANSACTION_MS: Final = 30_000  # then the brokers end the transaction of a drainer that hangs
 FENCE_S: Final = 8.0
 REFUSED: Final = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG, KafkaError.INVALID_RECORD})
 FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
@@ -166,10 +166,10 @@ class KafkaAlarms:
         if self.config.delivery == "transactional":
             self._producer.begin_transaction()
             self._stage(records)
-            self._producer.commit_transaction(2 * DELIVER_MS / 1000)
+            self._producer.commit_transaction(DELIVER_MS / 1000 + 1.0)
             return 0
         self._stage(records)
-        return int(self._producer.flush(2 * DELIVER_MS / 1000))
+        return int(self._producer.flush(DELIVER_MS / 1000 + 1.0))
 
     def _stage(self, records: Sequence[OutputRecord]) -> None:
         """Every event, and behind them the newest state of each key among them."""
