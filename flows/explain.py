@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -19,9 +19,9 @@ from operators.batch import HISTORICAL, IN_ORDER, QUALITY_NAMES, Int32, ReadingB
 from operators.devices import Devices
 from operators.expression.canonical import canonical_text
 from operators.expression.grammar import parse
-from operators.expression.kernels import NEVER
+from operators.expression.kernels import COUNT, FIRST, NEVER, OFFSET, PAGE
 from operators.expression.machine import Machine
-from operators.expression.program import Scope, compile_conditions
+from operators.expression.program import Scope, compile_conditions, resolved
 from operators.expression.registers import Column
 from operators.expression.tree import (
     Binary,
@@ -44,7 +44,7 @@ from operators.expression.tree import (
 from operators.parameters import Parameters
 from operators.text import text_code
 from rules import held_kernels as held
-from rules.check import clear_of, number_of
+from rules.check import clear_of, number_of, samples_of, scope_of
 from rules.spec import GroupRule, Rule, RuleProduct, SequenceRule
 
 SAMPLES_SHOWN: Final = 100  # of a window, the newest
@@ -61,27 +61,49 @@ class Expression:
     default: bool = False  # of `clear`: the rule does not say it
 
 
-def expressions_of(rule: Rule) -> list[Expression]:
-    """The expressions of a rule that are over one device's readings, the condition first."""
+def expressions_of(rule: Rule, scope: Scope) -> list[Expression]:
+    """The expressions of a rule that are over one device's readings, the condition first; formulas
+    are put in place, and literals stand in the units of what they are set against."""
     found: list[Expression] = []
     for part, text in rule.conditions.items():
-        tree = parse(text)
+        tree = resolved(parse(text), scope)
         found.append(Expression(f"condition {part}".strip(), text, tree))
         clear = clear_of(rule, tree)
         plain = clear is None
-        clear = Not(tree.start, tree.stop, tree) if clear is None else clear
+        clear = Not(tree.start, tree.stop, tree) if clear is None else resolved(clear, scope)
         told = rule.clear_condition or ("not the condition" if plain else written(clear))
         found.append(Expression(f"clear {part}".strip(), told, clear, plain))
+    for what, text in _others(rule):
+        found.append(Expression(what, text, resolved(parse(text), scope)))
+    return found
+
+
+def _others(rule: Rule) -> Iterator[tuple[str, str]]:
+    """Expressions besides the conditions of thresholds and limits."""
     if isinstance(rule, SequenceRule):
         for number, step in enumerate(rule.steps, 1):
-            text = step if isinstance(step, str) else step.condition or step.not_ or ""
-            word = "not " if not isinstance(step, str) and step.condition is None else ""
-            found.append(Expression(f"step {number}", word + text, parse(text)))
+            if isinstance(step, str):
+                yield f"step {number}", step
+            elif step.condition is not None:
+                yield f"step {number}", step.condition
+            else:
+                yield f"step {number}, not", step.not_ or ""
     if isinstance(rule, GroupRule):
-        found.append(Expression("condition", rule.condition, parse(rule.condition)))
+        yield "condition", rule.condition
     if rule.where is not None:
-        found.append(Expression("where", rule.where, parse(rule.where)))
-    return found
+        yield "where", rule.where
+
+
+def formulas_in(rule: Rule, scope: Scope) -> dict[Expr, str]:
+    """The trees of the formulas that a rule names, and what they are called there."""
+    texts = [*rule.conditions.values(), *(text for _, text in _others(rule))]
+    named = [
+        node
+        for text in (*texts, *([rule.clear_condition] if rule.clear_condition is not None else []))
+        for node in walk(parse(text))
+        if isinstance(node, Name) and node.root == "formula"
+    ]
+    return {resolved(node, scope): node.text for node in named}
 
 
 @dataclass(slots=True)
@@ -103,10 +125,15 @@ class ProbeSpec:
     product: RuleProduct
     rule: Rule
     attributes: Mapping[str, Mapping[str, str]]
-    expressions: list[Expression] = field(default_factory=list)
+    scope: Scope = field(init=False)
+    expressions: list[Expression] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.expressions = self.expressions or expressions_of(self.rule)
+        samples = samples_of(self.attributes)
+        scope = scope_of(self.product, {name for row in samples.values() for name in row}, samples)
+        # every parameter is a column of its own: what it is for a device is told beside it
+        self.scope = replace(scope, params=dict.fromkeys(scope.params))
+        self.expressions = expressions_of(self.rule, self.scope)
 
 
 class Probe:
@@ -123,7 +150,8 @@ class Probe:
         product = spec.product
         trees = [one.tree for one in spec.expressions]
         self.metrics = list(product.metrics)
-        self.scope = _scope(spec)
+        self.scope = spec.scope
+        self.formulas = formulas_in(spec.rule, spec.scope)
         self.nodes: dict[Expr, int] = {}
         for tree in trees:
             for node in walk(tree):
@@ -308,22 +336,23 @@ class Probe:
         """Every expression with the values of its tree: {"what", "text", "default",
         "value", "tree"}."""
         past = self.machine.export(len(self.slots))
-        operations = {text: one for one in past.get("operations", ()) for text in one["texts"]}
         found = []
         for one in self.spec.expressions:
-            tree = self._node(one.tree, slot, operations)
+            tree = self._node(one.tree, slot, past)
             told = {"what": one.what, "text": one.text, "default": one.default}
             found.append({**told, "value": tree["value"], "tree": tree})
         return found
 
-    def _node(self, node: Expr, slot: int, operations: Mapping[str, Any]) -> dict[str, Any]:
+    def _node(self, node: Expr, slot: int, past: Mapping[str, Any]) -> dict[str, Any]:
         told: dict[str, Any] = {"text": written(node), "value": self._value(node, slot)}
+        if node in self.formulas:
+            told["formula"] = self.formulas[node]
         if isinstance(node, Name):
             told |= self._named(node, slot)
         if isinstance(node, Call) and is_temporal(node):
-            told["past"] = self._past(node, slot, operations)
+            told["past"] = self._past(node, slot, past)
         below = [one for one in children(node) if not isinstance(one, Duration)]
-        told["children"] = [self._node(one, slot, operations) for one in below if not _is_plain(one)]
+        told["children"] = [self._node(one, slot, past) for one in below if not _is_plain(one)]
         return told
 
     def _value(self, node: Expr, slot: int) -> Any:
@@ -370,18 +399,19 @@ class Probe:
         _, quality, age = evaluation.held[name]
         return {"quality": quality, "age_s": None if math.isnan(age) else age}
 
-    def _past(self, node: Call, slot: int, operations: Mapping[str, Any]) -> dict[str, Any]:
+    def _past(self, node: Call, slot: int, past: Mapping[str, Any]) -> dict[str, Any]:
         """What a function over the past keeps, as the device's last reading left it."""
         program = compile_conditions([], self.scope, self.program.columns, values=[node])
-        kept = next((operations[text] for text in program.past[-1].texts if text in operations), None)
+        texts = set(program.past[-1].texts)
+        kept = next((one for one in past.get("operations", ()) if texts & set(one["texts"])), None)
         at = self.slots.get(slot)
         if kept is None or at is None:
             return {}
         if node.function in ("delta", "prev", "changed", "rate"):
-            before = float(kept["numbers"][0, at])
+            before = float(kept["numbers"][0][at])
             told = {"newest": None if math.isnan(before) else before}
             if node.function == "rate" and told["newest"] is not None:
-                told["newest_ns"] = int(kept["times"][0, at])
+                told["newest_ns"] = int(kept["times"][0][at])
             return told
         if node.function in ("since", "held"):
             when = [int(times[at]) for times in kept["times"]]
@@ -389,10 +419,17 @@ class Probe:
             if node.function == "held":
                 told["paused_at_ns"] = _or_none(when[1])
             return told
-        start = int(kept["count"][:at].sum())
-        stop = start + int(kept["count"][at])
-        pairs = zip(kept["sample_ns"][start:stop].tolist(), kept["sample"][start:stop].tolist(), strict=True)
-        return {"samples": [list(pair) for pair in pairs]}
+        return {"samples": [list(pair) for pair in _samples(past, kept["chains"][at])]}
+
+
+def _samples(past: Mapping[str, Any], chain: Any) -> Iterator[tuple[int, float]]:
+    """Event time and value of the samples of a duration, the oldest first: pages linked in a chain."""
+    page, place = int(chain[FIRST]), int(chain[OFFSET])
+    for _ in range(int(chain[COUNT])):
+        if place == PAGE:
+            page, place = int(past["links"][page]), 0
+        yield int(past["sample_ns"][page, place]), float(past["sample"][page, place])
+        place += 1
 
 
 def _or_none(when: int) -> int | None:
@@ -402,21 +439,6 @@ def _or_none(when: int) -> int | None:
 def _is_plain(node: Expr) -> bool:
     """A constant: its text is its value."""
     return isinstance(node, Number | Text | Bool | Null | Duration)
-
-
-def _scope(spec: ProbeSpec) -> Scope:
-    """The names of the rule, every parameter as a column of its own."""
-    product = spec.product
-    columns = {name for row in spec.attributes.values() for name in row}
-    names = {
-        node.parts[0]
-        for one in spec.expressions
-        for node in walk(one.tree)
-        if isinstance(node, Name) and node.root == "param"
-    }
-    texts = {name for name, value in product.params.items() if isinstance(value, str)}
-    attributes = {*columns, "device_id", "productId", "hub_id"}
-    return Scope(product.productId, product.metrics, dict.fromkeys(names), texts, attributes)
 
 
 def kind_of(node: Expr, scope: Scope) -> str:

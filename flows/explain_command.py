@@ -299,6 +299,8 @@ def _beside(node: Mapping[str, Any]) -> str:
             told.append(f"held for {node['age_s']:g} s")
     if "from" in node:
         told.append(node["from"])
+    if "formula" in node:
+        told.append(node["formula"])
     past = node.get("past", {})
     if "samples" in past:
         samples = past["samples"]
@@ -315,7 +317,7 @@ def _beside(node: Mapping[str, Any]) -> str:
 
 
 def _delay_line(delay: dict[str, Any]) -> str:
-    head = f"{delay['what']} {delay['seconds']:g} s"
+    head = " ".join(filter(None, (delay["part"], delay["what"], f"{delay['seconds']:g} s")))
     if delay["since"] is None:
         return f"{head}: not running ({delay['phase']})"
     stopped = f", stopped at {delay['paused']} by an unknown value" if delay["paused"] else ""

@@ -15,13 +15,14 @@ PHASES: Final = {k.IDLE: "idle", k.RISING: "rising", k.ACTIVE: "active", k.FALLI
 def delay_of(logic: RulesLogic, product: str, rule: Rule, slot: int) -> list[dict[str, Any]]:
     """Of each limit of the rule ("" where it has none): {"what", "part", "seconds", "phase", "since",
     "due", "paused"}; since is null where no delay runs."""
-    rules = logic.products.get(product)
-    if rules is None or slot >= len(rules.local) or rules.local[slot] < 0:
+    rules = logic.thresholds.products.get(product)
+    device = -1 if rules is None else rules.index(slot)
+    if rules is None or device < 0:
         return []
-    device, state = int(rules.local[slot]), rules.state
+    state = rules.state
     found = []
-    for at, one in enumerate(rules.rules):
-        if one.ruleId != rule.ruleId:
+    for at, part in enumerate(rules.parts):
+        if part.rule.ruleId != rule.ruleId:
             continue
         phase = int(state["phase"][device, at])
         runs = phase & 1 == 1
@@ -29,7 +30,7 @@ def delay_of(logic: RulesLogic, product: str, rule: Rule, slot: int) -> list[dic
         found.append(
             {
                 "what": "off_delay" if falling else "on_delay",
-                "part": "",
+                "part": part.alarm.part,
                 "seconds": (rule.off_delay if falling else rule.on_delay) / 1e9,
                 "phase": PHASES[phase & 3],
                 "since": iso_time(int(state["since"][device, at])) if runs else None,

@@ -49,6 +49,7 @@ ruleId: faulty
 productId: press
 type: threshold
 condition: "mode == 'idle'"
+where: "device.line == 'north'"
 severity: low
 """,
     "devices.csv": "device_id,productId,high,line\np1,press,,north\np2,press,85,south\np3,press,,north\n",
@@ -263,3 +264,9 @@ def test_a_plant_that_never_ran(plant: Path) -> None:
     result = CliRunner().invoke(explain, [str(plant), "hot"])
     assert isinstance(result.exception, PenstockError)
     assert "run it first: penstock run" in str(result.exception)
+def test_where(plant: Path) -> None:
+    found = told(plant, "faulty", 20)
+    assert values(found, "where") == {"device.line == 'north'": True, "device.line": "north"}
+    assert values(found) == {"mode == 'idle'": False, "mode": "run"}
+
+
