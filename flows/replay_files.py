@@ -160,9 +160,6 @@ class OutcomeCollector:
 
     def take(self, item: Slice) -> None:
         """Keep what one finished slice holds; its batches must not be changed afterwards."""
-        if item.control is not None and item.control.kind == "plant":
-            self._cut()
-            self._use(self._read(item.control.data["files"]))
         self._alarms.extend(item.alarms)
         self._rejects.extend(item.rejects)
         for batch in item.windows:
@@ -181,6 +178,9 @@ class OutcomeCollector:
                 self._rows += len(readings)
         if self._rows >= TELEMETRY_ROWS:
             self._cut()
+        if item.control is not None and item.control.kind == "plant":
+            self._cut()  # what the slice of a plant holds was found under the one before it
+            self._use(self._read(item.control.data["files"]))
 
     def outcome(self, shard: EndState) -> Outcome:
         """All of it, sorted; `shard` has the devices and the state stage."""

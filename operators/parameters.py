@@ -44,6 +44,10 @@ class Parameters:
         """All that is set for a device."""
         return self._set.get(device, {})
 
+    def names(self) -> set[str]:
+        """The parameters that are set for any device."""
+        return {param for own in self._set.values() for param in own}
+
     def put(self, device: str, param: str, value: Value | None) -> None:
         """Set one, or with None take it back."""
         if value is not None:

@@ -82,7 +82,10 @@ class RulesLogic:
             self.alarms.suppress_anew(control.at_ns, before)
         elif control.kind == "action" and control.data.get("kind") == "alarm":
             item.answers.append(self.alarms.action(control, before))
+        known = self.parameters.names()
         device = self.parameters.take(item)
+        if self.parameters.names() - known:
+            self.apply(self.spec)  # to the programs, what nothing overrides was a constant
         slot = self.devices.slots.get(device) if device is not None else None
         if slot is not None:
             self.thresholds.refresh(slot)
@@ -148,6 +151,9 @@ class RulesLogic:
         """Take over the state that `snapshot` gave."""
         state = unpack(data)
         self.parameters.load(state.get("parameters", {}))
+        if self.parameters.names():
+            self._build(self.spec)
+            self.alarms.plan(self._alarm_rules(), self.thresholds.products)
         for name, evaluator in self.evaluators.items():
             if name in state["evaluators"]:
                 evaluator.load(state["evaluators"][name])

@@ -31,10 +31,10 @@ class _LogPartition(StatefulSinkPartition[Slice, str]):
     def write_batch(self, values: list[Slice]) -> None:
         writer = self._sink.writer
         for item in values:
+            writer.write(item)  # what the slice of a plant holds was found under the one before it
             if item.control is not None and item.control.kind == "plant":
                 self._plant = item.control.data["sha256"]
                 writer.use(self._sink.telemetry(self._plant))
-            writer.write(item)
         writer.commit_due()
 
     def snapshot(self) -> str:

@@ -45,6 +45,30 @@ class _Product:
         self.retired: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
         self.marked = 0  # rows for which `retired` has been asked
 
+    def inherit(self, before: _Product) -> None:
+        """Go on where a product with another contract, or other metrics, was: the timeline and the
+        duplicates' memory of each device, steps of the metrics that are the same, the count of numbers
+        where it is the same one."""
+        self.slots = before.slots
+        count = before.slots.count
+        self.state = {
+            name: array if name == "previous" else before.state[name] for name, array in self.state.items()
+        }
+        previous = np.full((len(before.state["newest"]), self.state["previous"].shape[1]), np.nan)
+        for name, metric in self.spec.metrics.items():
+            now, then = _step_column(self, name), _step_column(before, name)
+            old = before.spec.metrics.get(name)
+            if (
+                now >= 0
+                and then >= 0
+                and old is not None
+                and (old.type, old.unit) == (metric.type, metric.unit)
+            ):
+                previous[:, now] = before.state["previous"][:, then]
+        self.state["previous"] = previous
+        if before.spec.contract.sequence == self.spec.contract.sequence:
+            self.follower.load(before.follower.export(count))
+
     def grow(self, devices: Devices) -> None:
         """Room for every device that has a row, and whether each is retired."""
         if len(self.state["newest"]) < self.slots.capacity:
@@ -63,6 +87,12 @@ class _Product:
         self.retired = np.zeros(0, np.uint8)
 
 
+def _step_column(product: _Product, name: str) -> int:
+    """The column of `previous` in which a metric's steps stand; -1 where it has none."""
+    names = list(product.spec.metrics)
+    return int(product.tables.step_column[names.index(name)]) if name in names else -1
+
+
 class ContractLogic(Kept):
     """Checks every reading against its product's contract (order and meaning: `kernels`).
 
@@ -75,12 +105,16 @@ class ContractLogic(Kept):
         self._products = {productId: _Product(spec) for productId, spec in specs.items()}
 
     def apply(self, specs: Mapping[str, ProductContract]) -> None:
-        """A changed plant: state of products whose contract is the same is kept."""
+        """A changed plant: the state of every product that stays is kept, as far as it means the same
+        under the new contract."""
         products = {}
         for productId, spec in specs.items():
-            kept = self._products.get(productId)
-            if kept is None or kept.spec != spec or list(kept.spec.metrics) != list(spec.metrics):
+            kept = before = self._products.get(productId)
+            if before is None or before.spec != spec or list(before.spec.metrics) != list(spec.metrics):
                 kept = _Product(spec)
+                if before is not None:
+                    kept.inherit(before)
+            assert kept is not None
             kept.spec = spec
             kept.forget_retired()
             products[productId] = kept

@@ -77,6 +77,23 @@ class _Product:
             for name, (dtype, _) in _FRESH.items()
         }
 
+    def inherit(self, before: _Product) -> None:
+        """Go on with the values of metrics that keep their name and type, and the windows that both
+        mappings refer to."""
+        self.slots, self.texts = before.slots, before.texts
+        capacity = len(before.state["touched"])
+        self.state = {name: grown(self.state[name], capacity, fresh) for name, (_, fresh) in _FRESH.items()}
+        for m, (name, kind) in enumerate(zip(self.names, self.kinds, strict=True)):
+            if name in before.names and before.kinds[before.names.index(name)] == kind:
+                for array in ("latest", "quality", "time", "position"):
+                    self.state[array][:, m] = before.state[array][:, before.names.index(name)]
+        for column, reference in enumerate(self.aggregates):
+            if reference in before.aggregates:
+                for array in ("kept", "kept_start", "kept_revision"):
+                    then = before.aggregates.index(reference)
+                    self.state[array][:, column] = before.state[array][:, then]
+        self.state["touched"][: self.slots.count] = 1  # records of another layout
+
     def rows(self, device: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         rows = self.slots.rows(device)
         if len(self.state["touched"]) < self.slots.capacity:
@@ -184,19 +201,22 @@ class StateLogic(Kept):
         self._active: dict[str, set[str]] = {}  # device_id -> ruleIds
 
     def apply(self, specs: Mapping[str, ProductState]) -> None:
-        """A changed plant: products with the same metrics and references keep their state."""
+        """A changed plant: products keep the values of all that means the same."""
         before = self._products
         self._products = {productId: _Product(productId, spec) for productId, spec in specs.items()}
         for productId, product in self._products.items():
             known = before.get(productId)
             if known is not None and known.identity == product.identity:
                 self._products[productId] = known
+            elif known is not None:
+                product.inherit(known)
 
     def process(self, item: Slice) -> None:
         for batch in item.readings:
             if len(batch):
                 self._products[batch.productId].read(batch)
-        for closed in item.windows:
+        ended = item.control is not None  # windows that the plant has no more: nothing refers to them
+        for closed in () if ended else item.windows:
             self._products[closed.productId].close(closed)
         for alarm in item.alarms:
             self._alarm(alarm)

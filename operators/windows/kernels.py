@@ -44,6 +44,7 @@ BUCKETS = 512
 MAX_CHUNKS = 65  # 2 x 512 buckets, zero, and room
 BIAS = 1 << 16
 HOLE = -(1 << 31)  # key of a place without a bucket
+NO_SKETCH = -2  # head of a window that had readings before quantiles were asked for: it has none
 LOG_GAMMA = math.log(1.01 / 0.99)
 TWO_OVER = 2.0 / (1.01 / 0.99 + 1.0)
 QUANTILES = (0.5, 0.95, 0.99)
@@ -94,6 +95,8 @@ def count_value(
 ) -> None:
     """Count one value in the sketch whose chain starts at heads[r, place, w] (-1: none yet).
     The caller has seen to a free chunk."""
+    if heads[r, place, w] == NO_SKETCH:
+        return
     key = bucket_key(v)
     while True:
         length = 0
@@ -175,7 +178,7 @@ def read_quantiles(
     """out[0..2] = p50, p95, p99: the bucket of rank q (n - 1), within the window's min and max."""
     out[:] = np.nan
     n = part[COUNT]
-    if n == 0.0:
+    if n == 0.0 or head == NO_SKETCH:
         return
     positive, negative = lowest_kept(head, keys, counts, following)
     length = 0

@@ -27,7 +27,8 @@ class Windower:
         self.window = window
         names = list(product.metrics)
         chosen = window_metrics(window, product.metrics)
-        self.identity = (window, names, chosen)  # while this stays, so does the state
+        self.chosen = [(name, product.metrics[name].type, product.metrics[name].unit) for name in chosen]
+        self.identity = (window, names, self.chosen)  # while this stays, so does the state
         self.metric = np.array([names.index(name) for name in chosen], np.int32)
         self.times = np.array([every_ns(window.every), window.lateness, window.correct_within], np.int64)
         self.slots = ProductSlots()
@@ -47,6 +48,59 @@ class Windower:
         self.scalars[k.NEXT_DUE] = k.NEVER
         self.scalars[k.FREE] = -1
         self._room = -1  # revisions for which the buffers below have room
+
+    def inherit(self, before: Windower) -> None:
+        """Go on with the windows of a windower of the same product and length whose metrics,
+        aggregates or times are others. A metric that is new counts from here on; `std` and quantiles
+        that are new are unknown in windows that had readings before."""
+        self.slots, self.clock = before.slots, before.clock
+        devices, there = before.record.shape[:2]
+        places = max(there, self.places)
+        self.record = np.zeros((devices, places, 4), np.int64)
+        self.record[:, :there] = before.record
+        self.record[:, there:, k.NUMBER] = k.EMPTY
+        self.part = np.zeros((devices, places, *self.part.shape[2:]), np.float64)
+        self.part[..., k.MIN], self.part[..., k.MAX] = np.inf, -np.inf
+        self.part[..., k.LAST_AT] = -1.0
+        self.heads = np.full((devices, places, self.heads.shape[2]), -1, np.int32)
+        self.scalars[:] = before.scalars
+        if self._quantiles and before._quantiles:
+            self.keys, self.counts, self.following = before.keys, before.counts, before.following
+        else:
+            self.scalars[k.FREE], self.scalars[k.FREE_COUNT] = -1, 0
+        fields = min(self.part.shape[3], before.part.shape[3])
+        for column, metric in enumerate(self.chosen):
+            if metric in before.chosen:
+                then = before.chosen.index(metric)
+                self.part[:, :there, column, :fields] = before.part[:, :, then, :fields]
+                heard = before.part[:, :, then, k.COUNT] > 0
+                if fields < self.part.shape[3]:
+                    self.part[:, :there, column, fields:][heard] = np.nan
+                if self._quantiles:
+                    heads = before.heads[:, :, then] if before._quantiles else k.NO_SKETCH
+                    self.heads[:, :there, column] = np.where(heard | before._quantiles, heads, -1)
+        if self._quantiles and before._quantiles:
+            for then, metric in enumerate(before.chosen):
+                if metric not in self.chosen:
+                    self._give_back(before.heads[:, :, then])
+        if (self.clock[:, 2] != k.NEVER).any():
+            self.scalars[k.NEXT_DUE] = 0  # the next tick looks at every device
+
+    def _give_back(self, heads: npt.NDArray[np.int32]) -> None:
+        """The chunks of sketches that nobody reads any more are free."""
+        for head in heads[heads >= 0].tolist():
+            chunk = head
+            while chunk >= 0:
+                after = int(self.following[chunk])
+                self.following[chunk] = self.scalars[k.FREE]
+                self.scalars[k.FREE] = chunk
+                self.scalars[k.FREE_COUNT] += 1
+                chunk = after
+
+    def end(self) -> WindowBatch | None:
+        """What is still open, closed as it stands; no reading follows."""
+        width = int(self.metric.max(initial=0)) + 1
+        return self.fold(_only_a_tick(self.productId, width), np.empty(0, np.uint8))
 
     def fold(self, batch: ReadingBatch, refused: npt.NDArray[np.uint8]) -> WindowBatch | None:
         """Fold the rows and ticks of a batch; `refused[i]` becomes 1 where row i is too late."""
@@ -210,9 +264,11 @@ class WindowsLogic(Kept):
     def __init__(self, specs: Mapping[str, ProductWindows], devices: Devices) -> None:
         self.devices = devices
         self._windowers = _build(specs)
+        self._ended: list[WindowBatch] = []  # of windows that a changed plant has no more
 
     def apply(self, specs: Mapping[str, ProductWindows]) -> None:
-        """A changed plant: windows that are the same, over the same metrics, keep their state."""
+        """A changed plant: windows of a length that stays go on. Of the others what is open comes out
+        as it stands, in the slice of the plant, by the metrics of the plant before."""
         before = self._windowers
         self._windowers = _build(specs)
         for productId, windowers in self._windowers.items():
@@ -220,8 +276,17 @@ class WindowsLogic(Kept):
                 known = before.get(productId, {}).get(name)
                 if known is not None and known.identity == windower.identity:
                     windowers[name] = known
+                elif known is not None:
+                    windower.inherit(known)
+        for productId, windowers in before.items():
+            for name, windower in windowers.items():
+                ended = windower.end() if name not in self._windowers.get(productId, {}) else None
+                if ended is not None:
+                    self._ended.append(ended)
 
     def process(self, item: Slice) -> None:
+        item.windows.extend(self._ended)
+        self._ended = []
         for batch in item.readings:
             refused = np.empty(len(batch), np.uint8)
             late: npt.NDArray[np.bool_] | None = None
@@ -235,10 +300,9 @@ class WindowsLogic(Kept):
     def close_all(self) -> list[WindowBatch]:
         """Close what is still open, as a tick past every window would."""
         found = []
-        for productId, windowers in self._windowers.items():
+        for windowers in self._windowers.values():
             for windower in windowers.values():
-                width = int(windower.metric.max(initial=0)) + 1
-                closed = windower.fold(_only_a_tick(productId, width), np.empty(0, np.uint8))
+                closed = windower.end()
                 if closed is not None:
                     found.append(closed)
         return found

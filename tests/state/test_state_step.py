@@ -220,7 +220,9 @@ def test_a_changed_product_starts_anew_and_an_unchanged_one_goes_on():
     logic.apply({"p": ProductState(dict(METRICS), WINDOWS, MAPPING)})
     assert logic.export_state()["press-01"]["tempC"]["value"] == 20.5
     logic.apply({"p": ProductState({"tempC": METRICS["tempC"]}, (), None)})
-    assert logic.export_state() == {}
+    assert {name: one["value"] for name, one in logic.export_state()["press-01"].items()} == {"tempC": 20.5}
+    logic.apply({"p": ProductState({"tempC": Metric(name="tempC", type="string")}, (), None)})
+    assert logic.export_state() == {"press-01": {}}
 
 
 @pytest.mark.parametrize(
