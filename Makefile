@@ -1,11 +1,12 @@
 # make demo   sets up and runs the press line on embedded servers
 # make test   sets up and passes the tests
+# make services   a real Kafka and an MQTT broker on loopback, until Ctrl-C
 PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] < (3, 13))' >/dev/null 2>&1 \
 	&& echo $$p && break; done)
 STAMP := .venv/.ready
 
-.PHONY: setup demo test check format lock warm clean
+.PHONY: setup demo services test check format lock warm clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +31,9 @@ unexport PYTHONDONTWRITEBYTECODE
 
 demo: setup
 	@.venv/bin/penstock demo
+
+services: setup
+	@.venv/bin/python -m tests.services
 
 test: setup
 	@.venv/bin/python -m pytest
