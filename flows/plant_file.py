@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -16,7 +16,7 @@ from flows.plant_vectors import Vector
 from operators.contract.spec import Contract, Metric
 from operators.decode.spec import DecodeSpec
 from operators.document import Node
-from operators.spec import DAY, MINUTE, Duration, Size
+from operators.spec import DAY, MINUTE, Duration, Expression, Size
 from operators.state.spec import AasMapping
 from operators.windows.spec import Window
 from rules.spec import Rule
@@ -39,6 +39,32 @@ class Product(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     windows: list[Window] = msgspec.field(default_factory=list)
     aas: AasMapping | None = None
     vectors: list[Vector] = msgspec.field(default_factory=list)
+
+
+class Send(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The payload of the control request."""
+
+    json: Any
+
+
+class Verify(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What must come to hold, and how soon, for the action to have succeeded."""
+
+    condition: Expression
+    within: Duration
+
+
+class Action(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """One actions/*.yaml."""
+
+    actionId: str
+    send: Send
+    result_within: Duration | None = None
+    verify: Verify | None = None
+    interlock: Expression | None = None  # nothing is sent unless it holds
+    limit: str | None = None  # so many in so long: 1/10m
+    retries: int = 0
+    on_failure: Literal["escalate"] | None = None
 
 
 class DevicesConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -137,4 +163,5 @@ class Plant:
     journal: JournalConfig
     limits: Limits
     archive: ArchiveConfig | None = None
+    actions: dict[str, Action] = field(default_factory=dict)  # by actionId
     tests: dict[str, list[Node]] = field(default_factory=dict)  # tests/*.yaml: file -> documents

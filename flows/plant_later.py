@@ -25,13 +25,9 @@ from operators.decode.spec import DecodeSpec
 from operators.document import Node, Problems
 from rules.spec import RULE_TYPES
 
-LATER_RULE_TYPES: Final = ("limit", "sequence", "absence", "group", "reported")
+LATER_RULE_TYPES: Final = ("sequence", "absence", "group", "reported")
 """Kinds of rules (`rules.spec.RULE_TYPES`) that no evaluator of `rules.step` runs yet."""
-LATER_RULE_KEYS: Final = (
-    *("where", "max_shelve", "autoAction", "escalate", "schedule", "suppressed_by", "latch", "mode"),
-)
-
-LATER_FOLDERS: Final = {"formulas": "formulas are", "actions": "actions are"}
+LATER_FOLDERS: Final = {"formulas": "formulas are"}
 
 _KEYS: Final[Mapping[type, tuple[str, ...]]] = {
     PlantYaml: ("calendar",),

@@ -13,6 +13,7 @@ from typing import Final
 
 from connectors.errors import ConfigError
 from flows.environment_references import refuse_references, resolve_references
+from flows.plant_actions import read_actions
 from flows.plant_file import MasterData, Plant, PlantYaml
 from flows.plant_later import LATER, LATER_FOLDERS
 from flows.plant_products import read_products
@@ -109,7 +110,8 @@ def load_plant(
     products = read_products(_of("products", documents), rows, problems, files)
     if devices is not None:
         check_devices(devices, products.declared, products.complete, products.numeric_params, problems)
-    rules, declared_rules = read_rules(_of("rules", documents), products, devices, problems)
+    actions = read_actions(_of("actions", documents), problems)
+    rules, declared_rules = read_rules(_of("rules", documents), products, devices, actions, problems)
     for path, nodes in documents.items():
         folder = path.partition("/")[0]
         if folder in LATER_FOLDERS and nodes:
@@ -128,6 +130,7 @@ def load_plant(
         files=bundle,
         products=products.good,
         rules=rules,
+        actions=actions.known,
         master=master,
         sources=config.sources,
         devices=config.devices,

@@ -5,30 +5,37 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
 
+from flows.plant_actions import Actions
 from flows.plant_file import Product
-from flows.plant_later import LATER, LATER_RULE_KEYS, LATER_RULE_TYPES
+from flows.plant_later import LATER, LATER_RULE_TYPES
 from flows.plant_products import Products
 from flows.plant_sources import id_problem
 from flows.plant_tables import Table
 from operators.convert import NOT_YET, convert, shown
 from operators.document import Node, Problems, nearest
+from operators.expression.tree import Expr
 from rules.check import Known, check_rule, number_of
 from rules.spec import RULE_TYPES, Rule, RuleProduct
+from rules.suppression import check_suppression
 
 STALE_AFTER_EXPECTED: Final = 3
+_NO_FORMULAS: Final[Mapping[str, Expr]] = MappingProxyType({})
 
 
-def rule_product(product: Product) -> RuleProduct:
-    """What rules need to know of a product."""
+def rule_product(product: Product, formulas: Mapping[str, Expr] = _NO_FORMULAS) -> RuleProduct:
+    """What rules need to know of a product; formulas: those that its conditions may name."""
     return RuleProduct(
         productId=product.productId,
         metrics={name: metric.type for name, metric in product.metrics.items()},
         params=product.params,
         stale_after=STALE_AFTER_EXPECTED * (product.expected_every or 0),
+        units={name: metric.unit for name, metric in product.metrics.items() if metric.unit},
+        formulas=formulas,
     )
 
 
@@ -50,11 +57,15 @@ def _canonical(value: Any) -> Any:
 
 
 def read_rules(
-    documents: Mapping[str, list[Node]], products: Products, devices: Table | None, problems: Problems
+    documents: Mapping[str, list[Node]],
+    products: Products,
+    devices: Table | None,
+    actions: Actions,
+    problems: Problems,
 ) -> tuple[list[Rule], dict[str, list[str]]]:
     """The sound rules of a folder, in the order of files and documents; and productId -> every
     ruleId that stands in a file for it, sound or not."""
-    checker = _Checker(products, devices, problems)
+    checker = _Checker(products, devices, actions, problems)
     rules: list[Rule] = []
     declared: dict[str, list[str]] = {}
     seen: dict[str, Node] = {}
@@ -71,14 +82,19 @@ def read_rules(
                 declared.setdefault(str(one.value), []).append(name.value)
         if rule is not None:
             rules.append(rule)
+    checker.check_suppression(rules, seen)
     return rules, declared
 
 
 class _Checker:
     """What the rules of a folder are checked against."""
 
-    def __init__(self, products: Products, devices: Table | None, problems: Problems) -> None:
+    def __init__(
+        self, products: Products, devices: Table | None, actions: Actions, problems: Problems
+    ) -> None:
         self.problems = problems
+        self.actions = actions
+        self.nodes: dict[str, Node] = {}
         self.declared = products.declared
         self.complete = products.complete
         self.known = Known(
@@ -89,7 +105,13 @@ class _Checker:
                 name: {metric: one.range for metric, one in product.metrics.items() if one.range is not None}
                 for name, product in products.known.items()
             },
+            actions.declared,
         )
+
+    def check_suppression(self, rules: list[Rule], declared: Mapping[str, Node]) -> None:
+        """What only all rules together show."""
+        for rule, wrong in check_suppression(rules, declared):
+            self.problems.add(_below(self.nodes[rule.ruleId], wrong.field), wrong.text)
 
     def read(self, node: Node) -> Rule | None:
         problems = self.problems
@@ -105,9 +127,6 @@ class _Checker:
             return None
         if isinstance(rule.ruleId, str) and (told := id_problem(rule.ruleId)) is not None:
             problems.add(name, told)
-        for key in LATER_RULE_KEYS:
-            if node.get(key) is not None:
-                problems.add(node, f"'{key}' {NOT_YET}", key=key)
         rule.version = rule_version(node.plain())
         required = [
             one.name for one in msgspec.structs.fields(rule) if one.required and one.name != "severity"
@@ -130,7 +149,12 @@ class _Checker:
                 problems.warn(place, one.text)
             else:
                 problems.add(place, one.text)
-        return rule if len(problems.errors) == before else None
+        if rule.autoAction is not None:
+            self.actions.check_names(rule.autoAction, self.known.scopes(rule), problems)
+        if len(problems.errors) > before:
+            return None
+        self.nodes.setdefault(rule.ruleId, node)
+        return rule
 
     def _type(self, node: Node) -> type[Rule] | None:
         """The Struct of a rule's kind; a document without one is read as a threshold rule, so that

@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 import msgspec
 
-from flows.plant_file import PlantYaml, Product
+from flows.plant_file import Action, PlantYaml, Product
 from flows.plant_later import LATER
 from flows.plant_tests import Case
 from operators.decode.language import definitions
@@ -20,6 +20,7 @@ FILES: Final[dict[str, tuple[Any, str]]] = {
     "plant": (PlantYaml, "plant.yaml of a Penstock plant"),
     "product": (Product, "products/*.yaml of a Penstock plant"),
     "rule": (AnyRule, "rules/*.yaml of a Penstock plant, one document"),
+    "action": (Action, "actions/*.yaml of a Penstock plant, one document"),
     "test": (Case, "tests/*.yaml of a Penstock plant, one document"),
 }
 _REFERENCE: Final = {"type": "string", "pattern": r"\$\{[^}]+\}", "description": "from the environment"}

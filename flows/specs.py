@@ -130,11 +130,13 @@ def rules(plant: Plant) -> RulesSpec:
                 metrics={metric.name: metric.type for metric in product.metrics.values()},
                 params=product.params,
                 stale_after=STALE_TIMES * (product.expected_every or 0),
+                live_within=product.live_within,
             )
             for name, product in plant.products.items()
         },
         rules=plant.rules,
         attributes=plant.master.devices,
+        timezone=plant.timezone,
     )
 
 

@@ -23,6 +23,7 @@ from operators.expression.tree import (
     Number,
 )
 from rules.message import Template, parse_message
+from rules.schedule import schedule_problem
 from rules.spec import LIMITS, LimitRule, LimitSeverity, Rule, RuleProduct
 
 DEVICE_WORDS: Final = ("device_id", "productId", "hub_id")
@@ -194,12 +195,24 @@ def _keys(rule: Rule, known: Known) -> Iterator[RuleProblem]:
     if rule.deadband is not None and not 0 <= rule.deadband < float("inf"):
         yield RuleProblem("deadband", "must be 0 or more")
     for at, step in enumerate(rule.escalate):
-        if step is not None and step.after and at and rule.escalate[at - 1] is not None:
-            before = rule.escalate[at - 1].after
-            if step.after <= before:
-                yield RuleProblem(f"escalate.{at}.after", "must be later than the step before")
+        before = rule.escalate[at - 1] if at else None
+        if step is None or (at and before is None):
+            continue  # told already
+        if before is not None and step.after <= before.after:
+            yield RuleProblem(f"escalate.{at}.after", "must be later than the step before")
+        if step.severity is None and step.notify is None:
+            yield RuleProblem(f"escalate.{at}", "changes nothing; give a severity, or somebody to notify")
     if rule.where is not None:
         yield from check_expression("where", rule.where, known.scopes(rule))
+    for at, schedule in enumerate(rule.schedules):
+        wrong = schedule_problem(schedule)
+        if wrong is not None:
+            yield RuleProblem(f"schedule.{at}.{wrong[0]}", wrong[1])
+    if rule.autoAction is not None and rule.autoAction not in known.actions:
+        mend = nearest(rule.autoAction, known.actions) or "; write it as an actions/*.yaml"
+        yield RuleProblem("autoAction", f"no action '{rule.autoAction[:60]}'{mend}")
+    if rule.max_shelve is not None and rule.max_shelve <= 0:
+        yield RuleProblem("max_shelve", "must be more than 0s")
 
 
 def check_expression(field: str, text: str, scopes: Iterator[Scope]) -> Iterator[RuleProblem]:
