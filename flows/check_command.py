@@ -21,6 +21,8 @@ from flows.plant_tests import check_tests
 from flows.vectors import run_plant_vectors, run_vectors, told_problems
 from operators.document import Problem, Problems, decode_text, load_yaml
 
+WIDE = 200  # columns of what is no terminal
+
 
 @click.command()
 @click.argument("plant", type=click.Path(path_type=Path))
@@ -150,8 +152,9 @@ def report(plant: Plant | None, problems: Problems, *, with_rules: bool = False)
             str(len([row for row in plant.master.devices.values() if row["productId"] == name])),
         )
     console.print(table)
+    wide = console if console.is_terminal else Console(highlight=False, width=WIDE)
     for part in rule_tables(rules_told(plant)) if with_rules else ():
-        console.print(part)
+        wide.print(part)
     total = counts(plant)
     words = (
         f"{total[name]} {name if total[name] != 1 else name[:-1]}"
