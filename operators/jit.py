@@ -39,6 +39,10 @@ WARMED: tuple[str, ...] = (
     "operators.state.kernels",
     "operators.expression.machine",
     "rules.kernels",
+    "rules.absence_kernels",
+    "rules.sequence_kernels",
+    "rules.group_kernels",
+    "rules.device_clock_kernels",
 )
 
 

@@ -36,8 +36,9 @@ BY_TICK, BY_ROW, AT_ROW = 0, 1, 2
     EVENT_POSITION,
     EVENT_INGEST,
     EVENT_QUALITY,
-) = range(11)
-EVENT_COLUMNS: Final = 11
+    EVENT_HEARD,
+) = range(12)
+EVENT_COLUMNS: Final = 12
 
 NEVER: Final = np.iinfo(np.int64).max
 _REBASED: Final = 8  # operators.batch.REBASED
@@ -123,6 +124,7 @@ def walk_absence(
                     events[n, EVENT_POSITION] = last[d, 0] if heard else tick_last[tick, 0]
                     events[n, EVENT_INGEST] = last[d, 1] if heard else tick_last[tick, 1]
                     events[n, EVENT_QUALITY] = shown_quality[d, a]
+                    events[n, EVENT_HEARD] = 1 if heard else 0
                     event_value[n] = shown[d, a]
                     n += 1
                 next_tick[a] = soonest
@@ -155,6 +157,7 @@ def walk_absence(
                     events[n, EVENT_POSITION] = last[d, 0]
                     events[n, EVENT_INGEST] = last[d, 1]
                     events[n, EVENT_QUALITY] = shown_quality[d, a]
+                    events[n, EVENT_HEARD] = 1
                     event_value[n] = shown[d, a]
                     n += 1
         fresh = device_source[d] < 0
@@ -181,6 +184,7 @@ def walk_absence(
                     events[n, EVENT_POSITION] = position[row]
                     events[n, EVENT_INGEST] = ingest_ns[row]
                     events[n, EVENT_QUALITY] = shown_quality[d, a]
+                    events[n, EVENT_HEARD] = 1
                     event_value[n] = shown[d, a]
                     n += 1
                 phase[d, a] = WAITING if in_service[d] else OFF

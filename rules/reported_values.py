@@ -7,8 +7,9 @@ so is a comparison of a text with a number. `true` is 1 and `false` is 0.
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from operators.decode.json_spec import Path, parse_path
@@ -33,6 +34,15 @@ from operators.expression.tree import (
 from rules.spec import ReportedRule, Rule
 
 _TOKEN: Final = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`|(?P<path>[^\W\d]\w*(?:\.[^\W\d]\w*|\[\d+\])+)""")
+_LARGEST: Final = 1.7976931348623157e308
+_OPERATIONS: Final[dict[str, Callable[[float, float], Any]]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "%": operator.mod,
+    "**": operator.pow,
+}
 Value = float | str | bool | None
 
 
@@ -100,7 +110,7 @@ def _value(node: Expr, data: Any) -> Value:
     if isinstance(node, Name):
         path = parse_path(node.parts[0])
         found = None if isinstance(path, str) else value_at(data, path)
-        return found if isinstance(found, bool | str) else float(found) if _is_number(found) else None
+        return found if isinstance(found, bool | str) else _finite(found)
     if isinstance(node, Not):
         known = truth(node.operand, data)
         return None if known is None else not known
@@ -118,8 +128,8 @@ def _value(node: Expr, data: Any) -> Value:
     return None
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) <= 1.7976931348623157e308
+def _finite(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and abs(value) <= _LARGEST else None
 
 
 def _number(value: Value) -> float | None:
@@ -146,17 +156,9 @@ def _calculate(op: str, left: float | None, right: float | None) -> float | None
     if left is None or right is None:
         return None
     try:
-        found = {
-            "+": lambda: left + right,
-            "-": lambda: left - right,
-            "*": lambda: left * right,
-            "/": lambda: left / right,
-            "%": lambda: left % right,
-            "**": lambda: left**right,
-        }[op]()
+        return _finite(_OPERATIONS[op](left, right))
     except (ArithmeticError, ValueError):
         return None
-    return found if _is_number(found) else None
 
 
 def report_specs(rules: Iterable[Rule]) -> dict[str, dict[str, ReportSpec]]:

@@ -14,14 +14,25 @@ from operators.batch import Slice
 from operators.devices import Devices
 from operators.parameters import Parameters
 from operators.snapshot import pack, unpack
+from rules.absence import AbsenceRules
 from rules.context import Context
+from rules.device_clock import DeviceClock
+from rules.group import GroupRules
 from rules.lifecycle import Lifecycle
 from rules.place import Evaluator, Transition
+from rules.reported import ReportedRules
+from rules.sequence import SequenceRules
 from rules.spec import RulesSpec
 from rules.tables import rule_key
 from rules.thresholds import Thresholds
 
-EVALUATORS: Final[dict[str, Callable[[Context], Evaluator]]] = {}
+EVALUATORS: Final[dict[str, Callable[[Context], Evaluator]]] = {
+    "sequence": SequenceRules,
+    "absence": AbsenceRules,
+    "group": GroupRules,
+    "reported": ReportedRules,
+    "device_clock": DeviceClock,
+}
 """What finds transitions beside the conditions of thresholds and limits; the name stands in snapshots."""
 
 _place: Final = attrgetter("place")

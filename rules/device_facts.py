@@ -1,0 +1,86 @@
+"""What is known of a device beside its readings: attributes, parameters, and whose alarm it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from operators.batch import Slice
+from rules.alarm import AlarmRule, Subject
+from rules.check import number_of
+from rules.context import Context
+from rules.message import Value
+
+IN_SERVICE = "in_service"
+
+
+class DeviceFacts:
+    """Answers by device_id, out of devices.csv, the addresses and what operators have set."""
+
+    def __init__(self, context: Context) -> None:
+        self.spec = context.spec
+        self.devices = context.devices
+        self.parameters = context.parameters
+
+    def changed(self, item: Slice) -> int:
+        """The slot of the device of which a parameter was set in the slice; -1: none was."""
+        for answer in item.answers:
+            param = answer.get("param")
+            if answer["accepted"] and param is not None:
+                return self.devices.slots.get(param["device_id"], -1)
+        return -1
+
+    def attribute(self, device: str, productId: str, name: str, hub_id: str = "") -> str | None:
+        """A column of devices.csv; None where the cell is empty. The hub may stand in the address."""
+        row = self.spec.attributes.get(device, {})
+        if row.get(name):
+            return row[name]
+        if name == "hub_id":
+            slot = self.devices.slots.get(device)
+            return hub_id or (self.devices.hubs[slot] if slot is not None else None) or None
+        return {"device_id": device, "productId": productId}.get(name)
+
+    def in_service(self, device: str) -> bool:
+        """Whether devices.csv says nothing else."""
+        return (self.spec.attributes.get(device, {}).get("status") or IN_SERVICE) == IN_SERVICE
+
+    def param(self, device: str, productId: str, name: str) -> float | str | None:
+        """What an operator has set, else the device's column of devices.csv, else the default."""
+        default = self.spec.products[productId].params.get(name)
+        own = self.parameters.value(device, name)
+        if own is not None and isinstance(own, str) == isinstance(default, str):
+            return own
+        cell = self.spec.attributes.get(device, {}).get(name, "")
+        if not cell:
+            return float(default) if isinstance(default, int | float) else default
+        return cell if isinstance(default, str) else number_of(cell)
+
+    def lookup(
+        self, device: str, productId: str, values: Mapping[str, Any], hub_id: str = ""
+    ) -> Callable[[str, str], Value]:
+        """What names in a message stand for; `values` are those of the metrics."""
+
+        def named(root: str, name: str) -> Value:
+            if root == "param":
+                return self.param(device, productId, name)
+            if root == "device":
+                return self.attribute(device, productId, name, hub_id)
+            found: Value = values.get(name)
+            return found
+
+        return named
+
+    def subject(
+        self, rule: AlarmRule, device: str, productId: str, *, slot: int = -1, hub_id: str = ""
+    ) -> Subject:
+        """The subject of a rule of one device."""
+        return Subject(
+            rule,
+            device,
+            slot if slot >= 0 else self.devices.slots.get(device, -1),
+            productId,
+            device,
+            self.attribute(device, productId, "hub_id", hub_id),
+            self.attribute(device, productId, "site_id"),
+            self.attribute(device, productId, "customer_id"),
+        )
