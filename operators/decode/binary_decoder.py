@@ -15,7 +15,7 @@ from operators.decode import evaluate
 from operators.decode.binary_kernels import interpret
 from operators.decode.binary_spec import parse_binary_spec
 from operators.decode.binary_tree import BinarySpec
-from operators.decode.columns import IGNORED, Decoded
+from operators.decode.columns import IGNORED, Decoded, Sentences
 from operators.decode.layout import Layout, build_layout
 from operators.decode.straight import SLOW, StraightLayout, decode_straight, straight_of
 from operators.document import Problems, load_yaml
@@ -197,8 +197,10 @@ class BinaryDecoder:
             decoded = self._interpreted(*given, np.ascontiguousarray(params))
         else:
             decoded = self._by_columns(self.straight, *given, params)
-        for frame in np.flatnonzero(decoded.status > 0).tolist():
-            decoded.detail[frame] = reject_message(int(decoded.status[frame]), int(decoded.place[frame]))
+        status, place = decoded.status, decoded.place
+        decoded.detail = Sentences(
+            status, lambda frame: reject_message(int(status[frame]), int(place[frame]))
+        )
         return decoded
 
     def _by_columns(

@@ -2,10 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+import numpy as np
+
 from operators.batch import Bytes, Float64, FrameBatch, Int32, Int64
+
+
+class Sentences(MutableMapping[int, str]):
+    """frame -> the sentence of its reject, made when it is asked for: of a reject that nobody reads
+    nothing is written. make: frame -> sentence, of every frame whose status (int32[R]) is above 0."""
+
+    __slots__ = ("_make", "_status", "_told")
+
+    def __init__(self, status: Int32, make: Callable[[int], str]) -> None:
+        self._status, self._make = status, make
+        self._told: dict[int, str] = {}
+
+    def __getitem__(self, frame: int) -> str:
+        told = self._told.get(frame)
+        if told is not None:
+            return told
+        if 0 <= frame < len(self._status) and self._status[frame] > 0:
+            return self._make(frame)
+        raise KeyError(frame)
+
+    def __setitem__(self, frame: int, sentence: str) -> None:
+        self._told[frame] = sentence
+
+    def __delitem__(self, frame: int) -> None:
+        del self._told[frame]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted({*self._told, *np.flatnonzero(self._status > 0).tolist()}))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
 
 IGNORED: Final = -1  # status of a frame that a case ignores: filtered, no reading
 
@@ -33,7 +68,7 @@ class Decoded:
     status: Int32
     place: Int64
     texts: dict[int, str] = field(default_factory=dict)
-    detail: dict[int, str] = field(default_factory=dict)
+    detail: MutableMapping[int, str] = field(default_factory=dict)
     unknown: dict[str, int] = field(default_factory=dict)
     unknown_frame: Bytes | None = None
     names: list[str] | None = None  # N device_ids, where the payload names one for each reading ("": none)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -62,7 +63,7 @@ class Names:
 
     status: Int32
     place: Int64
-    detail: dict[int, str] = field(default_factory=dict)
+    detail: MutableMapping[int, str] = field(default_factory=dict)
     device: dict[int, str] = field(default_factory=dict)
 
 
@@ -84,6 +85,7 @@ class DeviceNames:
         decoder = self._decoders.get((where, csv))
         if decoder is None:
             decoder = self._decoders[where, csv] = self._make(where, csv)
+        detail: MutableMapping[int, str]
         if isinstance(decoder, CsvDecoder):
             status, place, detail, device = decoder.texts(frames, rows, where)
         elif packed:
@@ -99,13 +101,13 @@ class DeviceNames:
 
     def _packed(
         self, decoder: JsonDecoder, frames: FrameBatch, rows: Int64, kind: str
-    ) -> tuple[Int32, Int64, dict[int, str], dict[int, str]]:
+    ) -> tuple[Int32, Int64, MutableMapping[int, str], dict[int, str]]:
         found = unpack(frames, rows, kind, self.plan.limits.depth)
         status, place = np.zeros(len(rows), np.int32), np.full(len(rows), -1, np.int64)
         inside = np.arange(len(found.good), dtype=np.int64)
         told, _, why, names = device_names(decoder, found.frames, inside)
         status[found.good] = told
-        detail = {int(found.good[at]): text for at, text in why.items()}
+        detail: MutableMapping[int, str] = {int(found.good[at]): text for at, text in why.items()}
         for at, (reason, where, text) in found.refused.items():
             status[at], place[at], detail[at] = reason, where, text
         return status, place, detail, {int(found.good[at]): name for at, name in names.items()}

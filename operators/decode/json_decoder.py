@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import MutableMapping
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Final
@@ -11,7 +12,7 @@ import numpy as np
 
 from operators.batch import GOOD, Float64, FrameBatch, Int32, Int64
 from operators.decode import json_kernels as k
-from operators.decode.columns import Decoded
+from operators.decode.columns import Decoded, Sentences
 from operators.decode.derive import Deriving
 from operators.decode.json_spec import JsonSpec, Path, path_table, path_text
 from operators.rejects import Reason
@@ -41,7 +42,7 @@ class Walked:
         self.unknown_frame = np.zeros(rows, np.uint8)
         self.texts: dict[int, str] = {}
         self.unknown: dict[str, int] = {}
-        self.detail: dict[int, str] = {}
+        self.detail: MutableMapping[int, str] = {}
 
 
 class JsonWalker:
@@ -201,12 +202,17 @@ def event_times(found: Walked, spec: JsonSpec, ingest_ns: Int64) -> tuple[Int64,
 
 
 def details(found: Walked) -> None:
-    """Fill in the sentence for each frame that was refused."""
-    for row in np.flatnonzero(found.status).tolist():
-        if found.status[row] == Reason.empty:
-            found.detail[row] = "the frame is empty"
-        else:
-            found.detail.setdefault(row, f"{k.WHY[int(found.why[row])]} at byte {found.place[row]}")
+    """The sentence of each frame that was refused, those that are told already aside."""
+    why, place, status = found.why, found.place, found.status
+
+    def sentence(row: int) -> str:
+        if status[row] == Reason.empty:
+            return "the frame is empty"
+        return f"{k.WHY[int(why[row])]} at byte {place[row]}"
+
+    told = Sentences(status, sentence)
+    told.update(found.detail)
+    found.detail = told
 
 
 class JsonDecoder:
@@ -259,7 +265,7 @@ class JsonDecoder:
 
 def device_names(
     decoder: JsonDecoder, frames: FrameBatch, rows: Int64
-) -> tuple[Int32, Int64, dict[int, str], dict[int, str]]:
+) -> tuple[Int32, Int64, MutableMapping[int, str], dict[int, str]]:
     """(status, place, detail, device) of the frames at `rows`, by a decoder made with `device`. A
     number stands as it is written; null, booleans, objects and arrays are no name."""
     found = decoder.walker.walk(frames, rows)

@@ -57,7 +57,10 @@ PROBLEMS = [
     ("order: be", "1:1  'format' is missing; one of json, csv, binary, msgpack, cbor"),
     ("format: jsn", "1:9  format: unknown format 'jsn'; did you mean 'json'?"),
     ("format: typed", "1:9  format: format 'typed' is not yet in this version"),
-    ("udf: a.py:f", "1:6  udf: a file of the plant and a function in it are expected, e.g. products/torano.py:decode"),
+    (
+        "udf: a.py:f",
+        "1:6  udf: a file of the plant and a function in it are expected, e.g. products/torano.py:decode",
+    ),
     ("format: json\nmetric: x", "2:1  metric: 'metric' goes with 'rows: \"path[*]\"'"),
     (
         "format: json\nrows: v",
