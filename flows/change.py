@@ -197,7 +197,7 @@ def _kept_rules(before: Plant, after: Plant) -> set[tuple[str, str]]:
 def _rule_keys(plant: Plant) -> dict[tuple[str, str], str]:
     spec = specs.rules(plant)
     return {
-        (rule.ruleId, name): rule_key(rule, spec.products[name])
+        (rule.ruleId, name): rule_key(rule, spec.products[name], spec.timezone)
         for rule in spec.rules
         for name in rule.products
         if name in spec.products

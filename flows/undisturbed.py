@@ -26,6 +26,7 @@ from flows.engine import run_recording
 from flows.plant_file import Plant, Product
 from flows.recorded import recorded_slices
 from flows.replay_files import Outcome, summary
+from operators.batch import ABSENT
 
 AGGREGATES = ("min", "max", "mean", "last", "std", "p50", "p95", "p99")
 
@@ -91,7 +92,7 @@ def differences(plant: Plant, data: Path, recording: Path) -> Differences:
         for product in plant.products.values():
             what = f"readings of {product.productId}"
             rows = _stored_readings(client, product)
-            found.kinds.append(compare(what, _replayed_readings(outcome, product.productId), rows))
+            found.kinds.append(compare(what, _replayed_readings(outcome, product), rows))
         for every in sorted({w.every for p in plant.products.values() for w in p.windows}):
             lines = (_window_line(row) for row in outcome.window_rows() if row["window"] == every)
             found.kinds.append(compare(f"windows of {every}", lines, _stored_windows(client, every)))
@@ -121,18 +122,22 @@ def _historian(plant: Plant) -> Any:
     return clickhouse_connect.get_client(host=host, port=port)
 
 
-def _replayed_readings(outcome: Outcome, productId: str) -> Iterator[str]:
+def _replayed_readings(outcome: Outcome, product: Product) -> Iterator[str]:
+    """By the metrics that the product has now: those that it did not have yet are absent."""
     for body in chain.from_iterable(outcome.telemetry):
         batch = decode_telemetry(body)
-        if batch.productId != productId:
+        if batch.productId != product.productId:
             continue
+        at = {name: (m, kind) for m, (name, kind) in enumerate(batch.metrics)}
+        there = [at.get(name) for name in product.metrics]
         for row in range(len(batch)):
             values = [
-                _shown(batch.value[m, row], kind, batch.texts) for m, (_, kind) in enumerate(batch.metrics)
+                None if one is None else _shown(batch.value[one[0], row], one[1], batch.texts)
+                for one in there
             ]
+            quality = [ABSENT if one is None else int(batch.quality[one[0], row]) for one in there]
             device = batch.devices[batch.device[row]]
-            at_ms, quality = batch.ts_ns[row] // 1_000_000, batch.quality[:, row].tolist()
-            yield f"{batch.seq[row]} {device} {at_ms} {values} {quality}"
+            yield f"{batch.seq[row]} {device} {batch.ts_ns[row] // 1_000_000} {values} {quality}"
 
 
 def _shown(value: float, kind: str, texts: Mapping[int, str]) -> Any:

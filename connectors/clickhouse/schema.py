@@ -83,7 +83,8 @@ def telemetry_columns(metrics: Metrics) -> list[tuple[str, str]]:
     for name, kind in metrics:
         columns += [
             (identifier(name), TYPES[kind]),
-            (f"{identifier(name)}__quality", f"{QUALITY} CODEC(ZSTD(1))"),
+            # a reading from before its product had the metric is absent in it
+            (f"{identifier(name)}__quality", f"{QUALITY} DEFAULT 'absent' CODEC(ZSTD(1))"),
         ]
     return columns
 
