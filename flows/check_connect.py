@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from connectors.errors import PenstockError
 from connectors.files.config import FilesConfig
 from connectors.mqtt.config import MqttConfig
 from connectors.tcp.config import TcpConfig, listen_address
@@ -46,10 +47,8 @@ def try_addresses(plant: Plant) -> list[Tried]:
             found.append(_attempt(what, source.listen, partial(_listen, source.listen)))
         elif isinstance(source, FilesConfig):
             found.append(Tried(what, source.watch, True, "a folder, made when it is not there"))
-    for part in plant.sinks.alarms.bootstrap.split(","):
-        if address := part.strip():
-            host, _, port = address.rpartition(":")
-            found.append(_attempt("sinks.alarms", address, partial(_reach, host, port)))
+    if plant.sinks.alarms.bootstrap:
+        found.extend(_kafka(plant))
     if plant.historian.url == "embedded":
         found.append(_attempt("historian", plant.historian.listen, partial(_listen, plant.historian.listen)))
     else:
@@ -83,6 +82,22 @@ def _listen(address: str) -> str:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))
     return "free to listen on"
+
+
+def _kafka(plant: Plant) -> list[Tried]:
+    """The brokers with the target's credentials, and its two topics."""
+    from connectors.kafka.check import try_kafka
+    from connectors.kafka.client import KafkaTarget
+
+    alarms = plant.sinks.alarms
+    try:
+        topics = try_kafka(KafkaTarget(plant=plant.name, alarms=alarms))
+    except PenstockError as error:
+        return [Tried("sinks.alarms", alarms.bootstrap, False, str(error))]
+    answered = Tried(
+        "sinks.alarms", alarms.bootstrap, True, f"the brokers accept; delivery: {alarms.delivery}"
+    )
+    return [answered, *(Tried("sinks.alarms", name, True, words) for name, words in topics.items())]
 
 
 def _mqtt(plant: Plant, source: MqttConfig) -> str:

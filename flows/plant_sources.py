@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from connectors.mqtt.config import MqttConfig
 from connectors.tcp.config import Delimiter, TcpConfig, listen_address
 from flows.plant_file import PlantYaml, SourceConfig
+from flows.plant_sinks import check_sinks
 from operators.decode.routing import device_problem, filter_problem, template_problem
 from operators.document import Node, Problems, nearest
 from operators.spec import DAY
@@ -60,6 +61,7 @@ def check_plant_yaml(node: Node, config: PlantYaml, problems: Problems) -> None:
         _listen(below, listen, problems)
         if below is not None and not _unresolved(listen) and not listen.startswith(LOOPBACK):
             problems.warn(below, "is open to the network; whoever reaches it can read the plant's data")
+    check_sinks(node, config.sinks.alarms, problems)
     url = config.historian.url
     if url != "embedded" and not url.startswith(("http://", "https://")) and not _unresolved(url):
         place = node.get("historian")

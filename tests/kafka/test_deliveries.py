@@ -128,7 +128,7 @@ def applied(address: str, chosen: KafkaAlarmsConfig) -> dict[str, str]:
 
 @pytest.mark.kafka
 @pytest.mark.timeout(120)
-def test_a_broker_that_stands_still_is_waited_for(broker: KafkaBroker, tmp_path: Path, delivery: str) -> None:
+def test_a_broker_that_stands_still_is_waited_for(broker: KafkaBroker, tmp_path: Path) -> None:
     """SIGSTOP: connections stay open and nothing answers. The drainer says so, and goes on after."""
     chosen = config(broker.address, "still", "transactional")
     drained = Drained(tmp_path / "data", chosen)

@@ -1,0 +1,62 @@
+"""`penstock check --connect` on a Kafka target: is it there, does it let us in, is what it takes safe?"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from confluent_kafka import KafkaException, Producer
+
+from connectors.errors import AuthError, ConnectError
+from connectors.kafka.client import SHARD, KafkaTarget, client_config, made_client, told
+from connectors.kafka.config import PARTITIONS, KafkaAlarmsConfig
+from connectors.kafka.topics import Topic, Topics
+
+FENCE_S = 10.0
+
+
+def try_kafka(target: KafkaTarget) -> dict[str, str]:
+    """By topic, what is there or will be made, and how many brokers may be lost. Changes nothing and makes
+    nothing. Raises `ConnectError`, or `ConfigError` for a topic that `run` would refuse.
+
+    With `delivery: transactional` it also asks whether transactions are permitted, under a name beside the
+    plant's own: under that it would fence a drainer that runs."""
+    config = target.alarms
+    last: list[ConnectError] = []
+
+    def on_error(error: object) -> None:
+        last.append(told(error))  # type: ignore[arg-type]  # a KafkaError
+
+    settings = {**client_config(config), "error_cb": on_error}
+    try:
+        topics = Topics(settings, config).look()
+    except ConnectError as error:
+        raise next((one for one in last if isinstance(one, AuthError)), error) from error
+    if config.delivery == "transactional":
+        name = f"{target.plant}/{SHARD}/check"
+        producer = made_client(Producer, {**settings, "transactional.id": name})
+        try:
+            producer.init_transactions(FENCE_S)
+        except (KafkaException, SystemError) as error:
+            raise told(error) from error
+        finally:
+            with suppress(KafkaException, SystemError):
+                producer.purge()
+    return {name: _words(topic, config) for name, topic in topics.items()}
+
+
+def _words(topic: Topic | None, config: KafkaAlarmsConfig) -> str:
+    if topic is None:
+        replication = (
+            f"replication {config.replication}" if config.replication else "the brokers' replication"
+        )
+        return f"is not there; run makes it, {config.partitions or PARTITIONS} partitions, {replication}"
+    found = f"{topic.partitions} partitions, replication {topic.replication}"
+    if not topic.in_sync:
+        return f"{found}; its settings may not be read"
+    found += f", min.insync.replicas {topic.in_sync}"
+    if topic.in_sync == 1:
+        # acks=all waits for the replicas that are in sync, and that may be the leader alone
+        return f"{found}: acks=all, and yet one lost broker may lose alarms; set min.insync.replicas to 2"
+    spare = topic.replication - topic.in_sync
+    many = "brokers" if spare != 1 else "broker"
+    return f"{found}: acks=all; nothing is lost, and {spare} {many} may be away without a stop"
