@@ -16,6 +16,7 @@ from flows.plant_vectors import Vector
 from operators.contract.spec import Contract, Metric
 from operators.decode.spec import DecodeSpec
 from operators.document import Node
+from operators.expression.formula_spec import Formulas
 from operators.spec import DAY, MINUTE, Duration, Expression, Size
 from operators.state.spec import AasMapping
 from operators.windows.spec import Window
@@ -164,4 +165,5 @@ class Plant:
     limits: Limits
     archive: ArchiveConfig | None = None
     actions: dict[str, Action] = field(default_factory=dict)  # by actionId
+    formulas: Formulas = field(default_factory=Formulas)
     tests: dict[str, list[Node]] = field(default_factory=dict)  # tests/*.yaml: file -> documents

@@ -27,7 +27,6 @@ from rules.spec import RULE_TYPES
 
 LATER_RULE_TYPES: Final = ("sequence", "absence", "group", "reported")
 """Kinds of rules (`rules.spec.RULE_TYPES`) that no evaluator of `rules.step` runs yet."""
-LATER_FOLDERS: Final = {"formulas": "formulas are"}
 
 _KEYS: Final[Mapping[type, tuple[str, ...]]] = {
     PlantYaml: ("calendar",),

@@ -15,13 +15,15 @@ from connectors.errors import ConfigError
 from flows.environment_references import refuse_references, resolve_references
 from flows.plant_actions import read_actions
 from flows.plant_file import MasterData, Plant, PlantYaml
-from flows.plant_later import LATER, LATER_FOLDERS
+from flows.plant_formulas import read_formulas
+from flows.plant_later import LATER
 from flows.plant_products import read_products
-from flows.plant_rules import read_rules
+from flows.plant_rules import read_rules, rule_product
 from flows.plant_sources import check_plant_yaml, check_source_products
 from flows.plant_tables import Table, check_devices, read_table
 from operators.convert import convert
 from operators.document import Node, Problem, Problems, decode_text, load_yaml, nearest
+from rules.check import samples_of, scope_of
 
 FOLDERS: Final = ("products", "rules", "formulas", "actions", "tests")
 TABLES: Final = {"devices.csv": "device_id", "sites.csv": "site_id", "customers.csv": "customer_id"}
@@ -111,11 +113,18 @@ def load_plant(
     if devices is not None:
         check_devices(devices, products.declared, products.complete, products.numeric_params, problems)
     actions = read_actions(_of("actions", documents), problems)
-    rules, declared_rules = read_rules(_of("rules", documents), products, devices, actions, problems)
-    for path, nodes in documents.items():
-        folder = path.partition("/")[0]
-        if folder in LATER_FOLDERS and nodes:
-            problems.found.append(Problem(path, 1, 1, "", f"{LATER_FOLDERS[folder]} not yet in this version"))
+    columns = devices.columns if devices is not None else ()
+    samples = samples_of(rows)
+    formulas = read_formulas(
+        _of("formulas", documents),
+        products,
+        lambda product: scope_of(rule_product(product), columns, samples),
+        "customer_id" in columns,
+        problems,
+    )
+    rules, declared_rules = read_rules(
+        _of("rules", documents), products, devices, actions, formulas, problems
+    )
     if config is not None and products.complete:
         check_source_products(documents["plant.yaml"][0], config, products.declared, problems)
     products.check_references(declared_rules, problems)
@@ -131,6 +140,7 @@ def load_plant(
         products=products.good,
         rules=rules,
         actions=actions.known,
+        formulas=formulas,
         master=master,
         sources=config.sources,
         devices=config.devices,
@@ -181,7 +191,7 @@ def _read_yaml(path: str, data: bytes, problems: Problems) -> list[Node]:
     if text is None:
         return []
     nodes = load_yaml(text, path, problems)
-    if path.startswith(("products/", "rules/")) and "${" in text:
+    if path.startswith(("products/", "rules/", "formulas/")) and "${" in text:
         for node in nodes:
             refuse_references(node, problems)
     return nodes

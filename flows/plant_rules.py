@@ -18,6 +18,7 @@ from flows.plant_sources import id_problem
 from flows.plant_tables import Table
 from operators.convert import NOT_YET, convert, shown
 from operators.document import Node, Problems, nearest
+from operators.expression.formula_spec import Formulas
 from operators.expression.tree import Expr
 from rules.check import Known, check_rule, number_of
 from rules.spec import RULE_TYPES, Rule, RuleProduct
@@ -34,6 +35,7 @@ def rule_product(product: Product, formulas: Mapping[str, Expr] = _NO_FORMULAS) 
         metrics={name: metric.type for name, metric in product.metrics.items()},
         params=product.params,
         stale_after=STALE_AFTER_EXPECTED * (product.expected_every or 0),
+        live_within=product.live_within,
         units={name: metric.unit for name, metric in product.metrics.items() if metric.unit},
         formulas=formulas,
     )
@@ -61,11 +63,12 @@ def read_rules(
     products: Products,
     devices: Table | None,
     actions: Actions,
+    formulas: Formulas,
     problems: Problems,
 ) -> tuple[list[Rule], dict[str, list[str]]]:
     """The sound rules of a folder, in the order of files and documents; and productId -> every
     ruleId that stands in a file for it, sound or not."""
-    checker = _Checker(products, devices, actions, problems)
+    checker = _Checker(products, devices, actions, formulas, problems)
     rules: list[Rule] = []
     declared: dict[str, list[str]] = {}
     seen: dict[str, Node] = {}
@@ -90,7 +93,12 @@ class _Checker:
     """What the rules of a folder are checked against."""
 
     def __init__(
-        self, products: Products, devices: Table | None, actions: Actions, problems: Problems
+        self,
+        products: Products,
+        devices: Table | None,
+        actions: Actions,
+        formulas: Formulas,
+        problems: Problems,
     ) -> None:
         self.problems = problems
         self.actions = actions
@@ -98,7 +106,7 @@ class _Checker:
         self.declared = products.declared
         self.complete = products.complete
         self.known = Known(
-            {name: rule_product(product) for name, product in products.known.items()},
+            {name: rule_product(product, formulas.trees(name)) for name, product in products.known.items()},
             devices.columns if devices is not None else (),
             _samples(devices),
             {

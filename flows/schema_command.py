@@ -13,6 +13,7 @@ from flows.plant_file import Action, PlantYaml, Product
 from flows.plant_later import LATER
 from flows.plant_tests import Case
 from operators.decode.language import definitions
+from operators.expression.formula_spec import Formula
 from rules.spec import AnyRule
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -21,6 +22,7 @@ FILES: Final[dict[str, tuple[Any, str]]] = {
     "product": (Product, "products/*.yaml of a Penstock plant"),
     "rule": (AnyRule, "rules/*.yaml of a Penstock plant, one document"),
     "action": (Action, "actions/*.yaml of a Penstock plant, one document"),
+    "formula": (Formula, "formulas/*.yaml of a Penstock plant, one document"),
     "test": (Case, "tests/*.yaml of a Penstock plant, one document"),
 }
 _REFERENCE: Final = {"type": "string", "pattern": r"\$\{[^}]+\}", "description": "from the environment"}

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from connectors.files.config import FilesConfig
 from connectors.journal.columns import TelemetrySpec
 from flows.plant_file import Plant, Product, SourceConfig
+from flows.plant_rules import rule_product
 from flows.plant_tables import DEVICE_COLUMNS
 from operators.contract.spec import ProductContract
 from operators.decode.spec import (
@@ -21,9 +22,8 @@ from operators.parameters import ParameterSpec
 from operators.state.spec import ProductState
 from operators.windows.spec import ProductWindows
 from rules.check import number_of, samples_of
-from rules.spec import RuleProduct, RulesSpec
-
-STALE_TIMES = 3  # a held value is unknown after so many times `expected_every` (FORMATS section 3)
+from rules.reported_values import report_specs
+from rules.spec import RulesSpec
 
 
 def decode(plant: Plant) -> DecodePlan:
@@ -39,6 +39,7 @@ def decode(plant: Plant) -> DecodePlan:
             sources=tuple(_source(name, config) for name, config in plant.sources.items()),
             devices=devices,
             unknown=plant.devices.unknown,
+            reports=report_specs(plant.rules),
         ),
         limits=DecodeLimits(plant.limits.devices, plant.limits.frame, plant.limits.depth),
         parameters=parameters(plant),
@@ -125,13 +126,7 @@ def rules(plant: Plant) -> RulesSpec:
     return RulesSpec(
         plant=plant.name,
         products={
-            name: RuleProduct(
-                productId=name,
-                metrics={metric.name: metric.type for metric in product.metrics.values()},
-                params=product.params,
-                stale_after=STALE_TIMES * (product.expected_every or 0),
-                live_within=product.live_within,
-            )
+            name: rule_product(product, plant.formulas.trees(name))
             for name, product in plant.products.items()
         },
         rules=plant.rules,

@@ -67,8 +67,12 @@ class Limits(NamedTuple):
 DEFAULT_LIMITS: Final = Limits()
 
 
-def parse(text: str, *, limits: Limits = DEFAULT_LIMITS) -> Expr:
-    """The tree of an expression; raises ExpressionError with the place of what is wrong."""
+def parse(text: str, *, limits: Limits = DEFAULT_LIMITS, window: str = "") -> Expr:
+    """The tree of an expression; raises ExpressionError with the place of what is wrong.
+
+    window: the text is about this window, so its aggregates are called by their names alone:
+    `mean(tempC)` is ``window.`1m`.mean(tempC)``.
+    """
     if len(text) > limits.characters:
         raise ExpressionError(
             f"an expression of {len(text)} characters; at most {limits.characters} are taken",
@@ -77,7 +81,7 @@ def parse(text: str, *, limits: Limits = DEFAULT_LIMITS) -> Expr:
         )
     if not text.strip():
         raise ExpressionError("the expression is empty", 0, max(1, len(text)))
-    return _Parser(tokens(text), limits, text).whole()
+    return _Parser(tokens(text), limits, text, window).whole()
 
 
 class _Part(NamedTuple):
@@ -89,10 +93,11 @@ class _Part(NamedTuple):
 
 
 class _Parser:
-    def __init__(self, taken: list[Token], limits: Limits, source: str) -> None:
+    def __init__(self, taken: list[Token], limits: Limits, source: str, window: str) -> None:
         self.tokens = taken
         self.limits = limits
         self.source = source
+        self.window = window
         self.at = 0
         self.nodes = 0
         self.nesting = 0
@@ -365,7 +370,8 @@ class _Parser:
         return self.built(Name(first.start, stop, root, (parts[1],), text))
 
     def call(self, function: str, first: Token, opening: Token, target: Name | None) -> _Part:
-        if target is None and function not in FUNCTIONS:
+        own = function in WINDOW_AGGREGATES and self.window != ""
+        if target is None and function not in FUNCTIONS and not own:
             raise ExpressionError(
                 f"no function '{function[:40]}'{nearest(function, FUNCTIONS)}", first.start, first.stop
             )
@@ -386,6 +392,8 @@ class _Parser:
             end = self.close(opening)
         self.nesting -= 1
         nodes = tuple(part.node for part in arguments)
+        if own and target is None and (len(nodes) == 1 or function not in FUNCTIONS):
+            target = Name(first.start, first.stop, "window", (self.window,), function)
         self.check_arguments(function, nodes, first, end, target)
         return self.built(Call(first.start, end.stop, function, nodes, target), *arguments)
 

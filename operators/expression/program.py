@@ -53,7 +53,8 @@ class Scope:
     owner: the product's name, for messages. metrics: name -> type. params: name -> its value
     where all devices have the same, else None (then its column differs by device);
     text_params: those whose value is a text. attributes: columns of devices.csv. units: metric ->
-    its UCUM unit. formulas: formulaId -> its tree, for those that may be named.
+    its UCUM unit. formulas: formulaId -> its tree, for those that may be named. window: the window
+    whose aggregates may be named, and those alone: metric -> aggregates.
     """
 
     owner: str
@@ -63,6 +64,8 @@ class Scope:
     attributes: Collection[str] = ()
     units: Mapping[str, str] = field(default_factory=dict)
     formulas: Mapping[str, Expr] = field(default_factory=dict)
+    window: str = ""
+    aggregates: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 def metrics_of(expressions: Iterable[Expr]) -> tuple[str, ...]:
@@ -133,7 +136,7 @@ def check_value(expression: Expr, scope: Scope) -> list[ExpressionError]:
 
 def _problems(expression: Expr, scope: Scope, *, condition: bool) -> list[ExpressionError]:
     problems = []
-    for node in walk(expression):
+    for node in () if scope.window else walk(expression):
         if isinstance(node, Name):
             try:
                 if node.root == "formula":
@@ -154,6 +157,11 @@ def _problems(expression: Expr, scope: Scope, *, condition: bool) -> list[Expres
         except ExpressionError as error:
             problems.append(error)
     return problems
+
+
+def kind_of(expression: Expr, scope: Scope) -> Kind:
+    """What kind of value a sound expression has."""
+    return _Builder(scope).build(resolved(expression, scope)).kind
 
 
 class _Value(NamedTuple):
@@ -317,6 +325,12 @@ class _Builder:
     def name(self, node: Name) -> _Value:
         name, scope = node.parts[0], self.scope
         if node.root in ("", "metrics"):
+            if scope.window:
+                raise ExpressionError(
+                    f"a formula over {scope.window} takes aggregates, e.g. mean({name})",
+                    node.start,
+                    node.stop,
+                )
             kind = scope.metrics.get(name)
             if kind is None:
                 raise ExpressionError(
@@ -341,9 +355,14 @@ class _Builder:
             raise ExpressionError(
                 f"'{node.text}' is known only while a frame is decoded", node.start, node.stop
             )
-        raise ExpressionError(
-            f"'{node.root}.' in a condition is not yet in this version", node.start, node.stop
-        )
+        if node.root == "window":  # a formula over it
+            raise ExpressionError(
+                f"this formula has a value only when its window of {name} closes; here write avg(x, {name}) "
+                "and the like",
+                node.start,
+                node.stop,
+            )
+        raise ExpressionError(f"'{node.root}.' stands in AAS mappings alone", node.start, node.stop)
 
     def param(self, name: str, node: Name) -> _Value:
         scope = self.scope
@@ -383,6 +402,8 @@ class _Builder:
 
     def call(self, node: Call) -> _Value:
         if node.target is not None:
+            if node.target.parts[0] == self.scope.window:
+                return self.aggregate(node)
             raise ExpressionError(
                 "the results of windows stand in AAS mappings alone; write "
                 f"{_OVER_TIME.get(node.function, 'avg')}(x, 1m) for a value over the last minute",
@@ -390,6 +411,12 @@ class _Builder:
                 node.stop,
             )
         if is_temporal(node):
+            if self.scope.window:
+                raise ExpressionError(
+                    f"a formula over {self.scope.window} sees its window alone, not the past",
+                    node.start,
+                    node.stop,
+                )
             return self.past(node)
         function, arguments = node.function, node.arguments
         if function == "if":
@@ -413,6 +440,29 @@ class _Builder:
         for value in values[1:]:
             result = self.arithmetic(m.MIN if function == "min" else m.MAX, result, value)
         return result
+
+    def aggregate(self, node: Call) -> _Value:
+        """An aggregate of the window that the expression is about."""
+        inner, scope = node.arguments[0], self.scope
+        if not isinstance(inner, Name) or inner.root not in ("", "metrics"):
+            raise ExpressionError(
+                f"{node.function}() of a window takes the name of a metric", inner.start, inner.stop
+            )
+        name = inner.parts[0]
+        if name not in scope.aggregates:
+            raise ExpressionError(
+                f"window '{scope.window}' does not aggregate '{name}'{nearest(name, scope.aggregates)}",
+                inner.start,
+                inner.stop,
+            )
+        if node.function not in scope.aggregates[name]:
+            raise ExpressionError(
+                f"window '{scope.window}' has no '{node.function}'"
+                f"{nearest(node.function, scope.aggregates[name])}",
+                node.start,
+                node.stop,
+            )
+        return self.column("window", f"{node.function} {name}", "number")
 
     def past(self, node: Call) -> _Value:
         """A function over the device's own past."""

@@ -35,6 +35,10 @@ from operators.expression.tree import (
 from operators.expression.ucum import UnitError, unit_of
 
 _SECOND: Final = "s"
+_KEEPING: Final = frozenset(
+    ("abs", "floor", "ceil", "round", "prev", "avg", "min", "max", "mean", "last", "p50", "p95", "p99")
+)
+"""Functions, and aggregates of windows, that give what they take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +227,7 @@ def _result(function: str, inner: Measure | None, last: Expr) -> Measure | None:
         return measure_of(_SECOND)
     if inner is None:
         return None
-    if function in ("abs", "floor", "ceil", "round", "prev", "avg", "min", "max"):
+    if function in _KEEPING:
         return inner
     if function in ("delta", "std"):
         return inner.difference
