@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "diff": ("flows.history_command", "diff", "what changed between applied versions"),
     "rollback": ("flows.history_command", "rollback", "go back to an applied version"),
     "replay": ("flows.replay_command", "replay", "the live engine over recorded input"),
+    "backtest": ("flows.backtest_command", "backtest", "the folder's rules over archived input"),
     "capture": ("flows.capture_command", "capture", "write live frames as recorded input"),
     "test": ("flows.test_command", "test", "run a plant's tests"),
     "simulate": ("flows.simulate_command", "simulate", "send plausible frames to a plant's sources"),
@@ -42,7 +43,6 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 LATER = {
-    "backtest": "rules over archived input",
     "export": "the historian as CSV or Parquet",
     "backup": "all that a plant stores",
     "restore": "bring a backup back",

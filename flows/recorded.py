@@ -1,4 +1,4 @@
-"""Recorded input of a plant as slices: JSON lines, and CSV through the plant's files source."""
+"""Recorded input of a plant as slices: JSON lines, archives, and CSV through the plant's files source."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import fnmatch
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import click
 import numpy as np
 
 from connectors.errors import ConfigError
 from connectors.files.config import FilesConfig
-from connectors.files.recording import CsvInput, read_recording
+from connectors.files.recording import Archives, CsvInput, read_recording
 from connectors.files.rows import csv_frames
+from connectors.journal.archive_store import REMOTE
 from connectors.source import Frame
 from flows import specs
 from flows.plant_file import Plant
+from flows.plant_tests import parse_time
 from operators.batch import Address, FrameBatch, Slice, Ticks
 from operators.decode.columns import Decoder
 from operators.decode.decoders import build_decoder
@@ -24,14 +28,44 @@ CHUNK = 10_000
 MILLISECOND = 1_000_000
 
 
-def recorded_slices(plant: Plant, paths: Sequence[Path], entry_frames: int = 10_000) -> Iterator[Slice]:
+class RecordedInput(click.ParamType[str]):
+    """An option's value: a file, an archive's folder, or its `s3://` address; as text."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not value.startswith(REMOTE) and not Path(value).exists():
+            self.fail(f"'{value}' does not exist.", param, ctx)
+        return str(value)
+
+
+class Moment(click.ParamType[int]):
+    """An option's value: a time, `2026-03-01T09:00:00Z` or a day; as milliseconds since 1970."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        ms = None if value.startswith("+") else parse_time(value, 0)
+        if ms is None:
+            self.fail(f"'{value}' is no time; write 2026-03-01T09:00:00Z, or 2026-03-01 (UTC)", param, ctx)
+        return ms
+
+
+def recorded_slices(
+    plant: Plant,
+    paths: Sequence[Path | str],
+    entry_frames: int = 10_000,
+    archives: Archives | None = None,
+) -> Iterator[Slice]:
     """The slices of recorded input. Raises `ConfigError`, with file and line, for a bad line."""
-    csv = [path for path in paths if path.suffix.lower() == ".csv"]
+    csv = [Path(path) for path in paths if str(path).lower().endswith(".csv")]
     if not csv:
-        return read_recording(paths, entry_frames)
+        return read_recording(paths, entry_frames, archives=archives)
     source, config = files_source(plant, csv[0])
     times = event_times(plant, config, csv)
-    return read_recording(paths, entry_frames, CsvInput(source, config, lambda frame: next(times)))
+    return read_recording(paths, entry_frames, CsvInput(source, config, lambda frame: next(times)), archives)
 
 
 def files_source(plant: Plant, path: Path) -> tuple[str, FilesConfig]:

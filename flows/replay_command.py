@@ -11,9 +11,12 @@ import click
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
+from connectors.errors import ConfigError
+from connectors.files.recording import Archives
+from connectors.journal.archive_reader import is_archive
 from flows.engine import run_recording
 from flows.folder import open_plant
-from flows.recorded import recorded_slices
+from flows.recorded import Moment, RecordedInput, recorded_slices
 from flows.replay_files import write_outcome
 from operators.batch import Slice
 
@@ -23,10 +26,11 @@ from operators.batch import Slice
 @click.option(
     "--input",
     "inputs",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=RecordedInput(),
     multiple=True,
     required=True,
-    help="recorded input: JSON lines, or CSV for a files source; may be given several times",
+    help="recorded input: JSON lines, an archive (its folder, files of it, s3://...), or CSV for a files "
+    "source; may be given several times",
 )
 @click.option(
     "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="folder of the results"
@@ -39,14 +43,32 @@ from operators.batch import Slice
     show_default=True,
     help="how many frames an entry holds; the results do not depend on it",
 )
+@click.option("--from", "from_ms", type=Moment(), help="of an archive, only what was journaled from then on")
+@click.option("--to", "to_ms", type=Moment(), help="of an archive, only what was journaled before that")
+@click.option("--gaps", is_flag=True, help="go on where an archive lacks entries, and say which")
 @click.option("--json", "as_json", is_flag=True, help="print summary.json on stdout")
 def replay(
-    plant: Path, inputs: tuple[Path, ...], output: Path, close: bool, entry_frames: int, as_json: bool
+    plant: Path,
+    inputs: tuple[str, ...],
+    output: Path,
+    close: bool,
+    entry_frames: int,
+    from_ms: int | None,
+    to_ms: int | None,
+    gaps: bool,
+    as_json: bool,
 ) -> None:
-    """Run PLANT over recorded input; the same bytes at every run."""
+    """Run PLANT over recorded input; the same bytes at every run.
+
+    With --from, state begins empty there, under the plant, the connections and the parameters that
+    stood at that time: windows are partial and alarms that stood already may be raised once more.
+    """
     loaded = open_plant(plant)
+    if (from_ms is not None or to_ms is not None) and not any(map(is_archive, inputs)):
+        raise ConfigError("--from and --to take a part of an archive; --input names none")
     began = time.perf_counter()
-    slices = recorded_slices(loaded, inputs, entry_frames)
+    archives = Archives(from_ms, to_ms, gaps, lambda told: click.echo(f"warning: {told}", err=True))
+    slices = recorded_slices(loaded, inputs, entry_frames, archives)
     outcome = run_recording(loaded, with_progress(slices), close=close)
     write_outcome(output, outcome)
     seconds = time.perf_counter() - began
@@ -56,7 +78,7 @@ def replay(
         click.echo(json.dumps(outcome.summary))
 
 
-def with_progress(slices: Iterable[Slice]) -> Iterator[Slice]:
+def with_progress(slices: Iterable[Slice], what: str = "") -> Iterator[Slice]:
     """The same slices; on a terminal, work longer than two seconds shows how far it is."""
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -72,4 +94,4 @@ def with_progress(slices: Iterable[Slice]) -> Iterator[Slice]:
             yield item
             frames += len(item.frames)
             late = time.monotonic() - began > 2.0
-            progress.update(task, description=f"{frames:,} frames", visible=late)
+            progress.update(task, description=f"{what} {frames:,} frames".lstrip(), visible=late)

@@ -99,6 +99,20 @@ class Standing(msgspec.Struct):
             self.params.pop(of, None)  # the newest stands last
             self.params[of] = dict(data)
 
+    def copy(self) -> Standing:
+        """Another one that stands the same."""
+        return msgspec.msgpack.decode(msgspec.msgpack.encode(self), type=Standing)
+
+    def controls(self, ms: int) -> Iterator[Control]:
+        """The same as controls at `ms`, a plant's without its files."""
+        at_ns = ms * 1_000_000
+        if self.plant:
+            yield Control("plant", at_ns, {"sha256": self.plant})
+        for source in self.connected:
+            yield Control("connected", at_ns, {"source": source})
+        for data in self.params.values():
+            yield Control("action", at_ns, data)
+
 
 class Contents(msgspec.Struct, forbid_unknown_fields=True):
     """What a file says about itself. entries `first`..`last`; ms of both; position: ordinal of the
@@ -299,7 +313,7 @@ def open_file(source: Any, name: str) -> tuple[pq.ParquetFile, Contents]:
     """A file and what it says about itself. Raises ConfigError, with `name`, where it is none."""
     try:
         file = pq.ParquetFile(source, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise ConfigError(f"{name}  cannot be read as Parquet: {_first_line(error)}") from error
     packed = (file.schema_arrow.metadata or {}).get(KEY)
     if packed is None or not file.schema_arrow.equals(SCHEMA):
@@ -308,7 +322,7 @@ def open_file(source: Any, name: str) -> tuple[pq.ParquetFile, Contents]:
         )
     try:
         contents = msgspec.json.decode(packed, type=Contents)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         raise ConfigError(f"{name}  is an archive file that this version cannot read: {error}") from error
     if contents.format != FORMAT:
         raise ConfigError(f"{name}  is an archive of format {contents.format}; this version reads {FORMAT}")
@@ -320,8 +334,17 @@ def row_groups(file: pq.ParquetFile, name: str, columns: Sequence[str] | None = 
     for group in range(file.num_row_groups):
         try:
             yield file.read_row_group(group, columns=columns, use_threads=False).combine_chunks()
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise ConfigError(f"{name}  is damaged: {_first_line(error)}") from error
+
+
+def read_controls(source: Any, name: str) -> Iterator[Control]:
+    """The controls of a file, in order. Raises ConfigError."""
+    file, _ = open_file(source, name)
+    for table in row_groups(file, name, ["kind", "ms", "control"]):
+        rows = table.filter(table["control"].is_valid())
+        for kind, ms, packed in zip(*(column.to_pylist() for column in rows.columns), strict=True):
+            yield control_of(kind, ms, packed)
 
 
 def control_of(kind: str, ms: int, packed: bytes) -> Control:

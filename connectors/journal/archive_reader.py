@@ -14,7 +14,6 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -155,7 +154,7 @@ def read_files(
             stop = len(ms) if to_ms is None else int(np.searchsorted(ms, to_ms))
             if not begun:
                 if standing is None:
-                    standing, of = _copy(contents.standing), file
+                    standing, of = contents.standing.copy(), file
                 for _, control in _controls(table.slice(0, start)):
                     standing.take(control)
                 if start == len(ms):
@@ -171,20 +170,17 @@ def read_files(
 
 def standing_controls(file: ArchivedFile, standing: Standing, ms: int, say: Say) -> Iterator[Control]:
     """What stands, as controls at `ms`; `file` is one beside the archive's plants."""
-    at_ns = ms * MILLISECOND
-    if standing.plant:
-        files = _plant(file, standing.plant)
-        if files is None:
-            say(
-                f"{file.path}: the plant in force before it ({standing.plant[:12]}) is not beside it "
-                f"in {PLANTS}/; the folder's plant stands in"
-            )
-        else:
-            yield Control("plant", at_ns, {"sha256": standing.plant, "files": files})
-    for source in standing.connected:
-        yield Control("connected", at_ns, {"source": source})
-    for data in standing.params.values():
-        yield Control("action", at_ns, data)
+    for control in standing.controls(ms):
+        if control.kind == "plant":
+            files = _plant(file, standing.plant)
+            if files is None:
+                say(
+                    f"{file.path}: the plant in force before it ({standing.plant[:12]}) is not beside it "
+                    f"in {PLANTS}/; the folder's plant stands in"
+                )
+                continue
+            control = control._replace(data={**control.data, "files": files})
+        yield control
 
 
 def _plant(file: ArchivedFile, sha256: str) -> dict[str, bytes] | None:
@@ -205,10 +201,6 @@ def _plant(file: ArchivedFile, sha256: str) -> dict[str, bytes] | None:
         with source:
             return archive.read_plant(source, f"{place.where}/{name}")
     return None
-
-
-def _copy(standing: Standing) -> Standing:
-    return msgspec.msgpack.decode(msgspec.msgpack.encode(standing), type=Standing)
 
 
 def _tables(file: ArchivedFile) -> Iterator[pa.Table]:

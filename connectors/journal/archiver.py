@@ -23,7 +23,6 @@ from connectors.journal.archive import Contents, Span, Standing
 from connectors.journal.archive_store import ArchiveStore
 from connectors.journal.entries import CONTROL, FRAMES, Entry
 from connectors.journal.reader import Head, JournalReader
-from operators.batch import Control
 
 HEADS: Final = 4096  # looked at in one go
 MAP_SHARE: Final = 8  # a file is at most this part of the journal's cap
@@ -157,8 +156,9 @@ class Archiver:
             contents = self._contents(newest)
             if contents is not None:
                 best, standing = contents.last, contents.standing
-                for control in self._controls(newest):
-                    standing.take(control)
+                with self.store.open(newest) as source:
+                    for control in archive.read_controls(source, newest):
+                        standing.take(control)
                 break
             log.warning("%s/%s is not whole; it is written again", self.store.where, newest)
             self.store.delete(newest)
@@ -177,14 +177,6 @@ class Archiver:
                 return archive.open_file(file, name)[1]
         except ConfigError:
             return None
-
-    def _controls(self, name: str) -> Iterator[Control]:
-        with self.store.open(name) as source:
-            file, _ = archive.open_file(source, name)
-            for table in archive.row_groups(file, name, ["kind", "ms", "control"]):
-                rows = table.filter(table["control"].is_valid())
-                for kind, ms, packed in zip(*(column.to_pylist() for column in rows.columns), strict=True):
-                    yield archive.control_of(kind, ms, packed)
 
     def _begin_at(self, oldest: int) -> None:
         """Go on at the oldest entry: of what stood before it, the plant alone is known."""
@@ -213,7 +205,7 @@ class Archiver:
 
     def _write(self, span: Span) -> None:
         self._write_plant(self._standing.plant)
-        after = msgspec.msgpack.decode(msgspec.msgpack.encode(self._standing), type=Standing)
+        after = self._standing.copy()
         contents = Contents(
             archive.FORMAT,
             self._journal,

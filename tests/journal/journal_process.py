@@ -18,9 +18,12 @@ ROOT = Path(__file__).parents[2]
 class RunningJournal:
     """A journal process over a data directory; `with` stops it cleanly."""
 
-    def __init__(self, data: Path, max_bytes: int = 1 << 30, keep_seconds: float = 0.0) -> None:
+    def __init__(
+        self, data: Path, max_bytes: int = 1 << 30, keep_seconds: float = 0.0, *, archived: bool = False
+    ) -> None:
         self.data = data
         self.options = ["--max-bytes", str(max_bytes), "--keep-seconds", str(keep_seconds)]
+        self.options += ["--archived"] if archived else []
         self.start()
 
     def start(self) -> None:
