@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from operators.batch import ABSENT as Q_ABSENT
-from operators.batch import BAD, GOOD, UNCERTAIN, Address, Bytes, Float64, FrameBatch, Int64, Ticks
+from operators.batch import BAD, GOOD, Address, Bytes, Float64, FrameBatch, Int64, Ticks
 from operators.decode import evaluate
 from operators.decode.binary_kernels import interpret
 from operators.decode.binary_spec import parse_binary_spec
@@ -18,6 +18,7 @@ from operators.decode.binary_tree import BinarySpec
 from operators.decode.columns import IGNORED, Decoded, Sentences
 from operators.decode.layout import Layout, build_layout
 from operators.decode.straight import SLOW, StraightLayout, decode_straight, straight_of
+from operators.decode.straight_kernels import to_columns
 from operators.document import Problems, load_yaml
 from operators.rejects import Reason
 
@@ -257,13 +258,12 @@ class BinaryDecoder:
         """The interpreter over all of these frames."""
         got = run_layout(self.layout, payload, offset, length, ports, ingest, params)
         count = len(self.metrics)
-        kind = got.kind[:, :count].T
-        quality = np.ascontiguousarray(np.take_along_axis(self._quality, kind.astype(np.intp), axis=1))
-        if got.flag.any():
-            doubtful = got.flag.astype(bool)
-            quality[:, doubtful] = np.where(quality[:, doubtful] == GOOD, UNCERTAIN, quality[:, doubtful])
-        value = np.ascontiguousarray(got.value[:, :count].T)
-        value[quality >= BAD] = np.nan
+        value = np.empty((count, len(got.frame)), np.float64)
+        quality = np.empty((count, len(got.frame)), np.uint8)
+        to_columns(
+            np.ascontiguousarray(got.value), np.ascontiguousarray(got.kind), np.ascontiguousarray(got.flag),
+            self._quality, value, quality,
+        )  # fmt: skip
         decoded = Decoded(
             frame=got.frame.astype(np.int32),
             index=got.index.astype(np.int32),

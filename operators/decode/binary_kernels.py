@@ -385,6 +385,7 @@ def interpret(
             occurrences[i] = 0
         undos = np.int64(0)
         undoing = np.int64(0)
+        guess = np.int64(-1)
         bit_at = np.int64(0)
         bit_lsb = np.int64(0)
         doubtful = False
@@ -886,9 +887,14 @@ def interpret(
                             if span < 0:
                                 span = np.int64(1) << 40
                     if found == -2:
-                        found = find_item(items, tlvs[a, 10], tlvs[a, 11], key0, key1, key2, key3)
+                        # items mostly come in the order of the spec: look at the next one first
+                        if tlvs[a, 10] <= guess < tlvs[a, 10] + tlvs[a, 11] and items[guess, 21]:
+                            found = find_item(items, guess, 1, key0, key1, key2, key3)
+                        if found < 0:
+                            found = find_item(items, tlvs[a, 10], tlvs[a, 11], key0, key1, key2, key3)
                         if found < 0:
                             found = np.int64(-1)
+                        guess = found + 1
                     if found == -3:
                         if ctx[depth, SHORT]:
                             pc = b

@@ -632,7 +632,11 @@ class LayoutBuilder:
                 rows.append((pattern.wildcards, place, line))
             self.occurrences += 1
         row[10], row[11] = len(self.items), len(rows)
-        self.items.extend(line for _, _, line in sorted(rows, key=lambda r: r[:2]))
+        met: set[tuple[int, ...]] = set()
+        for wildcards, _, line in sorted(rows, key=lambda r: r[:2]):
+            exact = wildcards == 0 and tuple(line[2:18]) not in met
+            met.add(tuple(line[2:18]))
+            self.items.append([*line, int(exact)])
         end = self._put("tlv_end")
         self._set(begin, 1, end)
         self._set(again, 1, end)
@@ -769,7 +773,7 @@ class LayoutBuilder:
             "names": int_table(self.names, 13),
             "made": table,
             "tests": int_table(self.tests, 5),
-            "items": int_table(self.items, 21),
+            "items": int_table(self.items, 22),
             "tlvs": int_table(self.tlvs, 20),
             "times": int_table(self.times, 8),
             "timef": np.array(self.timef or [0.0], np.float64),

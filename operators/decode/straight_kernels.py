@@ -426,8 +426,28 @@ def fill_columns(
                     value[slot, to] = real[i] if q < 2 else np.nan
 
 
+@kernel
+def to_columns(
+    row_value: Float64, row_kind: Bytes, row_flag: Bytes, quality_of: Bytes, value: Float64, quality: Bytes
+) -> None:
+    """Readings of the interpreter as columns. row_value, row_kind: [N, slots], metrics first; row_flag:
+    uint8[N] doubtful; quality_of: uint8[M, 6]; value, quality: [M, N]."""
+    count = row_flag.shape[0]
+    for first in range(0, count, 64):
+        last = min(first + 64, count)
+        for m in range(value.shape[0]):
+            for i in range(first, last):
+                q = quality_of[m, row_kind[i, m]]
+                value[m, i] = np.nan if q >= 2 else row_value[i, m]
+                quality[m, i] = 1 if q == 0 and row_flag[i] else q
+
+
 def warm_up() -> None:
     """Compile the kernels."""
+    to_columns(
+        np.zeros((1, 1)), np.zeros((1, 1), np.uint8), np.zeros(1, np.uint8), np.zeros((1, 6), np.uint8),
+        np.zeros((1, 1)), np.zeros((1, 1), np.uint8),
+    )  # fmt: skip
     one, none = np.zeros(1, np.int64), np.zeros((1, 2), np.int64)
     frame, byte = np.ones(1, np.int64), np.zeros(4, np.uint8)
     cases = np.zeros((1, 8), np.int64)
