@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from connectors.source import Frame
 from flows.folder import open_plant
@@ -34,8 +35,15 @@ def temperature(device: str, ms: int) -> float:
     return 50.0
 
 
-def lived(data: Path, folder: Path, *, trimmed: bool = True) -> TestJournal:
-    """The journal of a plant that ran for four hours; what its archive holds is trimmed."""
+def lived(
+    data: Path,
+    folder: Path,
+    *,
+    trimmed: bool = True,
+    at: Mapping[str, Callable[[TestJournal], None]] = MappingProxyType({}),
+) -> TestJournal:
+    """The journal of a plant that ran for four hours; what its archive holds is trimmed. at: what
+    else happens, by the time of day."""
     journal = TestJournal(data)
     plant = open_plant(folder)
     journal.control("started", {"clean": True})
@@ -44,6 +52,9 @@ def lived(data: Path, folder: Path, *, trimmed: bool = True) -> TestJournal:
     archiver = journal.archiver()
     while journal.ms < START_MS + HOURS * 3_600_000 - STEP_MS:
         journal.tick(STEP_MS)
+        for clock, happen in at.items():
+            if at_ms(clock) == journal.ms:
+                happen(journal)
         journal.frames(
             "line1",
             [
