@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from flows.rule_metrics import active_rules, figure_families, rule_families
 from flows.status import read_status
 from flows.views import Views
 from operators.batch import LEDGER_TERMS
@@ -52,6 +53,7 @@ class PlantCollector(Collector):
         alarms: Mapping[str, int],
         lag: Mapping[str, float],
         waiting: Mapping[str, Mapping[str, float]],
+        views: Views,
     ) -> None:
         self.status = status
         self.ledger = ledger
@@ -59,6 +61,7 @@ class PlantCollector(Collector):
         self.alarms = alarms
         self.lag = lag
         self.waiting = waiting
+        self.views = views
 
     def collect(self) -> Iterator[Metric]:
         yield from self._ledger()
@@ -67,6 +70,9 @@ class PlantCollector(Collector):
         yield from self._stages()
         yield self._undeclared()
         yield from self._sequence()
+        open_alarms = self.views.open_alarms()
+        yield from rule_families(self.status.get("flow", {}), active_rules(open_alarms))
+        yield from figure_families(self.views, open_alarms)
         yield from self._numbers()
 
     def _ledger(self) -> Iterator[Metric]:
@@ -177,7 +183,7 @@ class PlantCollector(Collector):
         yield from families.values()
 
 
-_OWN = {"pid", "updated_ms", "stages", "components", "started_ms"}
+_OWN = {"pid", "updated_ms", "stages", "rules", "components", "started_ms"}
 
 
 def _flat(body: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
@@ -203,6 +209,7 @@ def metrics_text(views: Views) -> bytes:
             views.alarms_by_transition(),
             views.lag(),
             views.waiting(),
+            views,
         )
     )
     return generate_latest(registry)

@@ -10,6 +10,7 @@ import msgspec
 
 from flows import specs
 from flows.plant_file import Plant
+from flows.rule_status import told_of_rules
 from operators.batch import Slice, StateChanges
 from operators.contract.sequence import MISSING_TOLD
 from operators.contract.step import ContractLogic
@@ -165,6 +166,12 @@ class Shard:
         stage = self.stages.get("state")
         logic = stage.logic if stage is not None else None
         return logic.changes() if isinstance(logic, StateLogic) else StateChanges()
+
+    def told_of_rules(self) -> dict[str, Any]:
+        """What each rule has done and cost so far (flows/rule_status.py)."""
+        stage = self.stages.get("rules")
+        logic = stage.logic if stage is not None else None
+        return told_of_rules(logic) if isinstance(logic, RulesLogic) else {}
 
     def undeclared(self) -> list[dict[str, Any]]:
         """Metrics that frames carried and their product does not declare, with how many readings did

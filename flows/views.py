@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,7 @@ from flows.alarm_filters import SEVERITIES, AlarmFilters
 from flows.health import is_running, readiness
 from flows.plant_file import Plant
 from flows.plant_reader import load_bundle
+from flows.rule_status import rule_rows
 from flows.status import read_status
 from flows.submodel_index import SubmodelIndex
 from operators.batch import Ledger
@@ -249,6 +251,12 @@ class Views:
         events = (event for record in records for event in decode_alarms(record.body))
         return (records[-1].number if records else after), filters.events(events)
 
+    def newest_alarm_events(self, limit: int) -> Iterator[dict[str, Any]]:
+        """The newest events of the output log, newest first, decoded as they are asked for."""
+        output = self.output()
+        for record in output.newest("alarms", limit) if output is not None else []:
+            yield from reversed(decode_alarms(record.body))
+
     def find_alarms(self, prefix: str) -> list[dict[str, Any]]:
         """The newest `data` of each alarm whose id begins with `prefix`, among the open ones and the
         newest 10,000 events."""
@@ -327,8 +335,14 @@ class Views:
         return found
 
     def rules(self) -> list[dict[str, Any]]:
-        """Rules of the applied plant."""
+        """Rules of the applied plant, with what the flow has told of each: `counts` by product, and how
+        many occurrences are active now."""
         plant = self.plant()
+        status = read_status(self.data).get("flow", {})
+        active = Counter(row["ruleId"] for row in self.open_alarms() if row["active"])
+        counts: dict[str, list[dict[str, Any]]] = {}
+        for row in rule_rows(status):
+            counts.setdefault(row.pop("ruleId"), []).append(row)
         return [
             {
                 "ruleId": rule.ruleId,
@@ -337,6 +351,9 @@ class Views:
                 "condition": "; ".join(rule.conditions.values()),
                 "severity": rule.severity_of(next(iter(rule.conditions), "")),
                 "rule_version": rule.version,
+                "mode": rule.mode,
+                "active": active[rule.ruleId],
+                "counts": counts.get(rule.ruleId, []),
             }
             for rule in (plant.rules if plant else [])
         ]

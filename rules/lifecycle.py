@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from operators.batch import AlarmEvent, Control, Slice
@@ -87,10 +87,12 @@ class _Basis:
 
 @dataclass(slots=True, eq=False)
 class Tally:
-    """Of one rule since the beginning."""
+    """Of one rule on one product's devices, since the beginning. active_ns: of occurrences that have
+    cleared, from `raised` to `cleared`."""
 
     raised: int = 0
     cleared: int = 0
+    active_ns: int = 0
 
 
 class Lifecycle:
@@ -103,7 +105,7 @@ class Lifecycle:
         self.standings: dict[str, Standing] = {}
         self.by_id: dict[str, Standing] = {}
         self.over: deque[tuple[str, str, dict[str, Any]]] = deque(maxlen=OVER_KEPT)
-        self.tallies: dict[str, Tally] = {}
+        self.tallies: dict[tuple[str, str], Tally] = {}  # ruleId, productId ("" of a wider group)
         self.active: dict[str, dict[str, None]] = {}  # rule, or rule/part, that suppresses -> who
         self.out: list[AlarmEvent] = []
         self.plan(rules, products)
@@ -164,7 +166,7 @@ class Lifecycle:
         rule = subject.rule
         basis = _Basis(transition.time_ns, evidence.position, evidence.ingest_ns)
         standing = self.standings.get(subject.name)
-        tally = self.tallies.setdefault(rule.ruleId, Tally())
+        tally = self.tallies.setdefault((rule.ruleId, subject.productId or ""), Tally())
         if transition.kind == RAISED:
             tally.raised += 1
             if standing is None:
@@ -180,6 +182,7 @@ class Lifecycle:
             if standing is None or not standing.flags & t.OPEN:
                 self._suppress(subject, transition)
                 return
+            tally.active_ns += max(0, transition.time_ns - standing.base_ns)
             self._rest(standing, subject, transition)
             self._happen("clear", standing, basis)
         self._settle(standing, basis, transition.place)
@@ -385,12 +388,18 @@ class Lifecycle:
         standing.flags = 0
         self._watch(standing, None)
 
+    def _rule(self, ruleId: str, part: str) -> AlarmRule | None:
+        """An alarm of the plant; those of a reported rule have codes for parts, which stand in no file."""
+        known = self.rules.get((ruleId, part))
+        whole = self.rules.get((ruleId, ""))
+        return replace(whole, part=part) if known is None and whole is not None else known
+
     def watch_all(self) -> None:
         """Take note of every timer, and of what suppresses, after a snapshot was loaded or a plant
         applied."""
         self.active = {}
         for _, standing in sorted(self.standings.items()):
-            rule = self.rules.get((standing.subject.rule.ruleId, standing.subject.rule.part))
+            rule = self._rule(standing.subject.rule.ruleId, standing.subject.rule.part)
             if rule is not None:
                 standing.subject = Subject(rule, **standing.subject.facts())
             if standing.flags & t.ACTIVE:
@@ -420,7 +429,9 @@ class Lifecycle:
         return {
             "counted": self.events.export(),
             "over": [list(one) for one in self.over],
-            "tallies": {name: [one.raised, one.cleared] for name, one in self.tallies.items()},
+            "tallies": [
+                [*name, one.raised, one.cleared, one.active_ns] for name, one in self.tallies.items()
+            ],
             "standings": [
                 {
                     "rule": [one.subject.rule.ruleId, one.subject.rule.part, one.subject.rule.version],
@@ -444,10 +455,10 @@ class Lifecycle:
         """Take over what `export` gave under the same rules."""
         self.events.load(kept["counted"])
         self.over.extend((alarm_id, name, state) for alarm_id, name, state in kept["over"])
-        self.tallies = {name: Tally(*counts) for name, counts in kept["tallies"].items()}
+        self.tallies = {(name, product): Tally(*counts) for name, product, *counts in kept["tallies"]}
         for one in kept["standings"]:
             ruleId, part, _ = one["rule"]
-            rule = self.rules.get((ruleId, part))
+            rule = self._rule(ruleId, part)
             if rule is None:
                 continue
             evidence = one["evidence"]

@@ -38,6 +38,7 @@ from rules.tables import Part, compile_rules, rule_key
 
 _EVENTS_AT_ONCE = 4096
 _TEXTS_AT_MOST = 1 << 16
+_SAMPLED_EVERY, _SAMPLED_SMALL = 64, 4096  # batches; readings times rules
 
 
 class Reading(NamedTuple):
@@ -100,6 +101,9 @@ class ProductRules:
         self.busy = np.zeros(count, np.int64)
         self.next_tick = np.full(count, k.NEVER, np.int64)
         self.evaluations = np.zeros(count, np.int64)
+        self.sampled = np.zeros(count, np.int64)  # readings at which a condition was looked at ...
+        self.unknown = np.zeros(count, np.int64)  # ... and was unknown
+        self.runs = 0
         self.events = np.zeros((_EVENTS_AT_ONCE, k.EVENT_COLUMNS), np.int64)
         self.gated = np.zeros((max(1, len(self.gates)), 0), np.uint8)
         self.gated_true = np.zeros(max(1, len(self.gates)), np.uint8)
@@ -323,6 +327,9 @@ class ProductRules:
         results = self.machine.run(len(batch), columns, local=local, ts_ns=batch.ts_ns, flags=batch.flags)
         if self.gates:
             self._gate(results, batch.ts_ns)
+        self.runs += 1
+        if len(batch) and (self.runs % _SAMPLED_EVERY == 1 or len(batch) * len(self.parts) <= _SAMPLED_SMALL):
+            self._sample(results, len(batch))
         resume = np.zeros(4, np.int64)
         happened: list[npt.NDArray[np.int64]] = []
         while resume[0] < len(self.parts):
@@ -368,6 +375,13 @@ class ProductRules:
         rows = np.zeros(len(lines), np.int64)
         k.last_readings(lines, local, state["last_row"], rows)
         return self._transitions(lines, rows, columns, lacking)
+
+    def _sample(self, results: Bytes, rows: int) -> None:
+        """Count the readings at which conditions are unknown (for metrics alone)."""
+        for at, row in enumerate(self.tables.condition_row.tolist()):
+            line = results[row if row >= 0 else self.gates[-row - 1].row, :rows]
+            self.unknown[at] += rows - int(np.count_nonzero(line))
+        self.sampled += rows
 
     def _in_order(self, lines: Int64) -> Int64:
         """By place in the batch; at a tick by the second in which the delay ends, then due time,

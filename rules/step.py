@@ -6,6 +6,7 @@ lifecycle tells what becomes of each alarm.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, Final
@@ -19,6 +20,7 @@ from rules.context import Context
 from rules.device_clock import DeviceClock
 from rules.group import GroupRules
 from rules.lifecycle import Lifecycle
+from rules.measure import Measured, RuleMeasure
 from rules.place import Evaluator, Transition
 from rules.reported import ReportedRules
 from rules.sequence import SequenceRules
@@ -45,6 +47,7 @@ class RulesLogic:
         self.devices = devices
         self.parameters = Parameters()
         self._gone: list[tuple[str, str]] = []  # subject and comment, to be closed in the plant's slice
+        self.seconds: dict[str, float] = {}  # by evaluator
         self._build(spec)
         self.alarms = Lifecycle(spec.plant, spec.shard, self._alarm_rules(), self.thresholds.products)
 
@@ -70,8 +73,10 @@ class RulesLogic:
         if item.control is not None:
             self._control(item)
         transitions: list[Transition] = []
-        for evaluator in self.evaluators.values():
+        for name, evaluator in self.evaluators.items():
+            began = time.perf_counter()
             transitions += evaluator.run(item)
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
         if len(transitions) > 1:
             transitions.sort(key=_place)
         self.alarms.run(item, transitions)
@@ -139,10 +144,27 @@ class RulesLogic:
             for name, evaluations in evaluator.counters().items():
                 told.setdefault(name, {"evaluations": 0, "raised": 0, "cleared": 0})
                 told[name]["evaluations"] += evaluations
-        for name, tally in self.alarms.tallies.items():
+        for (name, _), tally in self.alarms.tallies.items():
             if name in told:
-                told[name] |= {"raised": tally.raised, "cleared": tally.cleared}
+                told[name]["raised"] += tally.raised
+                told[name]["cleared"] += tally.cleared
         return told
+
+    def measured(self) -> Measured:
+        """What each rule did on the devices of each product, and what it cost (for metrics alone). From
+        any thread."""
+        found: dict[tuple[str, str], RuleMeasure] = {}
+        for evaluator in self.evaluators.values():
+            if evaluator is not self.thresholds:
+                products = {rule.ruleId: rule.products for rule in self.spec.rules}
+                for name, evaluations in evaluator.counters().items():
+                    of = products.get(name, ())
+                    found[name, of[0] if len(of) == 1 else ""] = RuleMeasure(evaluations)
+        found |= self.thresholds.measured()
+        for key, tally in list(self.alarms.tallies.items()):
+            one = found.setdefault(key, RuleMeasure(0))
+            one.raised, one.cleared, one.active_ns = tally.raised, tally.cleared, tally.active_ns
+        return Measured(found, self.thresholds.seconds.copy(), self.seconds.copy())
 
     # -- state
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from operators.batch import HISTORICAL, IN_ORDER, Slice
 from rules.alarm import AlarmRule
 from rules.context import Context
+from rules.measure import RuleMeasure
 from rules.place import Transition
 from rules.product import ProductRules
 from rules.tables import parts_of
@@ -23,6 +25,7 @@ class Thresholds:
 
     def __init__(self, context: Context) -> None:
         spec = context.spec
+        self.seconds: dict[str, float] = {}  # by product
         self.products: dict[str, ProductRules] = {}
         for name, product in spec.products.items():
             rules = [rule for rule in spec.rules if name in rule.products]
@@ -43,8 +46,11 @@ class Thresholds:
         for batch in item.readings:
             product = self.products.get(batch.productId)
             if product is not None:
+                began = time.perf_counter()
                 live = (batch.flags & np.uint8(IN_ORDER | HISTORICAL)) == IN_ORDER
                 found += product.run(item, batch if live.all() else batch.take(live))
+                spent = self.seconds.get(batch.productId, 0.0) + time.perf_counter() - began
+                self.seconds[batch.productId] = spent
         return found
 
     def settle(self, item: Slice) -> None:
@@ -67,6 +73,18 @@ class Thresholds:
                 if name not in first:
                     first.add(name)
                     told[name] = told.get(name, 0) + evaluations
+        return told
+
+    def measured(self) -> dict[tuple[str, str], RuleMeasure]:
+        """(ruleId, productId) -> its evaluations, and how many of those looked at were unknown."""
+        told: dict[tuple[str, str], RuleMeasure] = {}
+        for name, product in self.products.items():
+            columns = (product.evaluations, product.sampled, product.unknown)
+            for part, *numbers in zip(product.parts, *(one.tolist() for one in columns), strict=True):
+                known = told.get((part.rule.ruleId, name))
+                if known is None:  # of a rule with several limits the first stands for all
+                    evaluations, sampled, unknown = numbers
+                    told[part.rule.ruleId, name] = RuleMeasure(evaluations, sampled=sampled, unknown=unknown)
         return told
 
     def newest(self) -> dict[str, int]:
