@@ -62,7 +62,11 @@ class ArchiverProcess:
                 self._watch.durable(self.archiver.entry)
                 missing = self.archiver.missing
                 self.state = "sending" if wrote else "idle"
-                self.detail = f"entries {missing[0]} to {missing[1]} were never archived" if missing else ""
+                self.detail = (
+                    f"entries {missing[0]} to {missing[1]} were never archived"
+                    if missing
+                    else f"{self.archiver.files} files, {self.archiver.bytes / 1e6:,.1f} MB"
+                )
                 if not wrote:
                     self._rest()
         self.state = "stopped"

@@ -23,7 +23,7 @@ from connectors.source import Frame
 from tests.archive.journals import archive_files, archive_rows, journal_rows
 from tests.journal.journal_process import ROOT, RunningJournal
 
-JOURNAL_BYTES = 8 << 20  # files of 1 MiB
+JOURNAL_BYTES = 4 << 20  # files of half a MiB
 
 
 class RunningArchiver:
@@ -109,7 +109,7 @@ def test_every_entry_is_archived_once_whatever_is_killed(data: Path, seed: int) 
     chance = random.Random(seed)
     sent: list[bytes] = []
     with RunningJournal(data, JOURNAL_BYTES, archived=True) as journal, RunningArchiver(data) as archiver:
-        for _ in range(60):
+        for _ in range(30):
             append(journal, sent)
             report_durable(journal)
             time.sleep(chance.random() * 0.05)
