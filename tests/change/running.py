@@ -21,6 +21,7 @@ from flows.broker import free_port
 from flows.folder import open_plant
 from flows.undisturbed import Differences, differences
 from flows.views import Views
+from operators.jit import warm_up
 from tests.change.plants import write
 
 PORTS = ("LINE1_PORT", "HISTORIAN_PORT", "SERVER_PORT", "LINE2_PORT")
@@ -64,6 +65,7 @@ class RunningPlant:
     """`penstock run` over a folder, with devices and a capture from the journal's first entry on."""
 
     def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
+        warm_up()  # into the cache, so that no process of the plant compiles
         self.folder = folder
         self.plant = write(folder / "plant", files)
         self.data = folder / "data"
