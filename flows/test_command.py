@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
 
 import click
 
@@ -15,13 +13,12 @@ from flows.check_command import check_folder
 from flows.engine import run_recording
 from flows.plant_file import Plant
 from flows.plant_test_frames import recording_of
-from flows.plant_tests import ExpectedAlarm, ExpectedReject, PlantTest, check_tests, parse_time, start_of
+from flows.plant_tests import ExpectedReject, PlantTest, check_tests, start_of
 from flows.recorded import recorded_slices
 from flows.replay_files import Outcome
+from flows.test_differences import alarm_differences
 from flows.vectors import run_plant_vectors
 from operators.document import Problems
-
-COMPARED: Final = ("ruleId", "device_id", "transition", "severity", "message")
 
 
 @click.command()
@@ -85,37 +82,7 @@ def _alarms(test: PlantTest, outcome: Outcome, start: int) -> list[str]:
         return []
     events = [event["data"] for event in outcome.alarms]
     found = [data for data in events if data["transition"] in ("raised", "cleared")]
-    lines: list[str] = []
-    for number in range(max(len(expected), len(found))):
-        if number >= len(found):
-            lines.append(f"alarms[{number}]: missing   {_wanted(expected[number])}")
-        elif number >= len(expected):
-            lines.append(f"alarms[{number}]: too many  {_event(found[number], start)}")
-        elif differing := _differing(expected[number], found[number], start):
-            lines.append(f"alarms[{number}]: expected  {_wanted(expected[number])}")
-            lines.append(f"{' ' * len(f'alarms[{number}]')}  got       {_event(found[number], start)}")
-            lines.append(f"{' ' * len(f'alarms[{number}]')}  differs   {', '.join(differing)}")
-    return lines
-
-
-def _differing(expected: ExpectedAlarm, data: Mapping[str, Any], start: int) -> list[str]:
-    differing = [
-        key for key in COMPARED if getattr(expected, key) is not None and getattr(expected, key) != data[key]
-    ]
-    if expected.at is not None and parse_time(expected.at, start) != parse_time(data["event_time"], 0):
-        differing.append("at")
-    return differing
-
-
-def _wanted(expected: ExpectedAlarm) -> str:
-    keys = [(key, getattr(expected, key)) for key in COMPARED] + [("at", expected.at)]
-    return "  ".join(f"{key}={value}" for key, value in keys if value is not None)
-
-
-def _event(data: Mapping[str, Any], start: int) -> str:
-    at = parse_time(data["event_time"], 0) or 0
-    shown = f"+{(at - start) / 1000:g}s" if start else data["event_time"]
-    return "  ".join([*(f"{key}={data[key]}" for key in COMPARED), f"at={shown}"])
+    return alarm_differences(expected, found, start)
 
 
 def _rejects(test: PlantTest, outcome: Outcome) -> list[str]:

@@ -54,12 +54,11 @@ expect:
     assert result.return_value == 1
     assert result.stdout.splitlines() == [
         "FAIL  tests/hot.yaml  too hot",
-        "      alarms[0]: expected  ruleId=temp-high  device_id=press-02  transition=raised  at=+4s",
-        "                 got       ruleId=temp-high  device_id=press-01  transition=raised  severity=high"
-        "  message=temp-high: tempC > param.tempHigh  at=+5s",
-        "                 differs   device_id, at",
-        "      alarms[1]: too many  ruleId=temp-high  device_id=press-01  transition=cleared  severity=high"
-        "  message=temp-high: tempC > param.tempHigh  at=+9s",
+        "      alarms: 0 of 1 as expected, 2 came",
+        "        expected                          | got",
+        "      ! raised   temp-high  press-02  +4s | raised   temp-high  press-01  +5s"
+        " | <- device_id 'press-01' instead of 'press-02', at +5s instead of +4s",
+        "      !                                   | cleared  temp-high  press-01  +9s | <- too many",
         "      rejects: expected 2, got 0",
         "      readings: expected 4 accepted, got 3",
         "0 of 1 passed",
