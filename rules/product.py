@@ -549,6 +549,18 @@ class ProductRules:
                 for array in _BY_RULE:
                     self.state[array][:count, at] = arrays[array][:, then]
                 self.evaluations[at] = kept["evaluations"][then]
+        self._count_running()
+
+    def leave(self, slots: Iterable[int]) -> None:
+        """Devices that the plant has no more, or has of another product: nothing of theirs runs on."""
+        for slot in slots:
+            index = int(self.local[slot]) if slot < len(self.local) else -1
+            if index >= 0:
+                self.state["phase"][index] = k.IDLE
+        self._count_running()
+
+    def _count_running(self) -> None:
+        count = len(self.slots)
         running = self.state["phase"][:count]
         self.busy[:] = ((running & 3) != k.IDLE).sum(axis=0)
         waiting = ((running & 1) == 1) & ((running & k.PAUSED) == 0)

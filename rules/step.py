@@ -7,7 +7,7 @@ lifecycle tells what becomes of each alarm.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any, Final
 
@@ -110,15 +110,22 @@ class RulesLogic:
 
     def apply(self, spec: RulesSpec) -> None:
         """New specs from the next slice on: a rule whose meaning is unchanged (`tables.meaning`)
-        keeps its state; open occurrences of the others are closed by events in that slice."""
+        keeps its state; open occurrences of the others are closed by events in that slice, and so are
+        those of devices that devices.csv had and has no more, or has under another product."""
         kept = {name: evaluator.export() for name, evaluator in self.evaluators.items()}
-        before = self.keys
+        before, rows = self.keys, self.spec.attributes
         self._build(spec)
         for name, evaluator in self.evaluators.items():
             if name in kept:
                 evaluator.load(kept[name])
+        left = _left(rows, spec.attributes)
+        slots = self.devices.slots
+        self.thresholds.leave([slots[device] for device in sorted(left) if device in slots])
         own = {rule.ruleId for evaluator in self.evaluators.values() for rule in evaluator.own_rules}
         for name, standing in sorted(self.alarms.standings.items()):
+            if standing.subject.device_id in left:
+                self._gone.append((name, "device removed"))
+                continue
             ruleId = standing.subject.rule.ruleId
             key = (standing.subject.productId or "", ruleId)
             if ruleId in own or (key in self.keys and self.keys[key] == before.get(key)):
@@ -192,3 +199,12 @@ class RulesLogic:
                 evaluator.load(state["evaluators"][name])
         self.alarms.load(state["alarms"])
         self._gone = [(subject, comment) for subject, comment in state["gone"]]
+
+
+def _left(before: Mapping[str, Mapping[str, str]], after: Mapping[str, Mapping[str, str]]) -> set[str]:
+    """Devices of whose product no more is heard."""
+    return {
+        device
+        for device, row in before.items()
+        if device not in after or after[device].get("productId") != row.get("productId")
+    }

@@ -236,3 +236,17 @@ def test_a_parameter_stays_over_a_change_and_counts_where_the_plant_knows_it(tmp
         if row["metric"] == "load"
     }
     assert loads == {("p1", "00"): (100.0, 1000.0, 1000.0), ("p2", "00"): (300.0, 300.0, 300.0)}
+
+
+def test_alarms_and_delays_of_a_device_that_goes_end_with_it(tmp_path: Path) -> None:
+    files = {**FILES, "devices.csv": "device_id,productId,hub_id,k\np2,press,h1,3\n"}
+    found = run(
+        tmp_path,
+        *temperatures(0),
+        *temperatures(4, 6),
+        *temperatures(6, device="p2"),
+        applied(7, files),
+        *temperatures(8, device="p2"),
+        applied(8.5, {**files, "devices.csv": FILES["devices.csv"].replace("p2,press", "p9,press")}),
+    )
+    assert alarms(found) == [("hot", "raised", 5.0, None), ("hot", "closed", 7.0, "device removed")]
