@@ -89,25 +89,33 @@ class Plan(msgspec.Struct, kw_only=True):
 def plan_change(
     before: Plant,
     after: Plant,
-    open_alarms: Iterable[Mapping[str, Any]] = (),
+    open_alarms: Sequence[Mapping[str, Any]] = (),
     waiting: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Plan:
     """The plan of going from one plant to another.
 
-    open_alarms: rows with `ruleId` and `productId`; waiting: by target, the `records` that wait.
+    open_alarms: rows with `ruleId`, `productId` and `device_id`; waiting: by target, the `records` that wait.
     """
     old, new = components(before), components(after)
     plan = Plan(plant=after.name, before=before.sha256, after=after.sha256)
     plan.stops = [name for name in old if name not in new]
     plan.starts = [name for name in new if name not in old]
     plan.restarts = [name for name in new if name in old and not new[name].starts_like(old[name])]
-    alarms = Counter((row["ruleId"], row["productId"]) for row in open_alarms)
+    left = _left(before, after)
+    gone = Counter(row["device_id"] for row in open_alarms if row.get("device_id") in left)
+    alarms = Counter(
+        (row["ruleId"], row["productId"]) for row in open_alarms if row.get("device_id") not in left
+    )
     kept = _kept_rules(before, after)
     for item in changed_items(before.files, after.files):
-        plan.items.append(_planned(item, plan, before, after, kept, alarms, waiting or {}))
+        made = _planned(item, plan, before, after, kept, alarms, waiting or {})
+        if item.kind == "device" and gone[item.name]:
+            made.closed = gone[item.name]
+            made.note = "; ".join(filter(None, (made.note, _closed(made.closed))))
+        plan.items.append(made)
     plan.items.extend(_carried_along(plan.items, before, after, kept, alarms))
     plan.kept = sum(count for key, count in alarms.items() if key in kept)
-    plan.closed = sum(alarms.values()) - plan.kept
+    plan.closed = sum(alarms.values()) - plan.kept + gone.total()
     plan.refused = refusals(before, after, plan.items)
     return plan
 
@@ -188,6 +196,16 @@ def _abandoned(target: str, waiting: Mapping[str, Mapping[str, float]]) -> str:
     return f"{what} not sent to {target}"
 
 
+def _closed(count: int) -> str:
+    return f"{count} open alarm{'s are' if count != 1 else ' is'} closed"
+
+
+def _left(before: Plant, after: Plant) -> set[str]:
+    """Devices that are gone, or are of another product: what ran of them ends."""
+    old, new = before.master.devices, after.master.devices
+    return {name for name, row in old.items() if new.get(name, {}).get("productId") != row["productId"]}
+
+
 def _kept_rules(before: Plant, after: Plant) -> set[tuple[str, str]]:
     """(ruleId, productId) of the rules that go on with their state."""
     old, new = _rule_keys(before), _rule_keys(after)
@@ -222,7 +240,7 @@ def _tell_rule(
     whole = bool(mine) and mine <= kept
     told = [] if made.change == "removed" else ["keeps its state" if whole else "begins anew"]
     if made.closed:
-        told.append(f"{made.closed} open alarm{'s are' if made.closed != 1 else ' is'} closed")
+        told.append(_closed(made.closed))
     if made.kept:
         told.append(f"{made.kept} open alarm{'s are' if made.kept != 1 else ' is'} kept")
     made.note = ", ".join(told)
@@ -244,7 +262,7 @@ def _carried_along(
         closed = sum(alarms.get((ruleId, productId), 0) for productId in products)
         note = f"begins anew for {', '.join(products)}: what it uses has changed"
         if closed:
-            note += f", {closed} open alarm{'s are' if closed != 1 else ' is'} closed"
+            note += f", {_closed(closed)}"
         found.append(PlannedItem(kind="rule", name=ruleId, change="affected", note=note, closed=closed))
     return found
 

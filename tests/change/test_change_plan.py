@@ -67,6 +67,15 @@ def test_a_metric_of_another_type_takes_its_rules_along() -> None:
     ]
 
 
+def test_a_device_that_goes_takes_its_alarms_along() -> None:
+    files = {**FILES, "devices.csv": "device_id,productId,hub_id,k\np2,press,h1,3\n"}
+    rows = [{**OPEN[0], "device_id": "p1"}, {**OPEN[0], "device_id": "p2"}]
+    assert plan_change(BEFORE, plant_of(files), rows).lines()[1:] == [
+        "  device  p1  removed   live; 1 open alarm is closed",
+        "1 change; open alarms: 1 kept, 1 closed",
+    ]
+
+
 def test_windows_sinks_and_tables() -> None:
     kafka = changed(
         FILES, ("plant.yaml", "journal:", 'sinks: {alarms: {kind: kafka, bootstrap: "k:9092"}}\njournal:')
