@@ -54,6 +54,7 @@ GROUP_BYTES: Final = 8 << 20  # of entries, in one row group
 GROUP_ROWS: Final = 131_072
 FRAME: Final = "frame"
 SUFFIX: Final = ".parquet"
+_BINARY: Final = pa.binary()
 
 SCHEMA: Final = pa.schema(
     [
@@ -269,40 +270,60 @@ def _table(
     counts = np.array(rows.counts)
     kind = np.repeat(np.array(rows.kinds, np.int32), counts)
     where = np.concatenate(rows.where)
-    of = pa.array(where, mask=where < 0)
-    is_frame = kind == 0
-    lengths = np.concatenate(rows.lengths)
+    of = _numbers(where, pa.int64(), _bits(where >= 0))
+    valid = _bits(kind == 0)
     offsets = np.zeros(count + 1, np.int32)
-    np.cumsum(lengths, out=offsets[1:])
-    valid = pa.array(is_frame).buffers()[1]
-    payload = pa.BinaryArray.from_buffers(
-        pa.binary(), count, [valid, pa.py_buffer(offsets), pa.py_buffer(b"".join(rows.payloads))]
-    )
-    controls: list[bytes | None] = [None] * count
-    for row, packed in rows.controls.items():
-        controls[row] = packed
+    np.cumsum(np.concatenate(rows.lengths), out=offsets[1:])
+    control = np.full(count, -1)
+    control[list(rows.controls)] = np.arange(len(rows.controls))
     headers = [json.dumps(one.headers, ensure_ascii=False) if one.headers else None for one in addresses]
+    ports = np.array([one.port for one in addresses], np.int32)
     columns = [
-        pa.array(np.repeat(np.array(rows.numbers, np.int64), counts)),
-        pa.array(kinds, pa.string()).take(pa.array(kind)),
-        pa.array(np.repeat(np.array(rows.ms, np.int64), counts)),
-        pa.array(np.concatenate(rows.positions).astype(np.int64)),
-        pa.array([one.source for one in addresses], pa.string()).take(of),
-        pa.array([one.topic for one in addresses], pa.string()).take(of),
-        pa.array([None if one.port == -1 else one.port for one in addresses], pa.int32()).take(of),
-        pa.array(headers, pa.string()).take(of),
-        pa.array(np.concatenate(rows.flags), mask=~is_frame),
-        payload,
-        pa.array(controls, pa.binary()),
+        _numbers(np.repeat(np.array(rows.numbers, np.int64), counts), pa.int64()),
+        _texts(kinds).take(_numbers(kind, pa.int32())),
+        _numbers(np.repeat(np.array(rows.ms, np.int64), counts), pa.int64()),
+        _numbers(np.concatenate(rows.positions), pa.int64()),
+        _texts([one.source for one in addresses]).take(of),
+        _texts([one.topic for one in addresses]).take(of),
+        _numbers(ports, pa.int32(), _bits(ports != -1)).take(of),
+        _texts(headers).take(of),
+        _numbers(np.concatenate(rows.flags), pa.uint8(), valid),
+        pa.BinaryArray.from_buffers(
+            pa.binary(), count, [valid, pa.py_buffer(offsets), pa.py_buffer(b"".join(rows.payloads))]
+        ),
+        _blobs(list(rows.controls.values())).take(_numbers(control, pa.int64(), _bits(control >= 0))),
     ]
     return pa.Table.from_arrays(columns, schema=schema)
 
 
+# arrays by their buffers: `pa.array` would import pandas into the process, 40 MB for nothing
+
+
+def _numbers(values: Any, kind: pa.DataType, valid: pa.Buffer | None = None) -> pa.Array:
+    made = np.ascontiguousarray(values, kind.to_pandas_dtype())
+    return pa.Array.from_buffers(kind, len(made), [valid, pa.py_buffer(made)])
+
+
+def _blobs(values: Sequence[bytes | None], kind: pa.DataType = _BINARY) -> pa.Array:
+    offsets = np.zeros(len(values) + 1, np.int32)
+    np.cumsum([len(value or b"") for value in values], out=offsets[1:])
+    valid = _bits(np.array([value is not None for value in values], bool))
+    data = b"".join(value or b"" for value in values)
+    return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(offsets), pa.py_buffer(data)])
+
+
+def _texts(values: Sequence[str | None]) -> pa.Array:
+    return _blobs([None if value is None else value.encode() for value in values], pa.string())
+
+
+def _bits(valid: Any) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(valid, bitorder="little"))
+
+
 def write_plant(file: IO[bytes] | str, files: Mapping[str, bytes]) -> None:
     """A plant's files, by path."""
-    table = pa.table(
-        {"path": pa.array(list(files), pa.string()), "content": pa.array(list(files.values()), pa.binary())}
-    )
+    columns = [_texts(list(files)), _blobs(list(files.values()))]
+    table = pa.Table.from_arrays(columns, names=["path", "content"])
     pq.write_table(table, file, compression="zstd")
 
 
