@@ -1,8 +1,9 @@
 """A drainer process: hands the records of the output log to one target, in order, for ever.
 
-Where it stands is its cursor, `DATA/cursors/TARGET.json`, replaced durably; the flow trims behind
-the cursors of all targets. A target that is away is tried again with a jittered back-off for as
-long as it takes. What a target will never take goes to `DATA/failed/TARGET/` and the rest goes on.
+Where it stands is its cursor, `DATA/cursors/TARGET.json`, replaced durably (a target that remembers by
+itself can do with an older one); the flow trims behind the cursors of all targets. A target that is
+away is tried again with a jittered back-off for as long as it takes. What a target will never take goes
+to `DATA/failed/TARGET/` and the rest goes on.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ from connectors.journal.output_store import (
 )
 from connectors.json_logs import log_as_json
 from connectors.sink import OutputRecord, RememberingTarget, Target
-from flows.status import StatusThread
+from flows.status import StatusThread, write_atomically
 
 log = logging.getLogger("penstock")
 
 SEND_BYTES: Final = 8 << 20
 SEND_RECORDS: Final = 2_000
-POLL_S: Final = 0.002  # alarms must not wait for longer
+POLL_S: Final = 0.001  # alarms must not wait for longer
 BULK_POLL_S: Final = 0.02
 ALARMS_BACK_S: Final = 5.0  # the longest pause before a target of alarms is tried again
 CURSOR_S: Final = 1.0  # how old the cursor of a target may be that remembers by itself
@@ -219,7 +220,14 @@ class Drainer:
         self._save()
 
     def _save(self) -> None:
-        replace_durably(self._path, msgspec.json.encode(self.cursor))
+        body = msgspec.json.encode(self.cursor)
+        if isinstance(
+            self.target, RememberingTarget
+        ):  # an old cursor costs it nothing, a sync costs alarms time
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._path, body, mode=0o600)
+        else:
+            replace_durably(self._path, body)
         self._saved_at, self._is_saved = time.monotonic(), True
 
 

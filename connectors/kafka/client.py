@@ -48,6 +48,7 @@ def client_config(config: KafkaAlarmsConfig) -> dict[str, Any]:
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1000,
         "socket.keepalive.enable": True,
+        "socket.nagle.disable": True,  # a flush is several small requests, one a partition
         "logger": logging.getLogger("penstock.kafka"),
         "security.protocol": config.security_protocol,
     }
