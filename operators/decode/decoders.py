@@ -11,10 +11,12 @@ from operators.batch import FrameBatch, Int32, Int64
 from operators.decode.columns import Decoder
 from operators.decode.csv_decoder import CsvDecoder
 from operators.decode.csv_spec import CsvSpec
+from operators.decode.enclosed import EnclosedDecoder
 from operators.decode.encoded import EncodedDecoder
 from operators.decode.json_binary import JsonBinaryDecoder
 from operators.decode.json_decoder import JsonDecoder, device_names
 from operators.decode.json_rows import JsonRowsDecoder
+from operators.decode.json_rows_binary import JsonRowsBinaryDecoder
 from operators.decode.json_spec import JsonSpec, parse_path
 from operators.decode.packed import PackedDecoder, unpack
 from operators.decode.spec import PACKED, DecodePlan, ProductDecode, SourceSpec
@@ -25,6 +27,12 @@ from operators.rejects import Reason
 
 def build_decoder(product: ProductDecode, depth: int) -> Decoder:
     """The decoder of a product whose section has passed its checks; depth: nesting of JSON."""
+    decoder = _decoder(product, depth)
+    enclosed = product.decode.enclosed
+    return decoder if enclosed is None else EnclosedDecoder(decoder, enclosed)
+
+
+def _decoder(product: ProductDecode, depth: int) -> Decoder:
     layout = product.decode.layout
     if isinstance(layout, JsonSpec) and product.decode.format in PACKED:
         return PackedDecoder(_json_decoder(product, layout, depth), layout, product.decode.format, depth)
@@ -43,6 +51,14 @@ def build_decoder(product: ProductDecode, depth: int) -> Decoder:
 
 
 def _json_decoder(product: ProductDecode, layout: JsonSpec, depth: int) -> Decoder:
+    if layout.binary is not None and layout.rows is not None:
+        return JsonRowsBinaryDecoder(
+            layout,
+            product.metrics,
+            depth=depth,
+            params=product.params,
+            device_params=product.device_params,
+        )
     if layout.binary is not None:
         return JsonBinaryDecoder(layout, product.metrics, depth=depth)
     if layout.rows is not None:

@@ -13,7 +13,7 @@ from operators.batch import Float64, FrameBatch, Int64
 from operators.decode import json_kernels as k
 from operators.decode.columns import Decoded, Decoder
 from operators.decode.json_decoder import JsonWalker, details, event_times
-from operators.decode.json_spec import JsonSpec, path_text
+from operators.decode.json_spec import JsonSpec, Path, path_text
 from operators.rejects import Reason
 
 _HEX: Final = re.compile(rb"(?:0[xX])?((?:[0-9a-fA-F]{2})*)\Z")
@@ -41,13 +41,20 @@ class JsonBinaryDecoder:
     """The envelope by the JSON walk, what is in it by a binary decoder. A reading without a time of
     its own has the envelope's; that time also stands for the frame's arrival in the layout."""
 
-    def __init__(self, spec: JsonSpec, metrics: tuple[tuple[str, str], ...], *, depth: int = 64) -> None:
+    def __init__(
+        self,
+        spec: JsonSpec,
+        metrics: tuple[tuple[str, str], ...],
+        *,
+        depth: int = 64,
+        device: Path | None = None,
+    ) -> None:
         from operators.decode.binary_decoder import BinaryDecoder
 
         self.spec = spec
         self.inner: Decoder = BinaryDecoder(spec.layout, metrics)
         self.param_names = self.inner.param_names
-        self.walker = JsonWalker(spec, (), None, depth)
+        self.walker = JsonWalker(spec, (), device, depth)
 
     def decode(self, frames: FrameBatch, rows: Int64, params: Float64) -> Decoded:
         """See `Decoder`; a place within the binary part counts from its own first byte."""
@@ -75,7 +82,7 @@ class JsonBinaryDecoder:
         frame = good[decoded.frame].astype(np.int32)
         found.status[good] = decoded.status
         found.place[good] = decoded.place
-        where = path_text(self.spec.binary or ())
+        where = path_text(self.spec.binary or ()) or "the text"
         for at, text in decoded.detail.items():
             found.detail[int(good[at])] = f"in {where}: {text}"
         unknown_frame = None
@@ -100,7 +107,7 @@ class JsonBinaryDecoder:
     def _parts(self, frames: FrameBatch, rows: Int64, found: Any) -> list[bytes]:
         """The binary part of each good frame; a frame without one becomes a reject."""
         parts: list[bytes] = []
-        where = path_text(self.spec.binary or ())
+        where = path_text(self.spec.binary or ()) or "the row"
         for at in np.flatnonzero(found.status == 0).tolist():
             start, stop, kind = found.spans[1, at].tolist()
             data = None

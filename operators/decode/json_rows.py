@@ -38,7 +38,7 @@ _OF_TYPE: Final = {"number": 0, "integer": 0, "boolean": 1, "string": 2}
 _NO_NAME: Final = np.zeros(1, np.uint8)
 
 
-class _Elements(NamedTuple):
+class Elements(NamedTuple):
     """E elements: int64[E] frame of the R, first byte, byte after the last; and how they were found,
     a step of the path each: (which before it, place in its array)."""
 
@@ -83,10 +83,10 @@ class JsonRowsDecoder:
             else (part, _NO_NAME)
             for part in self.rows.path
         ]
-        frame_device, row_device = _split(self.rows.device)
+        frame_device, row_device = split_device(self.rows.device)
         whole = replace(spec, container=None, fields=(), internals=(), derive=(), rows=None)
         self._whole = whole
-        self._outer = JsonWalker(whole, (), frame_device, depth)
+        self.outer = JsonWalker(whole, (), frame_device, depth)
         self._frame_device = frame_device is not None
         columns, fields = list(metrics), list(spec.fields)
         if self.rows.metric is not None and self.rows.value is not None:
@@ -110,12 +110,12 @@ class JsonRowsDecoder:
 
     def decode(self, frames: FrameBatch, rows: Int64, params: Float64) -> Decoded:
         """See `Decoder`; an element that is wrong makes its whole frame a reject."""
-        outer = self._outer.walk(frames, rows)
+        outer = self.outer.walk(frames, rows)
         frame_ts, frame_source = event_times(outer, self._whole, frames.ingest_ns[rows])
         details(outer)
-        elements = self._elements(frames, rows, outer)
+        elements = self.elements(frames, rows, outer)
         frame = elements.frame
-        found = self._inner.walk(_cut(frames, rows, elements), np.arange(len(frame)))
+        found = self._inner.walk(cut_elements(frames, rows, elements), np.arange(len(frame)))
         self._element_times(found)
         own = found.time_state[0] == k.TIME_GOOD
         ts_ns = np.where(own, found.times[0], frame_ts[frame])
@@ -145,7 +145,7 @@ class JsonRowsDecoder:
         )
         return Decoded(
             frame=of_frame,
-            index=_index(of_frame),
+            index=reading_index(of_frame),
             ts_ns=ts_ns[keep],
             time_source=source[keep],
             value=np.ascontiguousarray(value),
@@ -161,7 +161,7 @@ class JsonRowsDecoder:
 
     # -- elements
 
-    def _elements(self, frames: FrameBatch, rows: Int64, outer: Walked) -> _Elements:
+    def elements(self, frames: FrameBatch, rows: Int64, outer: Walked) -> Elements:
         """The elements of the good frames. A frame without the first array becomes a reject."""
         frame = np.flatnonzero(outer.status == 0)
         first = frames.offset[rows][frame]
@@ -187,7 +187,7 @@ class JsonRowsDecoder:
                     outer.detail[row] = f"{where}: an array is expected"
             steps.append((parent[:count], place[:count]))
             frame, first, last = frame[parent[:count]], below[:count], behind[:count]
-        return _Elements(frame, first, last, steps, self.rows.path)
+        return Elements(frame, first, last, steps, self.rows.path)
 
     def _element_times(self, found: Walked) -> None:
         """A time that is there and is none."""
@@ -200,16 +200,16 @@ class JsonRowsDecoder:
         if self.rows.device is None:
             return None
         if self._frame_device:
-            whole = _texts_at(frames, outer.spans[0])
+            whole = texts_at(frames, outer.spans[0])
             return [whole[row] for row in frame.tolist()]
-        return _texts_at(frames, found.spans[0])
+        return texts_at(frames, found.spans[0])
 
     def _metric_columns(self, frames: FrameBatch, found: Walked) -> Int64 | None:
         """Of a tall payload: the column of each element's metric, -1 where it is not declared."""
         if self.rows.metric is None:
             return None
         columns = np.full(len(found.status), -1, np.int64)
-        for at, name in enumerate(_texts_at(frames, found.spans[1])):
+        for at, name in enumerate(texts_at(frames, found.spans[1])):
             columns[at] = self._column.get(name, -1)
             if found.status[at]:
                 continue
@@ -221,7 +221,7 @@ class JsonRowsDecoder:
                 found.unknown_frame[at] = 1
         return columns
 
-    def _refuse(self, outer: Walked, found: Walked, elements: _Elements, offset: Int64) -> None:
+    def _refuse(self, outer: Walked, found: Walked, elements: Elements, offset: Int64) -> None:
         """The first wrong element of a frame is what its reject tells."""
         for at in np.flatnonzero(found.status).tolist():
             row = int(elements.frame[at])
@@ -316,7 +316,7 @@ def _marked(quality: Bytes, worse: Bytes) -> Bytes:
     return np.where(quality <= UNCERTAIN, np.maximum(quality, worse[None, :]), quality).astype(np.uint8)
 
 
-def _split(device: Path | None) -> tuple[Path | None, Path | None]:
+def split_device(device: Path | None) -> tuple[Path | None, Path | None]:
     """(path from the frame, path from the element)."""
     if device is None:
         return None, None
@@ -329,7 +329,7 @@ def _typed(what: str, path: Path) -> tuple[list[tuple[str, str]], list[tuple[str
     return names, [(name, path) for name, _ in names]
 
 
-def _cut(frames: FrameBatch, rows: Int64, elements: _Elements) -> FrameBatch:
+def cut_elements(frames: FrameBatch, rows: Int64, elements: Elements) -> FrameBatch:
     """Elements as frames of their own."""
     row = rows[elements.frame]
     return replace(
@@ -343,7 +343,7 @@ def _cut(frames: FrameBatch, rows: Int64, elements: _Elements) -> FrameBatch:
     )
 
 
-def _texts_at(frames: FrameBatch, spans: Int64) -> list[str]:
+def texts_at(frames: FrameBatch, spans: Int64) -> list[str]:
     """The texts at R spans; a number as it is written, "" where there is none."""
     known: dict[bytes, str] = {}
     found = []
@@ -362,13 +362,10 @@ def _texts_at(frames: FrameBatch, spans: Int64) -> list[str]:
     return found
 
 
-def _index(frame: Int32) -> Int32:
+def reading_index(frame: Int32) -> Int32:
     """0, 1, 2.. within each run of equal frames."""
     if not len(frame):
         return np.zeros(0, np.int32)
     start = np.flatnonzero(np.append(True, frame[1:] != frame[:-1]))
     lengths = np.diff(np.append(start, len(frame)))
     return (np.arange(len(frame)) - np.repeat(start, lengths)).astype(np.int32)
-
-
-__all__ = ["JsonRowsDecoder", "quality_word"]

@@ -130,8 +130,8 @@ def parse_json_spec(
     """The layout of a section whose `format` is json; what is wrong is in `problems`."""
     binary = node.get("binary")
     for key in node.keys:
-        if key == "rows" and binary is not None:
-            problems.add(node, "'rows' with 'binary' is not yet in this version", key=key)
+        if key in ("metric", "value", "quality") and "rows" in node.keys and binary is not None:
+            problems.add(node, f"'{key}' goes with rows of JSON, not with 'binary'", key=key)
         elif key in _ROW_KEYS and "rows" not in node.keys and binary is None:
             problems.add(node, f"'{key}' goes with 'rows: \"path[*]\"'", key=key)
         elif key not in (*_KEYS, *_ROW_KEYS) and binary is None:
@@ -139,12 +139,14 @@ def parse_json_spec(
     timestamp = _time(node, "timestamp", DEVICE_TIME, problems)
     hub = _time(node, "hub_timestamp", HUB_TIME, problems)
     _path(node.get("nodes"), problems)
-    rows = _rows(node, timestamp, problems) if "rows" in node.keys and binary is None else None
+    rows = _rows(node, timestamp, problems) if "rows" in node.keys else None
     if rows is not None and not isinstance(rows.path[0], str):  # the frame itself is an array
         timestamp = timestamp if "timestamp" in node.keys else None
         hub = hub if "hub_timestamp" in node.keys else None
     if binary is not None:
-        return _binary(node, binary, timestamp, hub, metrics, params, problems)
+        if rows is not None:
+            timestamp = _frame_time(rows, timestamp, node)
+        return _binary(node, binary, timestamp, hub, rows, metrics, params, problems)
     if (encoding := node.get("encoding")) is not None:
         problems.add(encoding, "'encoding' goes with 'binary'")
     container: Path | None = ("data", "metrics")
@@ -220,6 +222,7 @@ def _binary(
     binary: Node,
     timestamp: TimePath | None,
     hub: TimePath | None,
+    rows: Rows | None,
     metrics: Mapping[str, Metric],
     params: Mapping[str, float | str],
     problems: Problems,
@@ -232,6 +235,9 @@ def _binary(
     if encoding is not None and encoding.value not in ("hex", "base64"):
         problems.add(encoding, f"unknown encoding '{encoding.raw}'; hex or base64")
     ours = {"format", "timestamp", "hub_timestamp", "metrics", "nodes", "binary", "encoding", "rows"}
+    if rows is not None:
+        ours.add("device")
+    itself = rows is not None and binary.value == "."
     inner = Node(
         {key: child for key, child in node.items() if key not in ours},
         node.file,
@@ -244,7 +250,8 @@ def _binary(
         timestamp=timestamp,
         hub_timestamp=hub,
         container=None,
-        binary=_path(binary, problems),
+        binary=() if itself else _path(binary, problems),
+        rows=rows,
         encoding="auto" if encoding is None else str(encoding.value),
         layout=parse_binary_spec(inner, metrics, params, problems),
     )

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from operators.decode.binary_fields import ALL_TYPES
 from operators.decode.binary_parts import CHECKS, UNITS
 from operators.decode.csv_spec import TIME_UNITS
+from operators.decode.enclosed import WRITTEN
 from operators.decode.json_spec import UNITS as JSON_UNITS
 from operators.decode.spec import FORMATS, PACKED
 
@@ -152,6 +153,11 @@ _CHECK: Final[Mapping[str, Key]] = {
     "on_fail": Key(_one_of("reject", "flag"), "`flag`: quality uncertain instead of a reject"),
 }
 
+_AROUND: Final[Mapping[str, Key]] = {
+    "part": Key(_ref("DecodePart"), "the part of the frame that is read"),
+    "check": Key(_ref("DecodeTextCheck"), "a checksum; what it covers is read, where `part` does not say"),
+}
+
 LANGUAGE: Final[dict[str, Mapped]] = {
     "DecodeBinary": Mapped(
         "`format: binary`, top level (and the keys of a fragment)",
@@ -274,7 +280,10 @@ LANGUAGE: Final[dict[str, Mapped]] = {
                 _any(TEXT, _map(TEXT)), "an object whose members are metrics, or `{metric: path}`"
             ),
             "nodes": Key(TEXT, "path of the list of a hub's devices"),
-            "binary": Key(TEXT, "path of a text whose bytes are a binary layout, which stands beside"),
+            "binary": Key(
+                TEXT,
+                "path of a text whose bytes are a binary layout, which stands beside; `.`: the row itself",
+            ),
             "encoding": Key(_one_of("hex", "base64"), "of `binary`; default: told by its look"),
             "derive": _FRAGMENT["derive"],
             "rows": Key(TEXT, 'an array with a reading in each element, `"values[*]"`'),
@@ -282,8 +291,34 @@ LANGUAGE: Final[dict[str, Mapped]] = {
             "metric": Key(TEXT, "tall rows: path of the metric's name"),
             "value": Key(TEXT, "tall rows: path of its value"),
             "quality": Key(TEXT, "path of the quality"),
+            **_AROUND,
         },
         ("format",),
+    ),
+    "DecodePart": Mapped(
+        'Part of a text frame (or its bytes, `"4..-3"`)',
+        {
+            "from": Key(TEXT, "the text that it stands behind, the first in the frame"),
+            "to": Key(TEXT, "the text that it stands before, the last in the frame"),
+        },
+    ),
+    "DecodeTextCheck": Mapped(
+        "Check of a text frame",
+        {
+            **{name: Key(_ref("DecodeTextSum"), f"a {name} of the bytes") for name in CHECKS},
+            "on_fail": _CHECK["on_fail"],
+        },
+    ),
+    "DecodeTextSum": Mapped(
+        "What a check of a text frame says",
+        {
+            "from": Key(TEXT, "what it covers begins behind the first of this text"),
+            "to": Key(TEXT, "what it covers ends before the last of this text, and the check follows"),
+            "over": Key(TEXT, '`"0..-3"`, bytes it covers instead'),
+            "at": Key(INTEGER, "where it stands, if not behind `to`"),
+            "as": Key(_one_of(*WRITTEN), "digits or bytes; default `hex`, with `at` `raw`"),
+            **{key: _CHECK[key] for key in ("order", "init", "xor", "poly", "reflect", "on_fail")},
+        },
     ),
     "DecodePath": Mapped(
         "A time in JSON (or its path alone)",
@@ -304,6 +339,7 @@ LANGUAGE: Final[dict[str, Mapped]] = {
             "columns": Key(_map(NUMBER_OR_TEXT), "`{metric: column}`; none: columns named like metrics"),
             "missing": Key(_list(SCALAR), "cells that mean no value"),
             "derive": _FRAGMENT["derive"],
+            **_AROUND,
         },
         ("format",),
     ),
@@ -326,7 +362,17 @@ LANGUAGE: Final[dict[str, Mapped]] = {
         ("udf",),
     ),
 }
-_ENVELOPE: Final = ("format", "timestamp", "hub_timestamp", "nodes", "binary", "encoding")
+_ENVELOPE: Final = (
+    "format",
+    "timestamp",
+    "hub_timestamp",
+    "nodes",
+    "binary",
+    "encoding",
+    "part",
+    "rows",
+    "device",
+)
 LANGUAGE["DecodeJsonBinary"] = Mapped(
     "The same with `binary` (and the keys of a fragment, `pad`, `records`, `fragments`, `tables`)",
     {
@@ -335,7 +381,7 @@ LANGUAGE["DecodeJsonBinary"] = Mapped(
     },
     ("format", "binary"),
 )
-SHORT_FORMS: Final = {"DecodePath": TEXT, "DecodeColumn": NUMBER_OR_TEXT}
+SHORT_FORMS: Final = {"DecodePart": TEXT, "DecodePath": TEXT, "DecodeColumn": NUMBER_OR_TEXT}
 EMPTY_FORMS: Final = ("DecodePath", "DecodeColumn", "DecodeField", "DecodeOpen", "DecodeFragment")
 
 

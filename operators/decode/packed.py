@@ -120,7 +120,7 @@ class PackedDecoder:
     def __init__(self, inner: Decoder, spec: JsonSpec, kind: str, depth: int) -> None:
         self.inner, self.kind, self.depth = inner, kind, depth
         self._binary = "base64" if spec.encoding == "base64" else "hex"
-        self._layout = f"in {path_text(spec.binary)}: " if spec.binary is not None else "\0"
+        self._layout = f"in {path_text(spec.binary) or 'the text'}: " if spec.binary is not None else "\0"
         self.param_names = inner.param_names
 
     def decode(self, frames: FrameBatch, rows: Int64, params: Float64) -> Decoded:
@@ -136,7 +136,7 @@ class PackedDecoder:
         for at, text in decoded.detail.items():
             mine = int(good[at])
             detail[mine] = text
-            if text.startswith(self._layout):
+            if self._layout in text:
                 place[mine] = decoded.place[at]
             else:  # a byte of the JSON text, which nobody sent
                 detail[mine] = text.replace(f" at byte {int(decoded.place[at])}", "")

@@ -26,12 +26,14 @@ PACKED: Final = ("msgpack", "cbor")  # read as the JSON that they stand for
 class DecodeSpec(msgspec.Struct, kw_only=True):
     """A decode section that has passed its checks; `plain` is the section as written, `layout` what its
     format made of it (JsonSpec, also of MessagePack and CBOR, CsvSpec, or the binary layout). encoding: how
-    the bytes of a binary layout are written in the frame, one of ENCODINGS."""
+    the bytes of a binary layout are written in the frame, one of ENCODINGS. enclosed: an `Enclosed`, where
+    a text is only a part of its frame, or has a check."""
 
     format: str
     plain: dict[str, Any]
     layout: Any = None
     encoding: str = "raw"
+    enclosed: Any = None
 
 
 def parse_decode(
@@ -65,18 +67,37 @@ def parse_decode(
         known = f"; one of {', '.join(FORMATS)}"
         problems.add(kind, f"unknown format '{kind.raw}'{nearest(kind.raw, FORMATS) or known}")
         return None
-    before = len(problems.errors)
+    before, plain = len(problems.errors), node.plain()
     encoding = node.get("encoding")
     if kind.value == "binary" and encoding is not None and encoding.value not in ENCODINGS:
         known = f"; one of {', '.join(ENCODINGS)}"
         problems.add(
             encoding, f"unknown encoding '{encoding.raw}'{nearest(encoding.raw, ENCODINGS) or known}"
         )
+    enclosed = None
+    if kind.value != "binary":
+        from operators.decode.enclosed import parse_enclosed
+
+        checked = node.get("binary") is None  # else the check is that of the layout in it
+        enclosed = parse_enclosed(node, problems, checked=checked)
+        node = _without(node, ("part", "check") if checked else ("part",))
     layout = _parse_layout(kind.value, node, metrics, params, problems)
     if len(problems.errors) > before:
         return None
     written = encoding.value if kind.value == "binary" and encoding is not None else "raw"
-    return DecodeSpec(format=kind.value, plain=node.plain(), layout=layout, encoding=written)
+    return DecodeSpec(format=kind.value, plain=plain, layout=layout, encoding=written, enclosed=enclosed)
+
+
+def _without(node: Node, keys: tuple[str, ...]) -> Node:
+    """The same mapping without some of its keys."""
+    return Node(
+        {key: child for key, child in node.items() if key not in keys},
+        node.file,
+        node.line,
+        node.column,
+        node.path,
+        keys={key: at for key, at in node.keys.items() if key not in keys},
+    )
 
 
 def _parse_layout(
