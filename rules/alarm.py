@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -58,6 +58,12 @@ class AlarmRule:
     suppressors: tuple[str, ...] = ()
     shadow: bool = False
     rank: int = 0
+    names: tuple[str, ...] = ()  # by which `suppressed_by` may call it: its rule, and this part of it
+    varies: bool = True  # its message is not the same in every event of a subject
+
+    def __post_init__(self) -> None:
+        self.names = (self.ruleId, f"{self.ruleId}/{self.part}") if self.part else (self.ruleId,)
+        self.varies = any(_varies(piece, self) for piece in self.template.pieces)
 
     def to_acknowledge(self, severity: Severity) -> bool:
         """Whether an occurrence of that severity stays open until someone acknowledges it: by default
@@ -86,7 +92,6 @@ class Subject:
     customer_id: str | None
     name: str = ""
     message: str | None = None  # where it is the same in every event
-    _asked: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         part = f"/{self.rule.part}" if self.rule.part else ""
@@ -94,11 +99,10 @@ class Subject:
 
     def filled(self, expression: str, lookup: Callable[[str, str], Value] | None) -> Message:
         """The rule's message for what `lookup` gives of metrics, parameters and attributes."""
-        if not self._asked:
-            self._asked = True
-            if not any(_varies(piece, self.rule) for piece in self.rule.template.pieces):
-                self.message = self.rule.template.fill(lambda _, name: self._word(name, expression))
         if self.message is not None:
+            return self.message
+        if not self.rule.varies:
+            self.message = self.rule.template.fill(lambda _, name: self._word(name, expression))
             return self.message
         pieces: list[str | int] = []
         for piece in self.rule.template.pieces:

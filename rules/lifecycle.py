@@ -186,7 +186,8 @@ class Lifecycle:
             self._rest(standing, subject, transition)
             self._happen("clear", standing, basis)
         self._settle(standing, basis, transition.place)
-        self._suppress(subject, transition)
+        if self.suppressed_by:
+            self._suppress(subject, transition)
 
     def _begin(self, standing: Standing, transition: Transition) -> None:
         """A new occurrence."""
@@ -229,7 +230,7 @@ class Lifecycle:
     def _suppress(self, subject: Subject, transition: Transition) -> None:
         """What this transition does to the alarms that it suppresses."""
         rule = subject.rule
-        for name in _names(rule):
+        for name in rule.names:
             if name not in self.suppressed_by:
                 continue
             active = self.active.setdefault(name, {})
@@ -403,7 +404,7 @@ class Lifecycle:
             if rule is not None:
                 standing.subject = Subject(rule, **standing.subject.facts())
             if standing.flags & t.ACTIVE:
-                for name in _names(standing.subject.rule):
+                for name in standing.subject.rule.names:
                     if name in self.suppressed_by:
                         self.active.setdefault(name, {})[standing.subject.who] = None
             standing.watched = False
@@ -480,11 +481,6 @@ class Lifecycle:
             if standing.flags & t.OPEN:
                 self.by_id[standing.alarm_id] = standing
         self.watch_all()
-
-
-def _names(rule: AlarmRule) -> tuple[str, ...]:
-    """By what `suppressed_by` may call an alarm: its rule, and one limit of it."""
-    return (rule.ruleId, f"{rule.ruleId}/{rule.part}") if rule.part else (rule.ruleId,)
 
 
 def _plain(evidence: Evidence) -> dict[str, Any]:

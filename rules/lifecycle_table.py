@@ -123,19 +123,22 @@ def _compiled(row: Row) -> Compiled:
     return Compiled(row, asked, wanted, on, off)
 
 
-_ROWS: Final[dict[str, tuple[Compiled, ...]]] = {
-    happens: tuple(_compiled(row) for row in TABLE if row.happens == happens)
-    for happens in dict.fromkeys(row.happens for row in TABLE)
-}
+def _rows(happens: str) -> tuple[Compiled | None, ...]:
+    """The row that counts, by the bits of a subject."""
+    rows = [_compiled(row) for row in TABLE if row.happens == happens]
+    return tuple(
+        next((row for row in rows if flags & row.asked == row.wanted), None)
+        for flags in range(1 << len(DIMENSIONS))
+    )
+
+
+_ROWS: Final = {happens: _rows(happens) for happens in dict.fromkeys(row.happens for row in TABLE)}
 
 
 def met(happens: str, flags: int) -> Compiled | None:
     """The row for what happens to a subject whose dimensions are the bits `flags`; None where
     there is none, and nothing happens."""
-    for compiled in _ROWS[happens]:
-        if flags & compiled.asked == compiled.wanted:
-            return compiled
-    return None
+    return _ROWS[happens][flags]
 
 
 def markdown() -> str:

@@ -9,7 +9,7 @@ between.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
@@ -25,6 +25,7 @@ GRACE_NS: Final = 1 * SECOND
 
 RAISED: Final = 0
 CLEARED: Final = 1
+_NONE: Final = np.zeros(0, np.int64)
 BY_TICK, BY_ROW, AT_ROW = 0, 1, 2  # found over by a tick, by the next row; a row itself
 
 
@@ -88,22 +89,28 @@ class Evaluator(Protocol):
         same go on, the others begin anew."""
 
 
-@dataclass(slots=True, eq=False)
 class BatchPlaces:
-    """Where the rows and ticks of one product's batch stand. seq: int64[N]; tick: int64[K], `at` of
-    each tick."""
+    """Where the rows and ticks of one product's batch stand; worked out when it is asked for, since in
+    most slices nothing happens. The batch's ticks are the slice's, and stand before the frames that
+    those do."""
 
-    seq: Int64
-    tick: Int64
+    def __init__(self, item: Slice | None = None, batch: ReadingBatch | None = None) -> None:
+        self._item = item
+        self._batch = batch
 
+    @cached_property
+    def seq(self) -> Int64:
+        """int64[N]: of each row."""
+        return _NONE if self._batch is None else self._batch.seq.astype(np.int64)
 
-def places_of(item: Slice, batch: ReadingBatch) -> BatchPlaces:
-    """Places of a batch. Its ticks are the slice's, and stand before the frames that those do."""
-    seq = batch.seq.astype(np.int64)
-    end = item.position * SEQ_PER_FRAME
-    frames = item.frames
-    if len(frames.ticks.ns) == len(batch.ticks.ns):
-        positions = np.append(frames.position, item.position)
-        return BatchPlaces(seq, positions[frames.ticks.row] * SEQ_PER_FRAME)
-    after = max(end, int(seq[-1]) + 1 if len(seq) else 0)
-    return BatchPlaces(seq, np.append(seq, after)[batch.ticks.row])
+    @cached_property
+    def tick(self) -> Int64:
+        """int64[K]: `at` of each tick."""
+        if self._batch is None or self._item is None:
+            return _NONE
+        item, ticks = self._item, self._batch.ticks
+        frames = item.frames
+        if len(frames.ticks.ns) == len(ticks.ns):
+            return np.append(frames.position, item.position)[frames.ticks.row] * SEQ_PER_FRAME
+        last = int(self.seq[-1]) + 1 if len(self.seq) else 0
+        return np.append(self.seq, max(item.position * SEQ_PER_FRAME, last))[ticks.row]

@@ -32,7 +32,7 @@ from rules import kernels as k
 from rules.alarm import Evidence, Subject
 from rules.check import number_of, samples_of
 from rules.message import Value
-from rules.place import GRACE_NS, BatchPlaces, Place, Transition, places_of
+from rules.place import GRACE_NS, BatchPlaces, Place, Transition
 from rules.spec import RuleProduct
 from rules.tables import Part, compile_rules, rule_key
 
@@ -53,7 +53,6 @@ class Reading(NamedTuple):
 
 _FALSE = np.uint8(2)
 _SUBJECTS_AT_MOST = 100_000  # facts of subjects kept at hand, a product
-_LATER = BatchPlaces(np.zeros(0, np.int64), np.zeros(0, np.int64))
 _BY_DEVICE = ("held_value", "held_quality", "held_ns", "last")
 _BY_RULE = ("phase", "since", "onset", "due", "paused", "due_tick")
 
@@ -87,7 +86,7 @@ class ProductRules:
         self.metrics = compiled.metrics
         self.types = tuple(product.metrics[name] for name in self.metrics)
         self.used = compiled.used
-        self.evidence_of = compiled.evidence_of
+        self.evidence_of = [[(self.metrics[j], j) for j in used] for used in compiled.evidence_of]
         self.other_columns = compiled.program.columns[len(product.metrics) :]
         self.machine = Machine(compiled.program)
         self.local = np.full(0, -1, np.int32)  # slot -> index in the product
@@ -109,7 +108,7 @@ class ProductRules:
         self.gated_true = np.zeros(max(1, len(self.gates)), np.uint8)
         self.batch = self.nothing = _no_readings(product)
         self.batch_local: Int32 = np.zeros(0, np.int32)
-        self.places = BatchPlaces(np.zeros(0, np.int64), np.zeros(0, np.int64))
+        self.places = BatchPlaces()
         self._whole = True
         self._scratch(0)
         self._grow(16)
@@ -228,16 +227,13 @@ class ProductRules:
         """Evaluate the batch's rows (all are in order and live) and its ticks; what happened, in
         the order of its places. `settle` is to be called before the next."""
         rows = len(batch)
-        self.batch, self.places = batch, _LATER
+        self.batch, self.places = batch, BatchPlaces(item, batch)
         if rows == 0:
             self.batch_local = self.nothing.device
             if not len(batch.ticks.ns):
                 return []
-            self.places = places_of(item, batch)
             if not self.busy.any() or batch.ticks.ns[-1] < self.next_tick.min():
                 return []
-        else:
-            self.places = places_of(item, batch)
         if rows > self.room:
             self._scratch(max(rows, 2 * self.room))
         local = self.batch_local = self._locals(batch.device)
@@ -411,11 +407,10 @@ class ProductRules:
                 due = 0 if by == k.AT_ROW else time_ns
                 place = Place(int(self.places.seq[at]), by, 0, due, slot, part.alarm.rank)
             values, quality = self.shown(number, reading)
+            lookup = self._lookup(slot, reading) if part.alarm.varies else None
             evidence = Evidence(part.alarm.expression, values, quality, reading.position, reading.ingest_ns)
             subject = self.subjects.get((number, device)) or self._subject(number, device)
-            found.append(
-                Transition(place, subject, kind, time_ns, onset_ns, evidence, self._lookup(slot, reading))
-            )
+            found.append(Transition(place, subject, kind, time_ns, onset_ns, evidence, lookup))
         return found
 
     def _readings(self, rows: Int64, columns: Float64, lacking: bool) -> dict[int, Reading]:
@@ -485,20 +480,24 @@ class ProductRules:
 
     def plain(self, metric: int, value: float) -> float | int | bool | str | None:
         """A value as JSON says it."""
-        if math.isnan(value):
+        if value != value:  # unknown
             return None
         kind = self.types[metric]
+        if kind == "number":
+            return value
         if kind == "string":
             return self.texts.get(int(value))
         if kind == "boolean":
             return value != 0.0
-        return int(value) if kind == "integer" else float(value)
+        return int(value)
 
     def shown(self, number: int, reading: Reading) -> tuple[dict[str, Any], str]:
         """The metrics of an alarm's condition with their values, and the worst quality of them."""
-        used = self.evidence_of[number]
-        values = {self.metrics[j]: self.plain(j, reading.values[j]) for j in used}
-        return values, QUALITY_NAMES[max(reading.qualities[j] for j in used)]
+        values, worst = {}, 0
+        for name, j in self.evidence_of[number]:
+            values[name] = self.plain(j, reading.values[j])
+            worst = max(worst, reading.qualities[j])
+        return values, QUALITY_NAMES[worst]
 
     # -- state
 
