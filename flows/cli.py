@@ -38,12 +38,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "params": ("flows.params_command", "params", "parameters by device"),
     "top": ("flows.look_command", "top", "rates, lag and health, live"),
     "query": ("flows.query_command", "query", "SQL over the historian"),
+    "export": ("flows.export_command", "export", "the historian's tables as CSV or Parquet"),
     "schema": ("flows.schema_command", "schema", "JSON Schemas of the plant folder"),
     "version": ("flows.version_command", "version", "versions of everything underneath"),
 }
 
 LATER = {
-    "export": "the historian as CSV or Parquet",
     "backup": "all that a plant stores",
     "restore": "bring a backup back",
     "verify": "check stored hash chains",

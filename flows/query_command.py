@@ -8,11 +8,13 @@ from pathlib import Path
 
 import click
 import clickhouse_connect
+from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
 from connectors.errors import ConfigError, PenstockError
 from flows.address import split_address
 from flows.folder import open_plant
+from flows.plant_file import Plant
 
 FORMATS = {
     "table": "PrettyCompactMonoBlock",
@@ -39,22 +41,10 @@ def query(plant: Path, sql: str, form: str, as_json: bool, output: Path | None) 
     word = sql.split(maxsplit=1)[0].upper() if sql.strip() else ""
     if not word or word in CHANGING:
         raise click.UsageError(f"a query only reads; '{word}' is for a client of the historian's own address")
-    logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())  # the line below says it
     form = "json" if as_json else form
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise click.UsageError("Parquet is binary; name a file with --output")
-    url = loaded.historian.url
-    try:
-        if url == "embedded":
-            host, port = split_address(loaded.historian.listen)
-            client = clickhouse_connect.get_client(host=host, port=port)
-        else:
-            client = clickhouse_connect.get_client(dsn=url)
-    except (ClickHouseError, OSError) as error:
-        raise PenstockError(
-            f"the historian at {loaded.historian.listen if url == 'embedded' else 'the configured url'}"
-            f" does not answer; is the plant running? ({type(error).__name__})"
-        ) from error
+    client = historian_client(loaded)
     try:
         body = client.raw_query(sql, fmt=FORMATS[form])
     except DatabaseError as error:
@@ -66,3 +56,19 @@ def query(plant: Path, sql: str, form: str, as_json: bool, output: Path | None) 
     else:
         sys.stdout.buffer.write(body)
         sys.stdout.flush()
+
+
+def historian_client(plant: Plant) -> Client:
+    """A client of a plant's historian; raises PenstockError where it does not answer."""
+    logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())  # the line below says it
+    url = plant.historian.url
+    try:
+        if url == "embedded":
+            host, port = split_address(plant.historian.listen)
+            return clickhouse_connect.get_client(host=host, port=port)
+        return clickhouse_connect.get_client(dsn=url)
+    except (ClickHouseError, OSError) as error:
+        raise PenstockError(
+            f"the historian at {plant.historian.listen if url == 'embedded' else 'the configured url'}"
+            f" does not answer; is the plant running? ({type(error).__name__})"
+        ) from error
