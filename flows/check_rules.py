@@ -13,7 +13,8 @@ from rich.table import Table
 
 from flows import specs
 from flows.alarm_tables import coloured
-from flows.explain import Expression, expressions_of, written
+from flows.explain import Expression, expressions_of
+from flows.explain_text import written
 from flows.look_tables import shown, table
 from flows.plant_file import Plant
 from operators.expression.tree import Name, walk

@@ -15,28 +15,26 @@ from typing import Any, Final
 
 import numpy as np
 
+from flows.explain_evaluation import Evaluation, samples_of_chain
+from flows.explain_recall import recalled
+from flows.explain_text import kind_of, written
 from operators.batch import HISTORICAL, IN_ORDER, QUALITY_NAMES, Int32, ReadingBatch, Slice
 from operators.devices import Devices
-from operators.expression.canonical import canonical_text
 from operators.expression.grammar import parse
-from operators.expression.kernels import COUNT, FIRST, NEVER, OFFSET, PAGE
+from operators.expression.kernels import NEVER
 from operators.expression.machine import Machine
 from operators.expression.program import Scope, compile_conditions, resolved
 from operators.expression.registers import Column
 from operators.expression.tree import (
-    Binary,
     Bool,
     Call,
-    Compare,
     Duration,
     Expr,
-    Logic,
     Name,
     Not,
     Null,
     Number,
     Text,
-    Unary,
     children,
     is_temporal,
     walk,
@@ -46,9 +44,9 @@ from operators.text import text_code
 from rules import held_kernels as held
 from rules.check import clear_of, number_of, samples_of, scope_of
 from rules.spec import GroupRule, Rule, RuleProduct, SequenceRule
+from rules.step import RulesLogic
 
 SAMPLES_SHOWN: Final = 100  # of a window, the newest
-_CONDITIONS: Final = frozenset({"held", "changed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +104,6 @@ def formulas_in(rule: Rule, scope: Scope) -> dict[Expr, str]:
     return {resolved(node, scope): node.text for node in named}
 
 
-@dataclass(slots=True)
-class Evaluation:
-    """What one device's last evaluating reading left. values: float64[V], of the probe's nodes;
-    held: metric -> (value, quality, age in seconds)."""
-
-    time_ns: int
-    ingest_ns: int
-    position: int
-    values: np.ndarray[Any, np.dtype[np.float64]]
-    held: dict[str, tuple[float, str, float]]
-
-
 @dataclass(slots=True, eq=False)
 class ProbeSpec:
     """What a probe is built from: a rule of a product, and the rows of devices.csv."""
@@ -170,8 +156,9 @@ class Probe:
         self.slots: dict[int, int] = {}  # slot -> index in the arrays
         self.texts: dict[int, str] = {}
         self.found: dict[int, Evaluation] = {}  # by slot
+        self.recallable: set[int] = set()  # slots of which a snapshot knows what their last reading left
         self.last: dict[int, int] = {}  # slot -> event time of its last reading that rules saw
-        self._state: dict[str, Any] = {}
+        self.state: dict[str, Any] = {}
         self._grow(16)
 
     def _grow(self, capacity: int) -> None:
@@ -185,9 +172,9 @@ class Probe:
         }
         for name, (shape, dtype, fill) in shapes.items():
             grown = np.full(shape, fill, dtype)
-            if name in self._state:
-                grown[: len(self._state[name])] = self._state[name]
-            self._state[name] = grown
+            if name in self.state:
+                grown[: len(self.state[name])] = self.state[name]
+            self.state[name] = grown
         self.machine.grow(capacity)
 
     def take(self, item: Slice) -> None:
@@ -210,7 +197,7 @@ class Probe:
         rows = len(batch)
         for slot in dict.fromkeys(batch.device.tolist()):
             self.slots.setdefault(slot, len(self.slots))
-        if len(self.slots) > len(self._state["met"]):
+        if len(self.slots) > len(self.state["met"]):
             self._grow(2 * len(self.slots))
         local = np.array([self.slots[slot] for slot in batch.device.tolist()], np.int32)
         self.texts.update(batch.texts)
@@ -228,7 +215,7 @@ class Probe:
             self.last[slot] = ts_ns
 
     def _hold(self, batch: ReadingBatch, local: Int32, columns: Any, quality: Any) -> None:
-        state, rows, used = self._state, len(batch), len(self.used)
+        state, rows, used = self.state, len(batch), len(self.used)
         self._held_before = state["held_ns"].copy()
         held.hold(
             local,
@@ -280,10 +267,10 @@ class Probe:
     def _fill_other(self, batch: ReadingBatch, columns: Any) -> None:
         first = len(self.metrics)
         for at, column in enumerate(self.program.columns[first:], first):
-            known = {slot: self._input(column, slot) for slot in dict.fromkeys(batch.device.tolist())}
+            known = {slot: self.input(column, slot) for slot in dict.fromkeys(batch.device.tolist())}
             columns[at, : len(batch)] = [known[slot] for slot in batch.device.tolist()]
 
-    def _input(self, column: Column, slot: int) -> float:
+    def input(self, column: Column, slot: int) -> float:
         if column.root == "param":
             value, _ = self.param(column.name, slot)
         else:
@@ -323,14 +310,44 @@ class Probe:
         self.parameters, self.slots, self.texts = before.parameters, before.slots, before.texts
         self.last = before.last
         self._grow(max(16, 2 * len(self.slots)))
-        self._state["last"] = before._state["last"].copy()
+        self.state["last"] = before.state["last"].copy()
         for j, metric in enumerate(self.used.tolist()):
             where = np.flatnonzero(before.used == metric)
             if len(where):
                 for name in ("held_value", "held_quality", "held_ns"):
-                    count = len(before._state[name])
-                    self._state[name][:count, j] = before._state[name][:, int(where[0])]
+                    count = len(before.state[name])
+                    self.state[name][:count, j] = before.state[name][:, int(where[0])]
         self.machine.load(before.machine.export(len(self.slots)), len(self.slots))
+
+    def seed(self, logic: RulesLogic) -> None:
+        """Begin where the rules stage stands that was restored from a snapshot."""
+        self.parameters.load(logic.parameters.export())
+        rules = logic.thresholds.products.get(self.spec.product.productId)
+        if rules is None:
+            return
+        count = len(rules.slots)
+        self.slots = {slot: index for index, slot in enumerate(rules.slots)}
+        self.texts.update(rules.texts)
+        self._grow(max(16, 2 * count))
+        state = self.state
+        state["last"][:count] = rules.state["last"][:count]
+        for j, metric in enumerate(self.used.tolist()):
+            if self.metrics[metric] in rules.metrics:
+                at = rules.metrics.index(self.metrics[metric])
+                for name in ("held_value", "held_quality", "held_ns"):
+                    state[name][:count, j] = rules.state[name][:count, at]
+        self.machine.load(rules.machine.export(count), count)
+        for slot, index in self.slots.items():
+            ts_ns = int(state["last"][index, 0])
+            if ts_ns and self.watched in (None, self.devices.names[slot]):
+                self.last[slot] = ts_ns
+                self.recallable.add(slot)
+
+    def evaluation(self, slot: int) -> Evaluation | None:
+        """What a device's last evaluating reading left; None where there was none."""
+        if slot not in self.found and slot in self.recallable:
+            self.found[slot] = recalled(self, slot)
+        return self.found.get(slot)
 
     def explained(self, slot: int) -> list[dict[str, Any]]:
         """Every expression with the values of its tree: {"what", "text", "default",
@@ -358,7 +375,7 @@ class Probe:
     def _value(self, node: Expr, slot: int) -> Any:
         if isinstance(node, Number | Text | Bool):
             return node.value
-        evaluation = self.found.get(slot)
+        evaluation = self.evaluation(slot)
         if isinstance(node, Null) or evaluation is None:
             return None
         number = float(evaluation.values[self.nodes[node]])
@@ -393,18 +410,21 @@ class Probe:
             return {"param": name, "from": self.param(name, slot)[1]}
         if node.root == "device":
             return {"from": "devices.csv"}
-        evaluation = self.found.get(slot)
+        evaluation = self.evaluation(slot)
         if evaluation is None or name not in evaluation.held:
             return {"quality": "absent", "age_s": None}
         _, quality, age = evaluation.held[name]
         return {"quality": quality, "age_s": None if math.isnan(age) else age}
 
-    def _past(self, node: Call, slot: int, past: Mapping[str, Any]) -> dict[str, Any]:
-        """What a function over the past keeps, as the device's last reading left it."""
+    def kept(self, node: Call, past: Mapping[str, Any]) -> Any:
+        """The state of a function over the past; None where it has none (yet)."""
         program = compile_conditions([], self.scope, self.program.columns, values=[node])
         texts = set(program.past[-1].texts)
-        kept = next((one for one in past.get("operations", ()) if texts & set(one["texts"])), None)
-        at = self.slots.get(slot)
+        return next((one for one in past.get("operations", ()) if texts & set(one["texts"])), None)
+
+    def _past(self, node: Call, slot: int, past: Mapping[str, Any]) -> dict[str, Any]:
+        """What a function over the past keeps, as the device's last reading left it."""
+        kept, at = self.kept(node, past), self.slots.get(slot)
         if kept is None or at is None:
             return {}
         if node.function in ("delta", "prev", "changed", "rate"):
@@ -419,17 +439,7 @@ class Probe:
             if node.function == "held":
                 told["paused_at_ns"] = _or_none(when[1])
             return told
-        return {"samples": [list(pair) for pair in _samples(past, kept["chains"][at])]}
-
-
-def _samples(past: Mapping[str, Any], chain: Any) -> Iterator[tuple[int, float]]:
-    """Event time and value of the samples of a duration, the oldest first: pages linked in a chain."""
-    page, place = int(chain[FIRST]), int(chain[OFFSET])
-    for _ in range(int(chain[COUNT])):
-        if place == PAGE:
-            page, place = int(past["links"][page]), 0
-        yield int(past["sample_ns"][page, place]), float(past["sample"][page, place])
-        place += 1
+        return {"samples": [list(pair) for pair in samples_of_chain(past, kept["chains"][at])]}
 
 
 def _or_none(when: int) -> int | None:
@@ -439,64 +449,6 @@ def _or_none(when: int) -> int | None:
 def _is_plain(node: Expr) -> bool:
     """A constant: its text is its value."""
     return isinstance(node, Number | Text | Bool | Null | Duration)
-
-
-def kind_of(node: Expr, scope: Scope) -> str:
-    """number, bool or text."""
-    if isinstance(node, Compare | Logic | Not | Bool):
-        return "bool"
-    if isinstance(node, Text):
-        return "text"
-    if isinstance(node, Name):
-        if node.root == "device" or (node.root == "param" and node.parts[0] in scope.text_params):
-            return "text"
-        kind = scope.metrics.get(node.parts[0]) if node.root in ("", "metrics") else None
-        return {"boolean": "bool", "string": "text"}.get(kind or "", "number")
-    if isinstance(node, Call):
-        if node.function in _CONDITIONS:
-            return "bool"
-        if node.function in ("if", "default"):
-            kinds = {kind_of(one, scope) for one in node.arguments[-2:] if not isinstance(one, Null)}
-            return kinds.pop() if len(kinds) == 1 else "number"
-        if node.function == "prev":
-            return kind_of(node.arguments[0], scope)
-    return "number"
-
-
-def written(node: Expr) -> str:
-    """The expression as a person would write it: brackets only where they are needed."""
-    return _written(node, 0)
-
-
-_BINDS: Final = {"+": 5, "-": 5, "*": 6, "/": 6, "%": 6, "**": 8}
-
-
-def _written(node: Expr, outer: int) -> str:
-    text, own = _parts(node)
-    return f"({text})" if own < outer else text
-
-
-def _parts(node: Expr) -> tuple[str, int]:
-    """A node's text, and how strongly its operation binds."""
-    if isinstance(node, Number):
-        return node.text, 9
-    if isinstance(node, Duration):
-        return node.text, 9
-    if isinstance(node, Logic):
-        own = 1 if node.op == "or" else 2
-        return f" {node.op} ".join(_written(one, own + 1) for one in node.operands), own
-    if isinstance(node, Not):
-        return f"not {_written(node.operand, 3)}", 3
-    if isinstance(node, Compare):
-        return f"{_written(node.left, 5)} {node.op} {_written(node.right, 5)}", 4
-    if isinstance(node, Binary):
-        own = _BINDS[node.op]
-        return f"{_written(node.left, own)} {node.op} {_written(node.right, own + 1)}", own
-    if isinstance(node, Unary):
-        return f"-{_written(node.operand, 7)}", 7
-    if isinstance(node, Call) and node.target is None:
-        return f"{node.function}({', '.join(_written(one, 0) for one in node.arguments)})", 9
-    return canonical_text(node), 9
 
 
 def flat(tree: Mapping[str, Any], depth: int = 0) -> Iterator[tuple[int, Mapping[str, Any]]]:

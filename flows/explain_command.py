@@ -15,7 +15,7 @@ from connectors.errors import ConfigError, PenstockError
 from connectors.journal.lines import iso_time
 from flows.alarm_filters import state_words
 from flows.explain import Probe, flat
-from flows.explain_replay import FOREVER, Replayed, checked, replay_journal, replay_recording
+from flows.explain_replay import FOREVER, Replayed, checked, replay_data, replay_recording
 from flows.explain_timers import delay_of
 from flows.folder import data_directory, open_plant
 from flows.look_command import emit, show
@@ -65,7 +65,7 @@ def explain(
         if not (folder / "journal" / "data.mdb").exists():
             raise PenstockError(f"{folder} holds no plant's data; run it first: penstock run {plant}")
         checked(Views(folder).plant(), rule, device)
-        replayed = replay_journal(folder, rule, device, until)
+        replayed = replay_data(folder, rule, device, until)
     found = explanation(replayed, rule, device)
     if as_json:
         emit(found)
@@ -95,13 +95,17 @@ def explanation(replayed: Replayed, rule: str, device: str | None) -> dict[str, 
         "source": replayed.source,
         "from": iso_time(replayed.first_ns) if replayed.first_ns else None,
         "complete": replayed.complete,
-        "devices": [
-            _device(replayed, probe, slot) for probe in probes.values() for slot in sorted(probe.last)
-        ],
+        "more": max(0, sum(len(probe.last) for probe in probes.values()) - DEVICES_SHOWN),
+        "devices": [_device(replayed, probe, slot) for probe, slot in _shown(probes)],
     }
     if device is not None and not found["devices"]:
         found["devices"] = [_never(device, one.spec.product.productId)]
     return found
+
+
+def _shown(probes: Mapping[str, Probe]) -> list[tuple[Probe, int]]:
+    every = [(probe, slot) for probe in probes.values() for slot in sorted(probe.last)]
+    return every[:DEVICES_SHOWN]
 
 
 def _never(device: str, product: str) -> dict[str, Any]:
@@ -120,11 +124,11 @@ def _never(device: str, product: str) -> dict[str, Any]:
 
 def _device(replayed: Replayed, probe: Probe, slot: int) -> dict[str, Any]:
     name = replayed.shard.devices.names[slot]
-    evaluation = probe.found.get(slot)
+    evaluation = probe.evaluation(slot)
     rule = probe.spec.rule
     expressions = probe.explained(slot) if evaluation is not None else []
     delays = [] if evaluation is None else delay_of(replayed.rules, probe.spec.product.productId, rule, slot)
-    alarms = [event["data"] for subject, event in sorted(replayed.events.items()) if _is_of(event, name)]
+    alarms = [data for _, data in sorted(replayed.alarms.items()) if data["device_id"] in (name, None)]
     return {
         "device_id": name,
         "productId": probe.spec.product.productId,
@@ -136,6 +140,7 @@ def _device(replayed: Replayed, probe: Probe, slot: int) -> dict[str, Any]:
             "time": iso_time(evaluation.time_ns),
             "ingest_time": iso_time(evaluation.ingest_ns),
             "position": evaluation.position,
+            "recalled": evaluation.recalled,
         },
         "expressions": [_plain(one) for one in expressions],
         "parameters": _parameters(probe, slot),
@@ -149,10 +154,6 @@ def _device(replayed: Replayed, probe: Probe, slot: int) -> dict[str, Any]:
             for data in alarms
         ],
     }
-
-
-def _is_of(event: Mapping[str, Any], device: str) -> bool:
-    return bool(event["data"]["device_id"] == device)
 
 
 def _plain(one: dict[str, Any]) -> dict[str, Any]:
@@ -228,13 +229,9 @@ def report(found: dict[str, Any]) -> list[Any]:
     if not devices:
         return [*parts, "no reading of its products has reached the rules"]
     if len(devices) > 1:
-        return [*parts, "", _device_table(devices[:DEVICES_SHOWN]), *_more(devices)]
+        more = f"{found['more']} more; " if found["more"] else ""
+        return [*parts, "", _device_table(devices), "", f"{more}--device NAME shows every sub-expression"]
     return [*parts, *_one(devices[0])]
-
-
-def _more(devices: list[Any]) -> list[str]:
-    more = len(devices) - DEVICES_SHOWN
-    return ["", *([f"{more} more; "] if more > 0 else []), "--device NAME shows every sub-expression"]
 
 
 def _device_table(devices: list[Any]) -> Table:
@@ -254,6 +251,13 @@ def _one(device: dict[str, Any]) -> list[Any]:
         parts.append(
             f"last evaluated by the reading of {evaluated['time']}, position {evaluated['position']}"
         )
+        if evaluated["recalled"]:
+            parts.append(
+                Text(
+                    "from what the flow's snapshot holds of it: rate, delta, prev, changed are not known",
+                    "yellow",
+                )
+            )
     if device["last_reading"] is not None and device["evaluated"] is None:
         parts.append(f"last reading {device['last_reading']}, with none of the rule's metrics")
     for one in device["expressions"]:

@@ -6,7 +6,7 @@ to the rules run over them in this process, and what they then hold is looked at
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,9 @@ from connectors.journal.merging import Merger
 from connectors.journal.reader import JournalReader
 from connectors.journal.source import SLICE_BYTES, SLICE_ROWS, slices
 from flows import specs
+from flows.backtest_input import open_history
 from flows.explain import Probe, ProbeSpec
+from flows.explain_snapshot import newest_snapshot
 from flows.plant_file import Plant
 from flows.plant_reader import load_bundle
 from flows.recorded import recorded_slices
@@ -30,13 +32,14 @@ from rules.spec import Rule
 from rules.step import RulesLogic
 
 FOREVER: Final = 1 << 62
+LONG: Final = 100_000  # entries of a journal that is not replayed where a snapshot will do
 
 
 @dataclass(slots=True)
 class Replayed:
     """What a replay left. clock_ns: the journal's clock at its end (0: nothing was read).
-    first_ns: at its beginning; complete: nothing that came before is missing. events: the newest of
-    each subject of the rule."""
+    first_ns: at its beginning; complete: nothing that came before is missing. alarms: `data` of the newest
+    event of each subject of the rule."""
 
     shard: Shard
     probes: dict[str, Probe]
@@ -44,7 +47,7 @@ class Replayed:
     complete: bool
     first_ns: int = 0
     clock_ns: int = 0
-    events: dict[str, dict[str, Any]] = field(default_factory=dict)
+    alarms: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def rules(self) -> RulesLogic:
@@ -59,20 +62,46 @@ def replay_recording(plant: Plant, paths: list[Path], rule: str, device: str | N
     return _Replay(shard, rule, device, "recording", True).run(recorded_slices(plant, paths), until)
 
 
-def replay_journal(data: Path, rule: str, device: str | None, until: int) -> Replayed:
-    """The journal of a data directory, from its oldest entry on."""
+def replay_data(data: Path, rule: str, device: str | None, until: int) -> Replayed:
+    """What was journaled in a data directory: a journal that is whole and not long from its first entry
+    on, else from the flow's newest snapshot, else the archive, else what is left of the journal."""
     with closing(JournalReader(data / "journal")) as reader:
         first = reader.first_plant()
         if first is None:
             raise PenstockError("no plant has been applied; start it with: penstock run PLANT")
-        shard = Shard(load_bundle(first.files), load=load_bundle, bundle=reader.bundle)
-        complete = reader.oldest() <= 1
-        return _Replay(shard, rule, device, "journal", complete).run(_journal_slices(reader), until)
+        bundle = reader.bundle
+        begins = reader.oldest()
+        if begins > 1 or reader.last() > LONG:
+            with newest_snapshot(data) as snapshot:
+                if snapshot is not None and _clock(reader, snapshot.entry) <= until:
+                    pages = snapshot.pages
+                    shard = Shard(load_bundle(first.files), load=load_bundle, bundle=bundle, pages=pages)
+                    replay = _Replay(shard, rule, device, "snapshot", True)
+                    replay.restore(snapshot.stages)
+                    return replay.run(_journal_slices(reader, snapshot.entry), until)
+        shard = Shard(load_bundle(first.files), load=load_bundle, bundle=bundle)
+        if begins <= 1:
+            return _Replay(shard, rule, device, "journal", True).run(_journal_slices(reader, begins), until)
+    return _replay_archive(data, shard, rule, device, until)
 
 
-def _journal_slices(reader: JournalReader) -> Iterator[Slice]:
+def _replay_archive(data: Path, shard: Shard, rule: str, device: str | None, until: int) -> Replayed:
+    """The archive and then the journal; where there is no archive, what is left of the journal."""
+    config = shard.first_plant.archive
+    history = open_history(data, None if config is None else config.path, lambda told: None, with_gaps=True)
+    source = "archive" if history.files else "journal"
+    complete = bool(history.files) and history.files[0].contents.first <= 1
+    return _Replay(shard, rule, device, source, complete).run(history.slices(None, None), until)
+
+
+def _clock(reader: JournalReader, entry: int) -> int:
+    """The journal's clock just before an entry, nanoseconds; 0 where that has been trimmed."""
+    heads = reader.heads(entry - 1, 1) if entry - 1 >= reader.oldest() else []
+    return heads[0].ms * 1_000_000 if heads else 0
+
+
+def _journal_slices(reader: JournalReader, number: int) -> Iterator[Slice]:
     merger = Merger()
-    number = reader.oldest()
     while entries := reader.read(number, SLICE_ROWS, SLICE_BYTES):
         yield from slices(reader, entries, merger)
         number = entries[-1].number + 1
@@ -108,12 +137,23 @@ class _Replay:
         self.rule = rule
         self.device = device
         self.found = Replayed(shard, {}, source, complete)
-        self.stages = [shard.decode(), shard.contract()]
-        self.rules = shard.rules()
+        shard.decode(), shard.contract(), shard.rules()
+        self.stages = [shard.stages[name] for name in ("decode", "contract")]
+        self.rules = shard.stages["rules"]
+
+    def restore(self, stages: Mapping[str, bytes]) -> None:
+        """Go on where a snapshot of the flow stands."""
+        for stage in (*self.stages, self.rules):
+            if stage.name in stages:
+                stage.restore(stages[stage.name])
+        self._probe()
+        for probe in self.found.probes.values():
+            probe.seed(self.found.rules)
 
     def run(self, items: Iterator[Slice], until: int) -> Replayed:
         """Everything up to `until`, the stages of the dataflow in their order."""
-        self._probe()
+        if not self.found.probes:
+            self._probe()
         for whole in items:
             item = cut(whole, until)
             if item is not None:
@@ -122,6 +162,9 @@ class _Replay:
                 break
         if not self.found.probes:
             raise ConfigError(_no_rule(self.shard.current, self.rule))
+        for standing in self.found.rules.alarms.standings.values():
+            if standing.subject.rule.ruleId == self.rule and standing.data is not None:
+                self.found.alarms[standing.subject.name] = standing.data
         return self.found
 
     def _take(self, item: Slice) -> None:
@@ -133,7 +176,7 @@ class _Replay:
         self.rules.process(item)
         for alarm in item.alarms:
             if alarm.ruleId == self.rule:
-                self.found.events[str(alarm.event["subject"])] = dict(alarm.event)
+                self.found.alarms[str(alarm.event["subject"])] = dict(alarm.event["data"])
         if item.control is not None and item.control.kind == "plant":
             self._probe()
 

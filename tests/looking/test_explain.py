@@ -139,6 +139,7 @@ def test_every_sub_expression(plant: Path) -> None:
         "time": "2026-03-01T09:00:10.000Z",
         "ingest_time": "2026-03-01T09:00:10.000Z",
         "position": 2,
+        "recalled": False,
     }
     assert found["parameters"] == [{"name": "high", "value": 80.0, "from": "press: params"}]
 
@@ -264,9 +265,9 @@ def test_a_plant_that_never_ran(plant: Path) -> None:
     result = CliRunner().invoke(explain, [str(plant), "hot"])
     assert isinstance(result.exception, PenstockError)
     assert "run it first: penstock run" in str(result.exception)
+
+
 def test_where(plant: Path) -> None:
     found = told(plant, "faulty", 20)
     assert values(found, "where") == {"device.line == 'north'": True, "device.line": "north"}
     assert values(found) == {"mode == 'idle'": False, "mode": "run"}
-
-
