@@ -25,9 +25,6 @@ from operators.decode.spec import DecodeSpec
 from operators.document import Node, Problems
 from rules.spec import RULE_TYPES
 
-LATER_RULE_TYPES: Final = ("sequence", "absence", "group", "reported")
-"""Kinds of rules (`rules.spec.RULE_TYPES`) that no evaluator of `rules.step` runs yet."""
-
 _KEYS: Final[Mapping[type, tuple[str, ...]]] = {
     PlantYaml: ("calendar",),
     DevicesConfig: ("hold_for",),

@@ -14,7 +14,7 @@ from typing import Final
 from connectors.errors import ConfigError
 from flows.environment_references import refuse_references, resolve_references
 from flows.plant_actions import read_actions
-from flows.plant_file import MasterData, Plant, PlantYaml
+from flows.plant_file import MasterData, Plant, PlantYaml, Shards
 from flows.plant_formulas import read_formulas
 from flows.plant_later import LATER
 from flows.plant_products import read_products
@@ -123,11 +123,11 @@ def load_plant(
         problems,
     )
     rules, declared_rules = read_rules(
-        _of("rules", documents), products, devices, actions, formulas, problems
+        _of("rules", documents), products, devices, actions, formulas, _shards(config), problems
     )
     if config is not None and products.complete:
         check_source_products(documents["plant.yaml"][0], config, products.declared, problems)
-    products.check_references(declared_rules, problems)
+    products.check_references(declared_rules, formulas.declared, problems)
     if config is None or problems.errors:
         return None, problems
     bundle = {path: data for path, data in sorted(files.items()) if not path.startswith("tests/")}
@@ -195,6 +195,12 @@ def _read_yaml(path: str, data: bytes, problems: Problems) -> list[Node]:
         for node in nodes:
             refuse_references(node, problems)
     return nodes
+
+
+def _shards(config: PlantYaml | None) -> Shards:
+    """How the plant is divided, as far as that could be made out."""
+    sound = config is not None and isinstance(config.shards, Shards)
+    return config.shards if config is not None and sound else Shards()
 
 
 def _plant_yaml(

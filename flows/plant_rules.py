@@ -11,12 +11,12 @@ from typing import Any, Final
 import msgspec
 
 from flows.plant_actions import Actions
-from flows.plant_file import Product
-from flows.plant_later import LATER, LATER_RULE_TYPES
+from flows.plant_file import Product, Shards
+from flows.plant_later import LATER
 from flows.plant_products import Products
 from flows.plant_sources import id_problem
 from flows.plant_tables import Table
-from operators.convert import NOT_YET, convert, shown
+from operators.convert import convert, shown
 from operators.document import Node, Problems, nearest
 from operators.expression.formula_spec import Formulas
 from operators.expression.tree import Expr
@@ -64,11 +64,12 @@ def read_rules(
     devices: Table | None,
     actions: Actions,
     formulas: Formulas,
+    shards: Shards,
     problems: Problems,
 ) -> tuple[list[Rule], dict[str, list[str]]]:
     """The sound rules of a folder, in the order of files and documents; and productId -> every
     ruleId that stands in a file for it, sound or not."""
-    checker = _Checker(products, devices, actions, formulas, problems)
+    checker = _Checker(products, devices, actions, formulas, shards, problems)
     rules: list[Rule] = []
     declared: dict[str, list[str]] = {}
     seen: dict[str, Node] = {}
@@ -98,6 +99,7 @@ class _Checker:
         devices: Table | None,
         actions: Actions,
         formulas: Formulas,
+        shards: Shards,
         problems: Problems,
     ) -> None:
         self.problems = problems
@@ -114,6 +116,8 @@ class _Checker:
                 for name, product in products.known.items()
             },
             actions.declared,
+            shards.count,
+            shards.by,
         )
 
     def check_suppression(self, rules: list[Rule], declared: Mapping[str, Node]) -> None:
@@ -172,9 +176,6 @@ class _Checker:
             if node.is_map:
                 self.problems.add(node, f"'type' is missing; known: {', '.join(RULE_TYPES)}")
             return RULE_TYPES["threshold"]
-        if kind.value in LATER_RULE_TYPES:
-            self.problems.add(kind, f"'{kind.value}' {NOT_YET}")
-            return None
         if kind.value not in RULE_TYPES:
             mend = nearest(kind.raw, RULE_TYPES) or f"; known: {', '.join(RULE_TYPES)}"
             self.problems.add(kind, f"unknown type {shown(kind)}{mend}")

@@ -120,7 +120,7 @@ class AbsenceRules:
         stop_ns = self.frames.clock_ns if kind in ("started", "stopped") and self.frames.clock_ns else at_ns
         tick = np.array([stop_ns], np.int64)
         position = max(item.position - 1, 0)
-        lasts = np.array([[position, self.frames.ingest_ns or stop_ns]], np.int64)
+        lasts = np.array([[position, self.frames.ingest_ns or self.frames.first_ns]], np.int64)
         places = np.array([item.position << 16], np.int64)
         found: list[Transition] = []
         for product in self.products.values():
@@ -178,6 +178,7 @@ class _Product:
         self.product, self.productId = product, product.productId
         self.facts, self.rules = facts, list(rules)
         self.alarms = [alarms[rule.ruleId, rule.of or ""] for rule in rules]
+        self.expressions = [expression_of(rule) for rule in rules]
         metrics = list(product.metrics)
         self.of = np.array([metrics.index(rule.of) if rule.of else -1 for rule in rules], np.int32)
         self.types = [product.metrics[rule.of] if rule.of else "number" for rule in rules]
@@ -375,7 +376,7 @@ class _Product:
             kind,
             time_ns,
             onset_ns,
-            Evidence(alarm.expression, values, told, position, ingest),
+            Evidence(self.expressions[rule], values, told, position, ingest),
             self.facts.lookup(name, self.productId, values),
         )
 

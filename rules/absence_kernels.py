@@ -196,9 +196,10 @@ def walk_absence(
                 phase[d, a] = WAITING
                 since[d, a] = time
                 due[d, a] = time + wait[a]
-            if phase[d, a] == WAITING and paused_ns[d] == NEVER:
+            if phase[d, a] == WAITING:
                 due_tick[d, a] = due[d, a] + grace - time + ingest_ns[row]
-                next_tick[a] = min(next_tick[a], due_tick[d, a])
+                if paused_ns[d] == NEVER:
+                    next_tick[a] = min(next_tick[a], due_tick[d, a])
         row += 1
 
 

@@ -51,7 +51,7 @@ class Known(NamedTuple):
     columns, attributes: the header and the rows of devices.csv. ranges: product -> metric ->
     its contract's range, for warnings about conditions that never or always hold; only metrics
     whose values outside of it are rejected, clamped or marked bad belong in it. actions: the
-    actionIds of actions/*.yaml.
+    actionIds of actions/*.yaml. shards, shards_by: `shards.count` and `shards.by` of the plant.
     """
 
     products: Mapping[str, RuleProduct]
@@ -59,6 +59,8 @@ class Known(NamedTuple):
     attributes: Mapping[str, Mapping[str, str]] = _NONE
     ranges: Ranges = _NONE
     actions: Collection[str] = ()
+    shards: int = 1
+    shards_by: str = "device_id"
 
     def scopes(self, rule: Rule) -> Iterator[Scope]:
         """The names that a rule may use, for each of its products that is there."""
@@ -174,7 +176,9 @@ def check_rule(rule: Rule, known: Known) -> list[RuleProblem]:
     if not rule.products:
         found.append(RuleProblem("productId", "names no product"))
     found += _keys(rule, known)
-    found += CHECKS[rule.type](rule, known)
+    from rules.check_kinds import KIND_CHECKS  # it needs this module
+
+    found += (CHECKS | KIND_CHECKS)[rule.type](rule, known)
     for scope in known.scopes(rule):
         try:
             message_of(rule, scope)

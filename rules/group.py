@@ -300,7 +300,7 @@ class _Rule:
             kind,
             time_ns,
             onset_ns,
-            Evidence(self.alarm.expression or self.rule.when, values, "good", position, ingest),
+            Evidence(self.rule.when, values, "good", position, ingest),
             lambda root, name: values.get(name) if root == "metrics" else None,
         )
 

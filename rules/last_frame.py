@@ -27,7 +27,7 @@ class LastFrame:
         positions = np.append(frames.position, item.position)
         found[:, 0] = np.maximum(positions[ticks.row] - 1, 0)
         found[:, 1] = np.where(ticks.row > 0, np.append(0, frames.ingest_ns)[ticks.row], self.ingest_ns)
-        found[:, 1] = np.where(found[:, 1] > 0, found[:, 1], ticks.ns)
+        found[:, 1] = np.where(found[:, 1] > 0, found[:, 1], self.begin(item))
         return found
 
     def ingest_at(self, item: Slice, position: int, otherwise: int) -> int:
@@ -44,7 +44,8 @@ class LastFrame:
         return positions[item.frames.ticks.row] * SEQ_PER_FRAME
 
     def begin(self, item: Slice) -> int:
-        """The journal's clock at the first entry that was ever seen; 0 while there is none."""
+        """The journal's clock at the first entry that was ever seen and is no tick (of which a slice
+        keeps the last alone); 0 while there is none."""
         if not self.first_ns:
             self.first_ns = _first(item)
         return self.first_ns
@@ -76,10 +77,6 @@ class LastFrame:
 
 
 def _first(item: Slice) -> int:
-    frames = item.frames
     if item.control is not None:
         return item.control.at_ns
-    ticks = frames.ticks
-    if len(ticks.ns) and (not len(frames) or ticks.row[0] == 0):
-        return int(ticks.ns[0])
-    return int(frames.ingest_ns[0]) if len(frames) else 0
+    return int(item.frames.ingest_ns[0]) if len(item.frames) else 0

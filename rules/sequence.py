@@ -112,6 +112,7 @@ class _Product:
     ) -> None:
         self.rules = list(rules)
         self.alarms = [alarms[rule.ruleId, ""] for rule in rules]
+        self.expressions = [expression_of(rule) for rule in rules]
         self.facts = facts
         self.productId = product.productId
         self.evaluations = 0
@@ -233,7 +234,7 @@ class _Product:
             kind,
             time_ns,
             onset_ns,
-            Evidence(alarm.expression, values, quality, position, ingest),
+            Evidence(self.expressions[rule], values, quality, position, ingest),
             self.facts.lookup(name, self.productId, whole),
         )
 

@@ -36,7 +36,7 @@ class Engine:
         self.begun = False
 
     def begin(self, now: int) -> None:
-        """The journal's first entry: devices that were never heard wait from here on."""
+        """The journal's first entry that is no tick: devices that were never heard wait from here on."""
         if self.begun:
             return
         self.begun = True
@@ -51,7 +51,6 @@ class Engine:
         return self.connected.get(device.source, True)
 
     def tick(self, now: int) -> None:
-        self.begin(now)
         for name, device in self.devices.items():
             clock = now if device.last is None else device.last[0] + now - device.last[1]
             if self.waits(device) and device.end + self.grace <= clock:
@@ -75,6 +74,16 @@ class Engine:
             elif device.away_since is not None:
                 device.end += now - device.away_since
                 device.away_since = None
+
+    def restarted(self, last: int) -> None:
+        """The journal ran again; its clock stood at `last` when it ended. Who ever said that it is
+        connected is not until it says so again."""
+        self.begin(last)
+        self.tick(last)
+        self.connected = dict.fromkeys(self.connected, False)
+        for device in self.devices.values():
+            if not self.there(device) and device.away_since is None:
+                device.away_since = last
 
     def reading(
         self, name: str, time: int, ingest: int, source: str, usable: bool, rebased: bool = False
