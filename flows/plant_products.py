@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -52,8 +52,14 @@ class Products:
             for name, product in self.known.items()
         }
 
-    def check_references(self, rules: Mapping[str, Sequence[str]], problems: Problems) -> None:
-        """What products name of rules: the alarms of their AAS mappings. rules: productId -> ruleIds."""
+    def check_references(
+        self,
+        rules: Mapping[str, Sequence[str]],
+        formulas: Mapping[str, Collection[str]],
+        problems: Problems,
+    ) -> None:
+        """What products name of rules and formulas in their AAS mappings. rules: productId -> ruleIds;
+        formulas: productId -> formulaIds."""
         for name, product in self.known.items():
             node = self.declared[name].get("aas")
             if product.aas is None or node is None or _has_problem(node, problems):
@@ -61,7 +67,9 @@ class Products:
             if "{device_id}" not in product.aas.asset:
                 told = "needs '{device_id}', or all devices are one asset"
                 problems.add(_below(node, ("asset",)), told)
-            for one in check_mapping(product.aas, product.metrics, product.windows, rules.get(name, ())):
+            for one in check_mapping(
+                product.aas, product.metrics, product.windows, rules.get(name, ()), formulas.get(name, ())
+            ):
                 element = ("elements", one.element) if one.element >= 0 else ()
                 place = _below(node, ("submodels", one.submodel, *element, one.key))
                 problems.add(place, one.text)

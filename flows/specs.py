@@ -19,9 +19,10 @@ from operators.decode.spec import (
     SourceSpec,
 )
 from operators.parameters import ParameterSpec
-from operators.state.spec import ProductState
+from operators.state.references import FormulaRef, references
+from operators.state.spec import FormulasSpec, ProductState
 from operators.windows.spec import ProductWindows
-from rules.check import number_of, samples_of
+from rules.check import number_of, samples_of, scope_of
 from rules.reported_values import report_specs
 from rules.spec import RulesSpec
 
@@ -146,9 +147,25 @@ def windows(plant: Plant) -> dict[str, ProductWindows]:
 def state(plant: Plant) -> dict[str, ProductState]:
     """What is kept of each product's devices."""
     return {
-        name: ProductState(product.metrics, tuple(product.windows), product.aas)
+        name: ProductState(product.metrics, tuple(product.windows), product.aas, _formulas(plant, product))
         for name, product in plant.products.items()
     }
+
+
+def _formulas(plant: Plant, product: Product) -> FormulasSpec | None:
+    """The formulas that a product's submodels show; None where there are none."""
+    own = plant.formulas.of.get(product.productId, {})
+    named = dict.fromkeys(one.formulaId for one in references(product.aas) if isinstance(one, FormulaRef))
+    shown = tuple(own[name] for name in named if name in own)
+    if not shown:
+        return None
+    samples = samples_of(plant.master.devices)
+    columns = {name for row in samples.values() for name in row}
+    known = rule_product(product)
+    scope = scope_of(known, columns, samples)
+    scope.params = dict.fromkeys(scope.params)
+    scope.formulas = {name: one.tree for name, one in own.items()}
+    return FormulasSpec(shown, scope, product.params, plant.master.devices, known.stale_after)
 
 
 def telemetry(plant: Plant) -> dict[str, TelemetrySpec]:

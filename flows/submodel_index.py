@@ -25,6 +25,7 @@ class Place(NamedTuple):
     product: Product
     submodel: Submodel
     device_id: str
+    formulas: Mapping[str, str]  # formulaId -> number | bool
 
 
 class SubmodelIndex:
@@ -49,9 +50,10 @@ class SubmodelIndex:
         for name, product in plant.products.items():
             if product.aas is None:
                 continue
+            formulas = {one.formulaId: one.kind for one in plant.formulas.of.get(name, {}).values()}
             for device_id in owners[name]:
                 for submodel in product.aas.submodels:
-                    self._add(Place(product, submodel, device_id))
+                    self._add(Place(product, submodel, device_id, formulas))
 
     def _add(self, place: Place) -> None:
         identifier = fill_in(place.submodel.id, place.device_id)
@@ -82,4 +84,4 @@ def as_json(place: Place, read: ReadState) -> dict[str, Any]:
     state = read(place.device_id)
     if state is not None and state.productId != place.product.productId:
         state = None  # the device was of another product when it was last heard
-    return submodel_json(place.submodel, place.product.metrics, place.device_id, state)
+    return submodel_json(place.submodel, place.product.metrics, place.device_id, state, place.formulas)

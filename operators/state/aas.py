@@ -5,12 +5,21 @@ Asset Administration Shell (IDTA-01001-3-1: Submodel, SubmodelElementCollection,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from operators.contract.spec import Metric
-from operators.state.references import AlarmRef, MetricRef, Reference, WindowRef, parse_reference
+from operators.state.references import (
+    FLAGS,
+    AlarmRef,
+    FormulaRef,
+    MetricRef,
+    Reference,
+    WindowRef,
+    parse_reference,
+)
 from operators.state.spec import AasMapping, Submodel
-from operators.state.store import DeviceState, Value
+from operators.state.store import FORMULA, DeviceState, Value
 
 _VALUE_TYPES: Final = {
     "number": "xs:double",
@@ -31,10 +40,14 @@ def submodel_ids(mapping: AasMapping, device_id: str) -> list[str]:
 
 
 def submodel_json(
-    submodel: Submodel, metrics: Mapping[str, Metric], device_id: str, state: DeviceState | None
+    submodel: Submodel,
+    metrics: Mapping[str, Metric],
+    device_id: str,
+    state: DeviceState | None,
+    formulas: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """One submodel as JSON. state None: a device never heard; its properties have no value and
-    its alarms are not active."""
+    its alarms are not active. formulas: formulaId -> number | bool."""
     found: dict[str, Any] = {
         "modelType": "Submodel",
         "id": fill_in(submodel.id, device_id),
@@ -50,7 +63,7 @@ def submodel_json(
         if isinstance(reference, str):
             raise ValueError(f"{element.path}: {reference}")
         *above, last = element.path.split(".")
-        _collection(elements, above).append(_property(last, reference, metrics, state))
+        _collection(elements, above).append(_property(last, reference, metrics, formulas, state))
     found["submodelElements"] = elements
     return found
 
@@ -80,8 +93,17 @@ def json_value(text: str | None, value_type: str) -> Value:
 def resolve(reference: Reference, state: DeviceState | None) -> Value:
     """The value that a reference has now; None where there is none."""
     match reference:
-        case AlarmRef(ruleId):
-            return state is not None and ruleId in state.alarms
+        case AlarmRef(ruleId, flag):
+            if state is None or ruleId not in state.flags:
+                return flag == "acknowledged"
+            return bool(state.flags[ruleId] >> FLAGS.index(flag) & 1)
+        case FormulaRef(formulaId):
+            found = (
+                next(iter(state.windows.get(FORMULA, {}).get(formulaId, {}).values()), None)
+                if state
+                else None
+            )
+            return found.value if found else None
         case MetricRef(name):
             metric = state.metrics.get(name) if state else None
             return metric.value if metric else None
@@ -91,9 +113,15 @@ def resolve(reference: Reference, state: DeviceState | None) -> Value:
 
 
 def _property(
-    id_short: str, reference: Reference, metrics: Mapping[str, Metric], state: DeviceState | None
+    id_short: str,
+    reference: Reference,
+    metrics: Mapping[str, Metric],
+    formulas: Mapping[str, str],
+    state: DeviceState | None,
 ) -> dict[str, Any]:
     match reference:
+        case FormulaRef(formulaId):
+            value_type = "xs:boolean" if formulas.get(formulaId) == "bool" else "xs:double"
         case AlarmRef():
             value_type = "xs:boolean"
         case MetricRef(name):
@@ -103,7 +131,7 @@ def _property(
     found = {"modelType": "Property", "idShort": id_short, "valueType": value_type}
     value = resolve(reference, state)
     if value is not None:
-        found["value"] = _lexical(value, value_type)
+        found["value"] = _lexical(value != 0 if value_type == "xs:boolean" else value, value_type)
     return found
 
 

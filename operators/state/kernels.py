@@ -71,6 +71,41 @@ def keep_window(
             touched[r] = 1
 
 
+@kernel
+def hold_values(
+    rows: Int32,
+    ts_ns: Int64,
+    flags: Bytes,
+    value: Float64,
+    quality: Bytes,
+    used: Int32,
+    stale_after: int,
+    held: Float64,
+    held_ns: Int64,
+    columns: Float64,
+) -> None:
+    """Values as each reading finds them: its own, and the last good ones of what it lacks.
+
+    rows: int32[N] row of the state arrays; flags: uint8[N], of which REBASED counts; value float64[M, N],
+    quality uint8[M, N]; used: int32[J] rows of them. stale_after: nanoseconds, 0 = never.
+    State: held float64[C, J], NaN = unknown; held_ns int64[C, J]. Out: columns float64[>= M, >= N], its
+    rows `used`.
+    """
+    for i in range(rows.shape[0]):
+        r = rows[i]
+        now = ts_ns[i]
+        for j in range(used.shape[0]):
+            m = used[j]
+            code = quality[m, i]
+            if code < 3:
+                held[r, j] = value[m, i] if code < 2 else np.nan
+                held_ns[r, j] = now
+            elif flags[i] & 8 and held_ns[r, j] > now:
+                held_ns[r, j] = now
+            stale = stale_after > 0 and now - held_ns[r, j] > stale_after
+            columns[m, i] = np.nan if stale else held[r, j]
+
+
 def warm_up() -> None:
     """Compile the kernels with the types of the hot path."""
     none = np.zeros(0, np.int32)
@@ -89,5 +124,17 @@ def warm_up() -> None:
         table,
         table,
         touched,
+    )
+    hold_values(
+        none,
+        times,
+        np.zeros(0, np.uint8),
+        np.zeros((1, 0)),
+        np.zeros((1, 0), np.uint8),
+        none,
+        0,
+        np.zeros((1, 1)),
+        table,
+        np.zeros((1, 1)),
     )
     keep_window(none, none, 0, times, times, np.zeros(0), 0, np.zeros((1, 1)), table, table, touched)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from operators.contract.spec import Metric
 from operators.document import nearest
 from operators.state.spec import AasMapping
+from operators.state.store import FORMULA
 from operators.windows.spec import Window, window_metrics
 
 _NAME: Final = r"([^\W\d]\w*|`[^`]+`)"
 _METRIC: Final = re.compile(rf"(?:metrics\.)?{_NAME}")
 _WINDOW: Final = re.compile(rf"window\.{_NAME}\.(\w+)\(\s*(?:metrics\.)?{_NAME}\s*\)")
-_ALARM: Final = re.compile(rf"alarm\.{_NAME}\.active")
+_ALARM: Final = re.compile(rf"alarm\.{_NAME}\.(\w+)")
+_FORMULA: Final = re.compile(rf"formula\.{_NAME}")
+FLAGS: Final = ("active", "acknowledged", "latched", "shelved", "suppressed", "out_of_service")
+"""What a mapping may ask of an alarm; in a record the n-th is bit n."""
 _ID_SHORT: Final = re.compile(r"[a-zA-Z]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?")  # IDTA-01001-3-1, AASd-002
 
 
@@ -31,24 +35,59 @@ class WindowRef(NamedTuple):
     aggregate: str
     metric: str
 
+    @property
+    def shown(self) -> tuple[str, str, str]:
+        """As a layout names it."""
+        return self.window, self.aggregate, self.metric
+
+
+class FormulaColumn(NamedTuple):
+    """The newest value of a formula, as the state keeps it: where it is over readings, its start is
+    the reading's time and its revision the reading's position."""
+
+    formulaId: str
+    over: str
+
+    @property
+    def shown(self) -> tuple[str, str, str]:
+        """As a layout names it."""
+        return FORMULA, self.over, self.formulaId
+
 
 class AlarmRef(NamedTuple):
-    """Whether an alarm of the device is active."""
+    """One of FLAGS of an alarm of the device: of its open occurrence; without one nothing is
+    active and nothing is to be acknowledged."""
 
     ruleId: str
+    flag: str = "active"
 
 
-Reference = MetricRef | WindowRef | AlarmRef
+class FormulaRef(NamedTuple):
+    """The newest value of a formula."""
+
+    formulaId: str
+
+
+Reference = MetricRef | WindowRef | AlarmRef | FormulaRef
+
+
+def flag_bits(state: Mapping[str, Any]) -> int:
+    """The flags of an event's `state`, the n-th as bit n."""
+    told = [bool(state.get("shelved_until" if flag == "shelved" else flag)) for flag in FLAGS]
+    return sum(1 << at for at, flag in enumerate(told) if flag)
 
 
 def parse_reference(text: str) -> Reference | str:
     """The reference, or what is wrong with its text."""
     text = text.strip()
-    for root in ("formula", "desired"):
-        if text.startswith(root + "."):
-            return f"'{root}.' is not yet in this version"
+    if text.startswith("desired."):
+        return "'desired.' is not yet in this version"
     if found := _ALARM.fullmatch(text):
-        return AlarmRef(found[1].strip("`"))
+        if found[2] not in FLAGS:
+            return f"an alarm has no '{found[2]}'{nearest(found[2], FLAGS)}; it has {', '.join(FLAGS)}"
+        return AlarmRef(found[1].strip("`"), found[2])
+    if found := _FORMULA.fullmatch(text):
+        return FormulaRef(found[1].strip("`"))
     if found := _WINDOW.fullmatch(text):
         return WindowRef(found[1].strip("`"), found[2], found[3].strip("`"))
     if found := _METRIC.fullmatch(text):
@@ -79,8 +118,9 @@ def check_mapping(
     metrics: Mapping[str, Metric],
     windows: Collection[Window],
     ruleIds: Collection[str],
+    formulas: Collection[str] = (),
 ) -> list[MappingProblem]:
-    """Everything that is wrong with a product's `aas:`. ruleIds: the rules of that product."""
+    """Everything that is wrong with a product's `aas:`. ruleIds, formulas: those of that product."""
     found: list[MappingProblem] = []
     ids: set[str] = set()
     for s, submodel in enumerate(mapping.submodels):
@@ -100,7 +140,9 @@ def check_mapping(
                 found.append(MappingProblem(s, e, "path", problem))
             reference = parse_reference(element.value)
             problem = (
-                reference if isinstance(reference, str) else _missing(reference, metrics, windows, ruleIds)
+                reference
+                if isinstance(reference, str)
+                else _missing(reference, metrics, windows, ruleIds, formulas)
             )
             if problem:
                 found.append(MappingProblem(s, e, "value", problem))
@@ -133,8 +175,11 @@ def _missing(
     metrics: Mapping[str, Metric],
     windows: Collection[Window],
     ruleIds: Collection[str],
+    formulas: Collection[str],
 ) -> str:
     match reference:
+        case FormulaRef(name) if name not in formulas:
+            return f"no formula '{name}' for this product{nearest(name, formulas)}"
         case MetricRef(name) if name not in metrics:
             return f"no metric '{name}'{nearest(name, metrics)}"
         case AlarmRef(name) if name not in ruleIds:

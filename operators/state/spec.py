@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import msgspec
 
 from operators.contract.spec import Metric
+from operators.expression.formula_spec import ProductFormula
+from operators.expression.program import Scope
 from operators.windows.spec import Window
 
 
@@ -37,9 +39,25 @@ class AasMapping(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
+class FormulasSpec:
+    """The formulas that a product's `aas:` refers to, and what they may name.
+
+    scope: all parameters as columns. params: their defaults; attributes: rows of devices.csv by
+    device. stale_after: nanoseconds after which a held value is unknown, 0 = never.
+    """
+
+    formulas: tuple[ProductFormula, ...]
+    scope: Scope
+    params: Mapping[str, float | str]
+    attributes: Mapping[str, Mapping[str, str]]
+    stale_after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ProductState:
     """All that the state stage knows of one product; metrics in file order."""
 
     metrics: Mapping[str, Metric]
     windows: tuple[Window, ...]
     aas: AasMapping | None = None
+    formulas: FormulasSpec | None = None

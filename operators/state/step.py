@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from operators.batch import (
     QUALITY_NAMES,
     AlarmEvent,
     Float64,
+    Int32,
+    Int64,
     ReadingBatch,
     Slice,
     StateChanges,
@@ -20,10 +22,13 @@ from operators.batch import (
 )
 from operators.contract.messages import time_text
 from operators.devices import Devices
+from operators.expression.formula_spec import READING
+from operators.parameters import Parameters
 from operators.slots import ProductSlots, grown
 from operators.snapshot import Kept
+from operators.state.formulas import ReadingFormulas, WindowFormulas, meaning
 from operators.state.kernels import keep_latest, keep_window
-from operators.state.references import WindowRef, references
+from operators.state.references import FLAGS, FormulaColumn, WindowRef, flag_bits, references
 from operators.state.spec import ProductState
 from operators.state.store import (
     NO_WINDOW,
@@ -48,6 +53,7 @@ _FRESH: dict[str, tuple[str, Any]] = {  # state array -> dtype, value of a devic
     "kept_revision": ("i8", 0),
     "touched": ("u1", 0),
 }
+_ACTIVE, _ACKNOWLEDGED = 1 << FLAGS.index("active"), 1 << FLAGS.index("acknowledged")
 _TEXTS_AT_EASE = 4096  # texts kept before those that no device shows any more are dropped
 
 
@@ -58,14 +64,19 @@ class _Product:
         self.productId = productId
         self.names = list(spec.metrics)
         self.kinds = [metric.type for metric in spec.metrics.values()]
-        self.aggregates = list(
-            dict.fromkeys(found for found in references(spec.aas) if isinstance(found, WindowRef))
-        )
-        self.identity = (self.names, self.kinds, self.aggregates)
+        formulas = spec.formulas
+        self.reading = ReadingFormulas(productId, self.names, formulas) if formulas is not None else None
+        over = dict.fromkeys(one.over for one in formulas.formulas if one.over != READING) if formulas else ()
+        self.over = [WindowFormulas(productId, window, formulas) for window in over if formulas]
+        shown = [found for found in references(spec.aas) if isinstance(found, WindowRef)]
+        asked = [one for formulas_ in self.over for one in formulas_.asked]
+        made = [FormulaColumn(one.formulaId, one.over) for one in (formulas.formulas if formulas else ())]
+        self.aggregates: list[WindowRef | FormulaColumn] = list(dict.fromkeys((*shown, *asked, *made)))
+        self.identity = (self.names, self.kinds, self.aggregates, meaning(formulas))
         self.layout = Layout(
             productId,
             tuple(zip(self.names, self.kinds, strict=True)),
-            tuple((found.window, found.aggregate, found.metric) for found in self.aggregates),
+            tuple(one.shown for one in self.aggregates),
         )
         self.layout_id = self.layout.id()
         self.texts: dict[int, str] = {}
@@ -92,6 +103,8 @@ class _Product:
                 for array in ("kept", "kept_start", "kept_revision"):
                     then = before.aggregates.index(reference)
                     self.state[array][:, column] = before.state[array][:, then]
+        if self.reading is not None and before.reading is not None:
+            self.reading.load(before.reading.export(self.slots.count), self.slots.capacity, self.slots.count)
         self.state["touched"][: self.slots.count] = 1  # records of another layout
 
     def rows(self, device: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
@@ -101,7 +114,7 @@ class _Product:
                 self.state[name] = grown(self.state[name], self.slots.capacity, fresh)
         return rows
 
-    def read(self, batch: ReadingBatch) -> None:
+    def read(self, batch: ReadingBatch, devices: Devices, parameters: Parameters) -> None:
         """Take the readings in."""
         rows = self.rows(batch.device)
         state = self.state
@@ -118,6 +131,12 @@ class _Product:
             state["position"],
             state["touched"],
         )
+        if self.reading is not None:
+            found = self.reading.run(rows, batch, self.slots.slot_of, self.slots.count, devices, parameters)
+            if found is not None:
+                who, values, times, positions = found
+                names = [FormulaColumn(one.formulaId, one.over) for one in self.reading.formulas]
+                self._keep(names, who, values, times, positions)
         if batch.texts:
             self.texts.update(batch.texts)
             if len(self.texts) > max(_TEXTS_AT_EASE, 2 * state["latest"].size):
@@ -139,10 +158,45 @@ class _Product:
                 shown.update(column[column == column].astype(np.int64).tolist())
         self.texts = {code: text for code, text in self.texts.items() if code in shown}
 
-    def close(self, batch: WindowBatch) -> None:
+    def _keep(
+        self, names: Sequence[FormulaColumn], rows: Int32, values: Float64, start: Int64, number: Int64
+    ) -> None:
+        """Keep the values float64[R, F] of formulas at some rows."""
+        for at, name in enumerate(names):
+            column = self.aggregates.index(name)
+            self.state["kept"][rows, column] = values[:, at]
+            self.state["kept_start"][rows, column] = start
+            self.state["kept_revision"][rows, column] = number
+
+    def refresh(self, slot: int, devices: Devices, parameters: Parameters) -> None:
+        """A parameter of a device has changed: its next reading, and its next window, see it."""
+        row = self.slots.row(slot)
+        if row >= 0:
+            formulas: list[ReadingFormulas | WindowFormulas] = [*self.over]
+            if self.reading is not None:
+                formulas.append(self.reading)
+            for one in formulas:
+                one.inputs.rows(self.slots.slot_of, self.slots.count, devices, parameters)
+                one.inputs.refresh(row, slot, devices, parameters)
+
+    def close(self, batch: WindowBatch, devices: Devices, parameters: Parameters) -> None:
         """Take closed windows in, as far as the mapping refers to them."""
+        self._close(batch)
+        for one in self.over:
+            if one.over == batch.window:
+                rows = np.unique(self.rows(batch.device))
+                columns = np.array([self.aggregates.index(asked) for asked in one.asked], np.int64)
+                kept, start, revision = (
+                    self.state[name][np.ix_(rows, columns)]
+                    for name in ("kept", "kept_start", "kept_revision")
+                )
+                inputs = one.inputs.rows(self.slots.slot_of, self.slots.count, devices, parameters)[rows]
+                names = [FormulaColumn(formula.formulaId, formula.over) for formula in one.formulas]
+                self._keep(names, rows, *one.run(kept, start, revision, inputs))
+
+    def _close(self, batch: WindowBatch) -> None:
         for column, reference in enumerate(self.aggregates):
-            if reference.window != batch.window:
+            if isinstance(reference, FormulaColumn) or reference.window != batch.window:
                 continue
             values = batch.aggregates.get(reference.aggregate)
             if values is None:
@@ -177,7 +231,7 @@ class _Product:
     def windows_of(self, row: int) -> dict[str, dict[str, dict[str, WindowState]]]:
         """The aggregates that the mapping refers to, of a device's last windows."""
         found: dict[str, dict[str, dict[str, WindowState]]] = {}
-        for column, (window, aggregate, metric) in enumerate(self.aggregates):
+        for column, (window, aggregate, metric) in enumerate(one.shown for one in self.aggregates):
             start = int(self.state["kept_start"][row, column])
             if start != NO_WINDOW:
                 value = float(self.state["kept"][row, column])
@@ -198,7 +252,8 @@ class StateLogic(Kept):
     def __init__(self, specs: Mapping[str, ProductState], devices: Devices) -> None:
         self.devices = devices
         self._products = {productId: _Product(productId, spec) for productId, spec in specs.items()}
-        self._active: dict[str, set[str]] = {}  # device_id -> ruleIds
+        self._open: dict[str, dict[str, tuple[str, int]]] = {}  # device_id -> subject -> ruleId, flags
+        self._parameters = Parameters()
 
     def apply(self, specs: Mapping[str, ProductState]) -> None:
         """A changed plant: products keep the values of all that means the same."""
@@ -206,18 +261,23 @@ class StateLogic(Kept):
         self._products = {productId: _Product(productId, spec) for productId, spec in specs.items()}
         for productId, product in self._products.items():
             known = before.get(productId)
-            if known is not None and known.identity == product.identity:
+            if known is not None and known.identity == product.identity and product.reading is None:
                 self._products[productId] = known
             elif known is not None:
                 product.inherit(known)
 
     def process(self, item: Slice) -> None:
+        device = self._parameters.take(item)
+        slot = self.devices.slots.get(device) if device is not None else None
+        if slot is not None:
+            for product in self._products.values():
+                product.refresh(slot, self.devices, self._parameters)
         for batch in item.readings:
             if len(batch):
-                self._products[batch.productId].read(batch)
+                self._products[batch.productId].read(batch, self.devices, self._parameters)
         ended = item.control is not None  # windows that the plant has no more: nothing refers to them
         for closed in () if ended else item.windows:
-            self._products[closed.productId].close(closed)
+            self._products[closed.productId].close(closed, self.devices, self._parameters)
         for alarm in item.alarms:
             self._alarm(alarm)
 
@@ -225,12 +285,16 @@ class StateLogic(Kept):
         data = alarm.event["data"]
         device_id, ruleId = data["device_id"], data["ruleId"]
         slot = self.devices.slots.get(device_id)
-        if slot is None:
+        if slot is None or alarm.shadow:
             return
-        if data["state"]["active"]:
-            self._active.setdefault(device_id, set()).add(ruleId)
+        subject = alarm.event["subject"]
+        if data["transition"] == "closed":
+            own = self._open.get(device_id, {})
+            own.pop(subject, None)
+            if not own:
+                self._open.pop(device_id, None)
         else:
-            self._active.get(device_id, set()).discard(ruleId)
+            self._open.setdefault(device_id, {})[subject] = ruleId, flag_bits(data["state"])
         product = self._products.get(data["productId"])
         row = product.slots.row(slot) if product else -1
         if product is not None and row >= 0:
@@ -252,12 +316,20 @@ class StateLogic(Kept):
         return StateChanges(records, layouts, texts)
 
     def _records(self, product: _Product, rows: npt.NDArray[np.int64]) -> Iterator[tuple[bytes, bytes]]:
-        head, names, active = record_head(product.layout_id), self.devices.names, self._active
+        head, names = record_head(product.layout_id), self.devices.names
         slots = product.slots.slot_of[rows].tolist()
         for slot, numbers in zip(slots, cut_records(product.layout, product.state, rows), strict=True):
             name = names[slot]
-            tail = record_tail(name, sorted(active[name]) if name in active else [])
-            yield device_key(name), head + numbers + tail
+            yield device_key(name), head + numbers + record_tail(name, *self._alarms(name))
+
+    def _alarms(self, device_id: str) -> tuple[list[str], dict[str, int]]:
+        """The ruleIds of a device's active alarms, and the flags of its open ones by ruleId: of several
+        of one rule all must be acknowledged, else one of them is enough."""
+        flags: dict[str, int] = {}
+        for _, (ruleId, bits) in sorted(self._open.get(device_id, {}).items()):
+            both = flags.get(ruleId, bits)
+            flags[ruleId] = ((bits | both) & ~_ACKNOWLEDGED) | (bits & both & _ACKNOWLEDGED)
+        return sorted(ruleId for ruleId, bits in flags.items() if bits & _ACTIVE), flags
 
     def devices_state(self) -> list[DeviceState]:
         """Every device that has ever been heard, by product in file order."""
@@ -290,7 +362,7 @@ class StateLogic(Kept):
             product.productId,
             product.metrics_of(row),
             product.windows_of(row),
-            sorted(self._active.get(device_id, ())),
+            *self._alarms(device_id),
         )
 
     def export(self) -> dict[str, Any]:
@@ -301,15 +373,21 @@ class StateLogic(Kept):
                 "slots": product.slots.export(),
                 "texts": product.texts,
                 "state": {name: array[:count] for name, array in product.state.items()},
+                "formulas": product.reading.export(count) if product.reading is not None else None,
             }
-        active = {device_id: sorted(rules) for device_id, rules in self._active.items() if rules}
-        return {"products": products, "active": active}
+        return {"products": products, "open": self._open, "parameters": self._parameters.export()}
 
     def load(self, state: dict[str, Any]) -> None:
-        self._active = {device_id: set(rules) for device_id, rules in state["active"].items()}
+        self._open = {
+            device_id: {subject: (one[0], one[1]) for subject, one in own.items()}
+            for device_id, own in state["open"].items()
+        }
+        self._parameters.load(state["parameters"])
         for productId, saved in state["products"].items():
             product = self._products[productId]
             product.slots = ProductSlots.load(saved["slots"])
             product.texts = saved["texts"]
             for name, (_, fresh) in _FRESH.items():
                 product.state[name] = grown(saved["state"][name], product.slots.capacity, fresh)
+            if product.reading is not None and saved["formulas"] is not None:
+                product.reading.load(saved["formulas"], product.slots.capacity, product.slots.count)

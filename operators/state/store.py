@@ -3,7 +3,7 @@
 Key: the device_id in UTF-8. A record is made for every device that changed, twice a second, so it is
 bytes cut out of columns:
 
-    2 u8 | id of its layout, 8 bytes | numbers | MessagePack [device_id, ruleIds of active alarms]
+    2 u8 | id of its layout, 8 bytes | numbers | MessagePack [device_id, ruleIds of active alarms, flags]
     numbers = value f64[M] | time i64[M] | position i64[M] |
               aggregate f64[A] | start i64[A] | revision i64[A] | quality u8[M]
 
@@ -29,6 +29,7 @@ Value = float | int | bool | str | None
 
 VERSION: Final = 2
 LAYOUT_ID: Final = 8
+FORMULA: Final = "formula"  # the window under which values of formulas stand
 NO_WINDOW: Final = -(1 << 63)  # start of a window that has not closed yet
 _HEAD: Final = struct.Struct(f"<B{LAYOUT_ID}s")
 
@@ -57,8 +58,10 @@ class WindowState(msgspec.Struct, array_like=True, frozen=True):
 class DeviceState(msgspec.Struct, frozen=True):
     """What is known of one device.
 
-    windows: window -> metric -> aggregate, of the windows that the product's `aas:` refers to.
-    alarms: ruleIds whose alarm is active, sorted.
+    windows: window -> metric -> aggregate, of the windows that the product's `aas:` refers to; a
+    formula is FORMULA -> formulaId -> what it is over, its value with the time of the reading (or the
+    start of the window) that it is of. alarms: ruleIds whose alarm is active, sorted. flags: ruleId ->
+    bits of `references.FLAGS`, of alarms that are open.
     """
 
     device_id: str
@@ -66,6 +69,15 @@ class DeviceState(msgspec.Struct, frozen=True):
     metrics: dict[str, MetricState]
     windows: dict[str, dict[str, dict[str, WindowState]]]
     alarms: list[str]
+    flags: dict[str, int] = msgspec.field(default_factory=dict)
+
+
+class _Tail(msgspec.Struct, array_like=True, frozen=True):
+    """How a record ends."""
+
+    device_id: str
+    alarms: list[str]
+    flags: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class Layout(msgspec.Struct, array_like=True, frozen=True):
@@ -110,9 +122,9 @@ def record_head(layout: bytes) -> bytes:
     return _HEAD.pack(VERSION, layout)
 
 
-def record_tail(device_id: str, alarms: list[str]) -> bytes:
+def record_tail(device_id: str, alarms: list[str], flags: dict[str, int]) -> bytes:
     """How a record ends."""
-    return _ENCODER.encode((device_id, alarms))
+    return _ENCODER.encode(_Tail(device_id, alarms, flags))
 
 
 def record_layout(data: bytes) -> bytes:
@@ -137,12 +149,11 @@ class RecordReader:
         stop = _HEAD.size + numbers.itemsize
         try:
             cells = np.frombuffer(data, numbers, 1, _HEAD.size)[0]
-            device_id, alarms = _DECODER.decode(data[stop:])
+            tail = _DECODER.decode(data[stop:])
         except (ValueError, msgspec.DecodeError) as error:
             raise ValueError(f"a device's record is damaged: {error}") from error
-        return DeviceState(
-            device_id, layout.productId, self._metrics(layout, cells), _windows(layout, cells), alarms
-        )
+        metrics, windows = self._metrics(layout, cells), _windows(layout, cells)
+        return DeviceState(tail.device_id, layout.productId, metrics, windows, tail.alarms, tail.flags)
 
     def _of(self, identifier: bytes) -> tuple[Layout, np.dtype[np.void]]:
         found = self._known.get(identifier)
@@ -206,4 +217,4 @@ def typed_value(kind: str, value: float, texts: Mapping[int, str]) -> Value:
 
 
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(tuple[str, list[str]])
+_DECODER = msgspec.msgpack.Decoder(_Tail)

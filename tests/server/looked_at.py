@@ -50,9 +50,9 @@ def lines() -> list[str]:
     return found
 
 
-def make_data(data: Path) -> None:
-    """Run `lines()` and leave journal, output log, cursors and alarms.jsonl in `data`."""
-    plant = open_plant(PRESS_LINE)
+def make_data(data: Path, folder: Path = PRESS_LINE) -> None:
+    """Run `lines()` through a plant and leave journal, output log, cursors and alarms.jsonl in `data`."""
+    plant = open_plant(folder)
     data.mkdir(parents=True)
     with closing(JournalStore(data / "journal", 1 << 24)) as journal:
         bundle = (plant.sha256.encode(), msgspec.msgpack.encode(dict(plant.files)))

@@ -62,9 +62,15 @@ def reading(frame, values, device="press-01", in_order=True, qualities=None):
     }
 
 
-def alarm(position, active, device="press-01", ruleId="temp-high"):
-    data = {"device_id": device, "productId": "p", "ruleId": ruleId, "state": {"active": active}}
-    return AlarmEvent(position, device, ruleId, "0", {"data": data})
+def alarm(position, active, device="press-01", ruleId="temp-high", acknowledged=False, shelved=None):
+    data = {
+        "device_id": device,
+        "productId": "p",
+        "ruleId": ruleId,
+        "transition": "raised" if active else "cleared",
+        "state": {"active": active, "acknowledged": acknowledged, "shelved_until": shelved},
+    }
+    return AlarmEvent(position, device, ruleId, "0", {"subject": f"{device}/{ruleId}", "data": data})
 
 
 def closed(device, start, revision, mean, count=3):
@@ -264,7 +270,14 @@ def test_what_is_wrong_with_a_mapping():
     assert problems("A.B", "tempC") == []
     assert problems("A", "tempc") == [("value", "no metric 'tempc'; did you mean 'tempC'?")]
     assert problems("A", "desired.tempSet") == [("value", "'desired.' is not yet in this version")]
-    assert problems("A", "formula.`h`") == [("value", "'formula.' is not yet in this version")]
+    assert problems("A", "formula.`h`") == [("value", "no formula 'h' for this product")]
+    assert problems("A", "alarm.`temp-high`.actve") == [
+        (
+            "value",
+            "an alarm has no 'actve'; did you mean 'active'?; it has active, acknowledged, latched, "
+            "shelved, suppressed, out_of_service",
+        )
+    ]
     assert problems("A", "window.`5m`.mean(tempC)") == [("value", "no window '5m'")]
     assert problems("A", "window.`1m`.p50(tempC)")[0][1].startswith("window '1m' has no 'p50'")
     assert problems("A", "window.`1m`.mean(mode)") == [("value", "window '1m' does not aggregate 'mode'")]
