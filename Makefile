@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3 python; do \
 	&& echo $$p && break; done)
 STAMP := .venv/.ready
 
-.PHONY: setup demo services test check format lock warm clean
+.PHONY: setup demo services test check format lock fuzz warm clean
 .DEFAULT_GOAL := help
 
 help:
@@ -50,7 +50,13 @@ format: setup
 lock:
 	.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 --extra dev pyproject.toml -o requirements/dev.txt
 	.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 pyproject.toml -o requirements/run.txt
+	.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 --extra fuzz pyproject.toml -o requirements/fuzz.txt
 	.venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 requirements/setup.in -o requirements/setup.txt
+
+# make fuzz   an hour of libFuzzer over every decoder (SECONDS=60 for a minute)
+fuzz: setup
+	@.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements/fuzz.txt
+	@.venv/bin/python -m tests.fuzz --engine atheris --seconds $(or $(SECONDS),3600)
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

@@ -70,7 +70,7 @@ def decode(
         lines = [Line(payload, port, device)]
     else:
         lines = list(read_lines(file))  # type: ignore[arg-type]  # checked above
-    return run_decode(given, lines, as_json)
+    return run_decode(given, lines, as_json, refused=hexadecimal is not None and not as_json)
 
 
 def open_spec(path: Path, product: str | None) -> Given:
@@ -214,8 +214,9 @@ def _line(line: str, where: str) -> Line:
     )
 
 
-def run_decode(given: Given, lines: Sequence[Line], as_json: bool) -> int:
-    """Print what each frame gives; 1 if a line of the input is none, else 0."""
+def run_decode(given: Given, lines: Sequence[Line], as_json: bool, *, refused: bool = False) -> int:
+    """Print what each frame gives; 1 if a line of the input is none, else 0: a reject is an answer.
+    refused: 1 for a reject too, as a person or a script asks of one frame."""
     good = [line for line in lines if not line.problem]
     frames = [
         Frame(
@@ -228,13 +229,15 @@ def run_decode(given: Given, lines: Sequence[Line], as_json: bool) -> int:
     ]
     answers = iter(answers_of(given, frames, [line.header for line in good], point=not as_json))
     console = Console(highlight=False)
+    wrong = any(line.problem for line in lines)
     for line in lines:
         if line.problem:
             answer = Answer(reject=(Reason.malformed.name, None, line.problem))
         else:
             answer = next(answers)
+            wrong |= refused and answer.reject is not None
         if as_json:
             click.echo(json.dumps(answer.as_object(), ensure_ascii=False, allow_nan=False))
         else:
             show(console, line.payload, line.port, answer, given)
-    return 1 if any(line.problem for line in lines) else 0
+    return int(wrong)

@@ -78,10 +78,6 @@ PROBLEMS = [
         "format: json\nrows: 'v[*]'\nquality: $.q",
         "3:1  quality: stands in the row; only device and timestamp may begin with $.",
     ),
-    (
-        "format: json\nbinary: d\nrows: 'v[*]'\nfields: {tempC: {at: 0}}",
-        "3:1  rows: 'rows' with 'binary' is not yet in this version",
-    ),
     ("format: json\ntimestmp: x", "2:1  timestmp: unknown key; did you mean 'timestamp'?"),
     (
         "format: json\nmetrics: {tempc: a}",

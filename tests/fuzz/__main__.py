@@ -3,7 +3,7 @@
 Guided by coverage: the kernels run uncompiled, a frame that takes a new step from line to line of
 operators/decode goes into the corpus. `--mode bounds` runs them compiled with bounds checks instead,
 `--mode compiled` as the plant does (both unguided), `--engine atheris` lets libFuzzer choose the frames
-(where atheris is installed; it is no dependency). A frame that breaks a decoder is printed in hex, exit
+(`make fuzz` installs it; `--engine any` takes it where it is, else our own loop). A frame that breaks a decoder is printed in hex, exit
 code 1.
 """
 
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import traceback
+from importlib.util import find_spec
 from types import FrameType
 from typing import Any
 
@@ -29,7 +30,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mode", choices=[*MODES], default="uncompiled")
-    parser.add_argument("--engine", choices=["own", "atheris"], default="own")
+    parser.add_argument("--engine", choices=["own", "atheris", "any"], default="own")
     parser.add_argument("--only", default="", help="one target")
     given = parser.parse_args()
     wanted = MODES[given.mode]
@@ -40,7 +41,7 @@ def main() -> int:
     import numpy as np
 
     np.seterr(all="ignore")  # integers wrap and divisions give infinities in the kernels too
-    if given.engine == "atheris":
+    if given.engine == "atheris" or (given.engine == "any" and find_spec("atheris") is not None):
         return by_atheris(given.seconds, given.seed, given.only)
     return by_coverage(given.seconds, given.seed, given.only, guided=given.mode == "uncompiled")
 
@@ -118,7 +119,9 @@ def by_atheris(seconds: float, seed: int, only: str) -> int:
     try:
         import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]  # an extra
     except ImportError:
-        print("atheris is not installed: .venv/bin/uv pip install --python .venv/bin/python atheris")
+        print(
+            "atheris is not installed: make fuzz, or uv pip install --require-hashes -r requirements/fuzz.txt"
+        )
         return 2
     with atheris.instrument_imports(include=["operators.decode"]):
         from tests.fuzz.targets import targets, try_frame

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.fuzz.modes import in_mode, outcome
 from tests.fuzz.mutate import LONGEST, mutated
 from tests.fuzz.targets import targets, try_frame
 
@@ -24,6 +25,11 @@ def test_twenty_seconds_guided_by_coverage() -> None:
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "nothing found" in ran.stdout
+
+
+def test_uncompiled_kernels_give_the_same() -> None:
+    """Those with bounds checks take a minute to compile; continuous integration compares them too."""
+    assert in_mode("uncompiled") == outcome()
 
 
 def test_compiled_decoders_keep_their_contract() -> None:
