@@ -15,10 +15,11 @@ from operators.expression.tree import ExpressionError
 from rules.alarm import iso_ms
 from rules.check import Known, RuleProblem, check_rule
 from rules.message import parse_message
-from rules.spec import RuleProduct, RulesSpec, ThresholdRule
+from rules.spec import Rule, RuleProduct, RulesSpec, ThresholdRule
 from rules.step import RulesLogic
 
 SECOND = 1_000_000_000
+MINUTE = 60 * SECOND
 START = 1_772_355_600 * SECOND  # 2026-03-01T09:00:00Z
 PRODUCT = RuleProduct(
     "press-v1", {"tempC": "number", "mode": "string", "on": "boolean", "n": "integer"}, {"tempHigh": 80.0}
@@ -40,11 +41,11 @@ def rule(**keys: Any) -> ThresholdRule:
     return ThresholdRule(**(given | keys))
 
 
-def spec(*rules: ThresholdRule, product: RuleProduct = PRODUCT) -> RulesSpec:
+def spec(*rules: Rule, product: RuleProduct = PRODUCT) -> RulesSpec:
     return RulesSpec("press-line", {"press-v1": product}, rules, ATTRIBUTES)
 
 
-def logic(*rules: ThresholdRule) -> RulesLogic:
+def logic(*rules: Rule) -> RulesLogic:
     devices = Devices()
     devices.add("press-01", "press-v1", "hub-7")
     return RulesLogic(spec(*rules), devices)
