@@ -88,10 +88,13 @@ def replay_data(data: Path, rule: str, device: str | None, until: int) -> Replay
 def _replay_archive(data: Path, shard: Shard, rule: str, device: str | None, until: int) -> Replayed:
     """The archive and then the journal; where there is no archive, what is left of the journal."""
     config = shard.first_plant.archive
-    history = open_history(data, None if config is None else config.path, lambda told: None, with_gaps=True)
-    source = "archive" if history.files else "journal"
-    complete = bool(history.files) and history.files[0].contents.first <= 1
-    return _Replay(shard, rule, device, source, complete).run(history.slices(None, None), until)
+    path = None if config is None else config.path
+    to_ms = None if until >= FOREVER else until // 1_000_000 + 1
+    history = open_history(data, path, None, to_ms, lambda told: None, with_gaps=True)
+    oldest = history.oldest
+    source = "journal" if oldest is None else "archive"
+    complete = oldest is not None and oldest.contents.first <= 1
+    return _Replay(shard, rule, device, source, complete).run(history.slices(), until)
 
 
 def _clock(reader: JournalReader, entry: int) -> int:
