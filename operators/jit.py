@@ -43,6 +43,7 @@ WARMED: tuple[str, ...] = (
     "rules.sequence_kernels",
     "rules.group_kernels",
     "rules.device_clock_kernels",
+    "rules.historical_kernels",
 )
 
 

@@ -80,7 +80,7 @@ class Run:
             np.array([1 if own or last.absent else 2], np.uint8),
         )
         wide = (2, len(steps))
-        self.state = (
+        self.state: tuple[Any, ...] = (
             np.full(wide, k.NEVER, np.int64), np.zeros(wide, np.int64), np.zeros(wide, np.int64),
             np.full(wide, k.NEVER, np.int64), np.full(wide, k.NEVER, np.int64), np.zeros(wide, np.int64),
             np.zeros((2, 1), np.uint8), np.zeros((2, 1), np.int64), np.full(1, k.NEVER, np.int64),
