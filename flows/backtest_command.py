@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from flows.folder import data_directory, open_plant
 from flows.plant_file import Plant
 from flows.recorded import Moment, RecordedInput
 from flows.replay_command import with_progress
+from operators.batch import Slice
 from operators.contract.messages import time_text
 from operators.document import nearest
 
@@ -59,14 +60,14 @@ def backtest(
             raise ConfigError(f"{plant}: no rule '{rule}'{nearest(rule, known)}")
     if from_ms is not None and to_ms is not None and from_ms >= to_ms:
         raise ConfigError("--from is not before --to")
-    history = _history(loaded, data_directory(plant, data), inputs, gaps)
     begin_ms = None if from_ms is None else from_ms - warm_up(loaded) // MILLISECOND
+    history = _history(
+        loaded, data_directory(plant, data), History(begin_ms, to_ms, inputs=inputs, with_gaps=gaps)
+    )
     told = _head(loaded, history, from_ms, to_ms, begin_ms)
 
-    then = occurrences(loaded, with_progress(_known(history, begin_ms, to_ms), "as it was"), as_applied=True)
-    now = occurrences(
-        loaded, with_progress(history.slices(begin_ms, to_ms), "with the folder"), as_applied=False
-    )
+    then = occurrences(loaded, with_progress(_known(history), "as it was"), as_applied=True)
+    now = occurrences(loaded, with_progress(history.slices(), "with the folder"), as_applied=False)
     found = compare(
         now.all(),
         then.all(),
@@ -84,26 +85,27 @@ def backtest(
         click.echo(text)
 
 
-def _history(plant: Plant, data: Path, inputs: Sequence[str], gaps: bool) -> History:
+def _history(plant: Plant, data: Path, asked: History) -> History:
     def say(told: str) -> None:
         click.echo(f"warning: {told}", err=True)
 
-    if inputs:
-        return History(inputs=inputs, say=say, with_gaps=gaps)
+    if asked.inputs:
+        asked.say = say
+        return asked
     if not (data / "journal").is_dir():
         raise ConfigError(f"{data / 'journal'} does not exist; has the plant been run? (or name --input)")
     archive = plant.archive.path if plant.archive is not None else None
     try:
-        return open_history(data, archive, say, with_gaps=gaps)
+        return open_history(data, archive, asked.from_ms, asked.to_ms, say, with_gaps=asked.with_gaps)
     except JournalError as error:
         raise ConfigError(f"{data}: {error}") from error
 
 
-def _known(history: History, begin_ms: int | None, to_ms: int | None) -> Any:
+def _known(history: History) -> Iterator[Slice]:
     """The slices, once it is certain that they say which plant was in force."""
     frames = 0
     is_known = False
-    for item in history.slices(begin_ms, to_ms):
+    for item in history.slices():
         is_known = is_known or (item.control is not None and item.control.kind == "plant")
         frames += len(item.frames)
         if frames and not is_known:

@@ -8,9 +8,15 @@ from pathlib import Path
 
 from connectors.errors import ConfigError, JournalGap
 from connectors.files.recording import Archives, read_recording
-from connectors.journal.archive import Standing, read_controls
-from connectors.journal.archive_reader import ArchivedFile, archived_files, check_gaps, read_files
-from connectors.journal.archive_store import REMOTE
+from connectors.journal.archive import Standing, branches, range_of, read_controls
+from connectors.journal.archive_reader import (
+    ArchivedFile,
+    archived_days,
+    check_gaps,
+    read_contents,
+    read_files,
+)
+from connectors.journal.archive_store import open_store
 from connectors.journal.entries import CONTROL, Entry
 from connectors.journal.merging import Merger, empty_batch
 from connectors.journal.reader import JournalReader
@@ -23,40 +29,43 @@ Say = Callable[[str], object]
 
 @dataclass(slots=True)
 class History:
-    """Journaled input between two times of the journal's clock; may be read many times.
+    """Input between two times of the journal's clock; may be read many times.
 
-    files: of the archive, none where there is none. journal: its folder, None for files alone.
-    inputs: other recorded input in place of both. first_ms: of the oldest entry that is left.
+    from_ms, to_ms: entries of from_ms <= clock < to_ms. files: those of the archive that may hold any;
+    oldest, newest: of the whole archive, None where there is none. journal: its folder. inputs: other
+    recorded input in place of all this.
     """
 
+    from_ms: int | None = None
+    to_ms: int | None = None
     files: Sequence[ArchivedFile] = ()
+    oldest: ArchivedFile | None = None
+    newest: ArchivedFile | None = None
     journal: Path | None = None
     inputs: Sequence[str] = ()
-    say: Say = field(default=lambda told: None)
     with_gaps: bool = False
+    say: Say = field(default=lambda told: None)
 
     @property
     def first_ms(self) -> int | None:
-        """The clock of the oldest entry; None where that is not known before all is read."""
-        if self.files:
-            return self.files[0].contents.first_ms
+        """The clock of the oldest entry there is; None where that is not known before all is read."""
+        if self.oldest is not None:
+            return self.oldest.contents.first_ms
         if self.journal is not None:
             with JournalReader(self.journal) as reader:
                 oldest = reader.heads(reader.oldest(), 1)
                 return oldest[0].ms if oldest else None
         return None
 
-    def slices(self, from_ms: int | None, to_ms: int | None) -> Iterator[Slice]:
-        """Entries of from_ms <= clock < to_ms; what stood before them first, as controls.
-
-        Raises ConfigError for what cannot be read, JournalGap where the journal was trimmed meanwhile.
-        """
+    def slices(self) -> Iterator[Slice]:
+        """The entries; what stood before them first, as controls. Raises ConfigError for what cannot be
+        read, or was trimmed meanwhile."""
         if self.inputs:
-            archives = Archives(from_ms, to_ms, self.with_gaps, self.say)
+            archives = Archives(self.from_ms, self.to_ms, self.with_gaps, self.say)
             yield from read_recording(self.inputs, archives=archives)
             return
         number, begun = 0, False
-        for read in read_files(self.files, from_ms=from_ms, to_ms=to_ms, say=self.say):
+        for read in read_files(self.files, from_ms=self.from_ms, to_ms=self.to_ms, say=self.say):
             number, begun = number + 1, True
             if isinstance(read.found, Control):
                 yield Slice(number, read.position, empty_batch(), read.found)
@@ -64,54 +73,66 @@ class History:
                 yield Slice(number, read.position, read.found)
         if self.journal is not None:
             with JournalReader(self.journal) as reader:
-                yield from _of_journal(reader, self.files, from_ms, to_ms, begun)
+                yield from _of_journal(reader, self.newest, self.from_ms, self.to_ms, begun)
 
 
-def open_history(data: Path, archive: str | None, say: Say, *, with_gaps: bool = False) -> History:
+def open_history(
+    data: Path,
+    archive: str | None,
+    from_ms: int | None,
+    to_ms: int | None,
+    say: Say,
+    *,
+    with_gaps: bool = False,
+) -> History:
     """The history of the plant in `data`, its archive at `archive` (None: it has none).
 
-    Raises ConfigError where the archive cannot be read, JournalError where there is no journal.
+    Raises ConfigError where the archive cannot be read or lacks entries, JournalError where there is no
+    journal.
     """
+    history = History(from_ms, to_ms, journal=data / "journal", with_gaps=with_gaps, say=say)
+    if archive is None:
+        return history
     with JournalReader(data / "journal") as reader:
-        identity = reader.identity()
-    files: list[ArchivedFile] = []
-    if archive is not None:
-        where = f"{archive.rstrip('/')}/journal={identity}" if archive.startswith(REMOTE) else ""
-        folder = data / archive / f"journal={identity}"
-        if where or folder.is_dir():
-            files = archived_files(where or str(folder))
-            check_gaps(files, say if with_gaps else None)
-    history = History(files, data / "journal", say=say, with_gaps=with_gaps)
-    if files:
-        _check_joint(history, with_gaps)
+        identity, oldest = reader.identity(), reader.oldest()
+    store = open_store(archive, data)
+    try:
+        names = store.names()
+    except OSError as error:
+        raise ConfigError(f"{store.where}  cannot be read: {error.strerror or error}") from error
+    folders = branches(names, identity)
+    of_it = [name for name in names if folders and name.startswith(f"{folders[-1]}/") and range_of(name)]
+    if of_it:
+        history.files = read_contents(store, of_it, archived_days(from_ms, to_ms))
+        history.oldest, history.newest = (read_contents(store, [end(of_it)])[0] for end in (min, max))
+        check_gaps(history.files, say if with_gaps else None)
+        _check_joint(history, history.newest.contents.last, oldest)
     return history
 
 
-def _check_joint(history: History, with_gaps: bool) -> None:
+def _check_joint(history: History, last: int, oldest: int) -> None:
     """That nothing is missing between the archive and the journal."""
-    assert history.journal is not None
-    last = history.files[-1].contents.last
-    with JournalReader(history.journal) as reader:
-        oldest = reader.oldest()
     if oldest > last + 1:
         told = f"entries {last + 1} to {oldest - 1} are neither in the archive nor in the journal any more"
-        if not with_gaps:
+        if not history.with_gaps:
             raise ConfigError(f"{told}. --gaps goes on without them")
         history.say(told)
 
 
 def _of_journal(
     reader: JournalReader,
-    files: Sequence[ArchivedFile],
+    newest: ArchivedFile | None,
     from_ms: int | None,
     to_ms: int | None,
     begun: bool,
 ) -> Iterator[Slice]:
     following = reader.oldest()
-    if files:
-        following = max(following, files[-1].contents.last + 1)
-    if begun or (files and following == files[-1].contents.last + 1):
-        standing = Standing() if begun else _behind(files[-1])
+    archived = newest.contents.last if newest is not None else 0
+    following = max(following, archived + 1)
+    if begun:
+        standing = Standing()
+    elif newest is not None and following == archived + 1:
+        standing = _behind(newest)
     else:
         before = reader.last_plant(following)
         standing = Standing(plant=before.sha256 if before is not None else "")

@@ -166,6 +166,20 @@ def range_of(path: str) -> tuple[int, int] | None:
     return (int(first), int(last)) if int(first) <= int(last) else None
 
 
+def branches(names: Iterable[str], journal: str) -> list[str]:
+    """The folders of a journal among the files of an archive, `journal=ID` and `journal=ID.1`..., the
+    newest last."""
+    folders = {name.partition("/")[0] for name in names}
+    return sorted(
+        (one for one in folders if one.partition(".")[0] == f"journal={journal}"), key=branch_number
+    )
+
+
+def branch_number(folder: str) -> int:
+    """0 of `journal=ID`, 1 of `journal=ID.1`."""
+    return int(folder.partition(".")[2] or 0)
+
+
 # -- writing
 
 

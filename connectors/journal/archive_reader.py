@@ -69,16 +69,7 @@ def archived_files(path: str, days: tuple[str, str] | None = None) -> list[Archi
     Raises ConfigError for what cannot be read, is no archive file, or is of more than one journal.
     """
     store, names = _found(path)
-    files = []
-    for name in sorted(names):
-        day = next((part[4:] for part in PurePosixPath(name).parts if part.startswith("day=")), "")
-        if days is not None and day and not days[0] <= day <= days[1]:
-            continue
-        try:
-            with store.open(name) as source:
-                files.append(ArchivedFile(store, name, archive.open_file(source, f"{store.where}/{name}")[1]))
-        except OSError as error:
-            raise ConfigError(f"{store.where}/{name}  cannot be read: {error.strerror or error}") from error
+    files = read_contents(store, names, days)
     journals = sorted({file.contents.journal for file in files})
     if len(journals) > 1:
         raise ConfigError(
@@ -86,6 +77,24 @@ def archived_files(path: str, days: tuple[str, str] | None = None) -> list[Archi
             f"name the folder of one, e.g. journal={journals[0]}"
         )
     return sorted(files, key=lambda file: file.contents.first)
+
+
+def read_contents(
+    store: ArchiveStore, names: Iterable[str], days: tuple[str, str] | None = None
+) -> list[ArchivedFile]:
+    """Files of an archive by their names, in the order of these; days as in `archived_files`."""
+    files = []
+    for name in sorted(names):
+        day = next((part[4:] for part in PurePosixPath(name).parts if part.startswith("day=")), "")
+        if days is not None and day and not days[0] <= day <= days[1]:
+            continue
+        path = f"{store.where}/{name}"
+        try:
+            with store.open(name) as source:
+                files.append(ArchivedFile(store, name, archive.open_file(source, path)[1]))
+        except OSError as error:
+            raise ConfigError(f"{path}  cannot be read: {error.strerror or error}") from error
+    return files
 
 
 def _found(path: str) -> tuple[ArchiveStore, list[str]]:

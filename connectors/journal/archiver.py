@@ -120,16 +120,14 @@ class Archiver:
     def _current_folder(self, journal: str) -> str:
         """`journal=ID`, or the newest of its branches: a journal that was put back to an earlier
         state (a backup) writes other entries under numbers that the archive has already."""
-        branches = sorted(
-            {name.partition("/")[0] for name in self.store.names() if _is_of(name, journal)}, key=_branch
-        )
+        branches = archive.branches(self.store.names(), journal)
         if not branches:
             return f"journal={journal}"
         newest = branches[-1]
         names = {name for name in self.store.names(newest) if archive.range_of(name)}
         if not names or self._agrees(max(names)):
             return newest
-        made = f"journal={journal}.{_branch(newest) + 1}"
+        made = f"journal={journal}.{archive.branch_number(newest) + 1}"
         log.warning(
             "%s/%s holds entries that this journal does not have; going on in %s",
             self.store.where,
@@ -279,14 +277,6 @@ def _add(span: Span, head: Head) -> None:
     span.last, span.last_ms = head.number, head.ms
     span.size += head.size
     span.frames += head.frames if head.kind == FRAMES else 0
-
-
-def _is_of(name: str, journal: str) -> bool:
-    return name.partition("/")[0].partition(".")[0] == f"journal={journal}"
-
-
-def _branch(folder: str) -> int:
-    return int(folder.partition(".")[2] or 0)
 
 
 def describe(archiver: Archiver) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from connectors.errors import ConfigError
 from connectors.files.capture import RecordingWriter
 from flows.cli import cli
+from flows.folder import open_plant
 from tests.archive.boilers import folder_of, lived
 from tests.archive.journals import TestJournal, archive_files, archive_rows
 
@@ -166,3 +167,23 @@ def test_a_range_needs_an_archive(boilers: TestJournal, tmp_path: Path) -> None:
     lines.write_text("")
     result = replay(plant_of(boilers), tmp_path / "out", "--input", str(lines), "--from", "2026-03-01")
     assert failure(result) == "--from and --to take a part of an archive; --input names none"
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ("{path: ''}", "17  archive.path: a folder is expected, or s3://bucket/prefix"),
+        ("{path: 'ftp://x/y'}", "17  archive.path: 'ftp://x/y' is no folder and no s3://bucket/prefix"),
+        ("{path: 's3://'}", "17  archive.path: 's3://' is no folder and no s3://bucket/prefix"),
+        ("{keep: 1h}", "17  archive.keep: at least 1d is expected"),
+        ("{kep: 1d}", "11  archive.kep: unknown key 'kep'; did you mean 'keep'?"),
+    ],
+)
+def test_what_is_wrong_in_plant_yaml_is_told_with_its_place(tmp_path: Path, section: str, told: str) -> None:
+    folder = folder_of(tmp_path / "plant")
+    config = folder / "plant.yaml"
+    kept = [line for line in config.read_text().splitlines() if not line.startswith("archive")]
+    config.write_text("\n".join([*kept, f"archive: {section}"]))
+    with pytest.raises(ConfigError) as error:
+        open_plant(folder)
+    assert str(error.value) == f"plant.yaml:4:{told}"

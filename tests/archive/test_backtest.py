@@ -8,6 +8,7 @@ its stretch.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from flows.backtest import Occurrence, pairs, warm_up
 from flows.cli import cli
 from flows.folder import open_plant
 from tests.archive.boilers import PLANT, folder_of, lived
-from tests.archive.journals import TestJournal, archive_files
+from tests.archive.journals import TestJournal, archive_files, archive_rows
 
 RULES = (PLANT / "rules" / "rules.yaml").read_text()
 LOWER = RULES.replace("tempC > 80", "tempC > 75")
@@ -163,6 +164,36 @@ def test_a_plant_that_was_applied_on_the_way_counts_from_there(tmp_path: Path) -
     assert [counts(rule) for rule in rules] == [("hot", 1, 1, 1, 0, 0)]
     _, rules, _ = lines(tmp_path / "second", journal, "--from", f"{DAY}02:10:00Z", "--to", f"{DAY}02:30:00Z")
     assert counts(rules[0]) == ("hot", 1, 1, 1, 0, 0)
+    journal.close()
+
+
+def test_entries_that_are_nowhere_any_more_are_told(boilers: TestJournal, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(boilers.data, data)
+    files = archive_files(data / "archive")
+    gone = archive_rows(files[-1:])
+    files[-1].unlink()
+    told = f"entries {gone[0][0]} to {gone[-1][0]} are neither in the archive nor in the journal any more"
+    result = backtest(PLANT, data)
+    assert isinstance(result.exception, ConfigError)
+    assert str(result.exception) == f"{told}. --gaps goes on without them"
+    result = backtest(PLANT, data, "--gaps", "--json")
+    assert result.exit_code == 0, result.exception
+    assert f"warning: {told}\n" in result.stderr
+    assert [json.loads(line)["rule"]["now"] for line in result.stdout.splitlines() if "rule" in line[:8]] == [
+        2,
+        1,
+    ]
+
+
+def test_a_plant_without_an_archive_has_its_journal(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "p")
+    journal = lived(tmp_path / "data", folder, trimmed=False)
+    config = folder / "plant.yaml"
+    config.write_text("".join(line for line in config.open() if "archive" not in line))
+    shutil.rmtree(journal.archive)
+    _, rules, _ = lines(folder, journal)
+    assert [counts(rule) for rule in rules] == [("hot", 3, 3, 3, 0, 0), ("cold", 1, 1, 1, 0, 0)]
     journal.close()
 
 
