@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -140,9 +141,7 @@ class _Checker:
         if isinstance(rule.ruleId, str) and (told := id_problem(rule.ruleId)) is not None:
             problems.add(name, told)
         rule.version = rule_version(node.plain())
-        required = [
-            one.name for one in msgspec.structs.fields(rule) if one.required and one.name != "severity"
-        ]
+        required = _required(kind)
         if any(getattr(rule, key) is None for key in required) or None in rule.products:
             return None
         # products that are there but could not be made out: their own problems come first
@@ -181,6 +180,12 @@ class _Checker:
             self.problems.add(kind, f"unknown type {shown(kind)}{mend}")
             return None
         return RULE_TYPES[str(kind.value)]
+
+
+@functools.cache
+def _required(kind: type[Rule]) -> tuple[str, ...]:
+    """The keys without which a rule of a kind cannot be checked further."""
+    return tuple(one.name for one in msgspec.structs.fields(kind) if one.required and one.name != "severity")
 
 
 def _below(node: Node, field: str) -> Node:

@@ -50,6 +50,8 @@ def verdict(node: Expr, scope: Scope, ranges: Ranges) -> bool | None:
         if deciding in parts:
             return deciding
         return None if None in parts else not deciding
+    if isinstance(node, Call) and node.function == "held":
+        return False if verdict(node.arguments[0], scope, ranges) is False else None
     if isinstance(node, Compare) and node.op not in ("==", "!="):
         left, right = interval(node.left, scope, ranges), interval(node.right, scope, ranges)
         if node.op in (">", ">="):
@@ -81,8 +83,25 @@ def interval(node: Expr, scope: Scope, ranges: Ranges) -> Interval:
             corners = [a * b if a and b else 0.0 for a in left for b in right]
             return _known(min(corners), max(corners))
         return ANY
-    if isinstance(node, Call) and not is_temporal(node) and node.target is None:
-        return _call(node, scope, ranges)
+    if isinstance(node, Call) and node.target is None:
+        return _past(node, scope, ranges) if is_temporal(node) else _call(node, scope, ranges)
+    return ANY
+
+
+def _past(node: Call, scope: Scope, ranges: Ranges) -> Interval:
+    """A function over the device's past: what it looks at has been within its range all the time."""
+    if node.function in ("since", "count"):
+        return Interval(0.0, math.inf)
+    inner = interval(node.arguments[0], scope, ranges)
+    if node.function in ("prev", "avg", "min", "max"):
+        return inner
+    width = _known(inner.least - inner.most, inner.most - inner.least)
+    if node.function == "delta":
+        return width
+    if node.function == "std":
+        return Interval(0.0, width.most)
+    if node.function == "sum":
+        return Interval(0.0 if inner.least >= 0.0 else -math.inf, 0.0 if inner.most <= 0.0 else math.inf)
     return ANY
 
 
