@@ -519,3 +519,30 @@ def test_a_restored_lifecycle_goes_on_bit_for_bit(
     assert before + after == whole
     assert said + said_then == answers
     assert second.export_active() == [one for one in second.export_active() if one["transition"] != "closed"]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(drawn_rule, min_size=1, max_size=3), limits, history, st.integers(0, 60), st.integers(1, 9))
+def test_a_plant_that_means_the_same_changes_nothing(
+    rules: list[Drawn], limit: Any, drawn: list[Any], at: int, cut: int
+) -> None:
+    """Other messages, another rule, a metric more: everything goes on as if nothing had been applied."""
+    items = stream(drawn)
+    run_reference(reference(rules, limit, False), items)
+    plant = spec(rules, limit, False)
+    whole, answers = run(logic(plant), items, cut)
+    stage = logic(plant)
+    before, said = run(stage, items[:at], cut)
+    changed = spec(rules, limit, False)
+    for one in changed.rules:
+        one.message = "{device_id} {transition}"
+    more = ThresholdRule(ruleId="more", productId="press-v1", condition="a > 1e9", severity="low")
+    stage.apply(replace(changed, rules=[more, *changed.rules]))
+    clock = items[at - 1].now if 0 < at <= len(items) else START * 1000
+    position = items[min(at, len(items)) - 1].before + 1 if items else 0
+    item = Slice(1, position, slice_of([Item(clock)]).frames, Control("plant", clock * MS, {"sha256": "x"}))
+    stage.process(item)
+    assert item.alarms == []
+    after, said_then = run(stage, items[at:], cut)
+    assert [told(event) for event in before + after] == [told(event) for event in whole]
+    assert said + said_then == answers
