@@ -156,6 +156,7 @@ class Probe:
         self.slots: dict[int, int] = {}  # slot -> index in the arrays
         self.texts: dict[int, str] = {}
         self.found: dict[int, Evaluation] = {}  # by slot
+        self.passed_by: dict[str, dict[str, int]] = {}  # device -> readings that rules did not see, by why
         self.recallable: set[int] = set()  # slots of which a snapshot knows what their last reading left
         self.last: dict[int, int] = {}  # slot -> event time of its last reading that rules saw
         self.state: dict[str, Any] = {}
@@ -183,12 +184,23 @@ class Probe:
         for batch in item.readings:
             if batch.productId != self.spec.product.productId:
                 continue
-            keep = (batch.flags & np.uint8(IN_ORDER | HISTORICAL)) == IN_ORDER
+            mine = np.ones(len(batch), np.bool_)
             if self.watched is not None:
                 slot = self._slot_of(self.watched)
-                keep &= batch.device == (-1 if slot is None else slot)
+                mine = batch.device == (-1 if slot is None else slot)
+            keep = mine & ((batch.flags & np.uint8(IN_ORDER | HISTORICAL)) == IN_ORDER)
+            for row in np.flatnonzero(mine & ~keep).tolist():
+                word = "historical" if batch.flags[row] & HISTORICAL else "out of order"
+                self._pass(self.devices.names[int(batch.device[row])], word)
             if keep.any():
                 self._run(batch.take(keep))
+        for reject in item.rejects:
+            if reject.device_id and self.watched in (None, reject.device_id):
+                self._pass(reject.device_id, f"rejected: {reject.reason.name}")
+
+    def _pass(self, device: str, why: str) -> None:
+        counts = self.passed_by.setdefault(device, {})
+        counts[why] = counts.get(why, 0) + 1
 
     def _slot_of(self, name: str) -> int | None:
         return self.devices.names.index(name) if name in self.devices.names else None
@@ -308,7 +320,7 @@ class Probe:
     def follow(self, before: Probe) -> None:
         """Go on where another probe of the same product stands: the plant changed the rule."""
         self.parameters, self.slots, self.texts = before.parameters, before.slots, before.texts
-        self.last = before.last
+        self.last, self.passed_by = before.last, before.passed_by
         self._grow(max(16, 2 * len(self.slots)))
         self.state["last"] = before.state["last"].copy()
         for j, metric in enumerate(self.used.tolist()):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+import numpy as np
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +16,7 @@ from connectors.errors import ConfigError, PenstockError
 from connectors.journal.lines import iso_time
 from flows.alarm_filters import state_words
 from flows.explain import Probe, flat
+from flows.explain_evaluation import Evaluation
 from flows.explain_replay import FOREVER, Replayed, checked, replay_data, replay_recording
 from flows.explain_timers import delay_of
 from flows.folder import data_directory, open_plant
@@ -22,6 +24,7 @@ from flows.look_command import emit, show
 from flows.look_tables import shown, table
 from flows.plant_tests import parse_time
 from flows.views import Views
+from rules.schedule import Windows
 from rules.spec import GroupRule, Rule
 
 SAMPLES_PRINTED: Final = 6
@@ -99,7 +102,7 @@ def explanation(replayed: Replayed, rule: str, device: str | None) -> dict[str, 
         "devices": [_device(replayed, probe, slot) for probe, slot in _shown(probes)],
     }
     if device is not None and not found["devices"]:
-        found["devices"] = [_never(device, one.spec.product.productId)]
+        found["devices"] = [_never(device, one)]
     return found
 
 
@@ -108,16 +111,19 @@ def _shown(probes: Mapping[str, Probe]) -> list[tuple[Probe, int]]:
     return every[:DEVICES_SHOWN]
 
 
-def _never(device: str, product: str) -> dict[str, Any]:
+def _never(device: str, probe: Probe) -> dict[str, Any]:
     return {
         "device_id": device,
-        "productId": product,
+        "productId": probe.spec.product.productId,
         "outcome": "no reading of it has reached the rules",
         "last_reading": None,
         "evaluated": None,
         "expressions": [],
+        "passed_by": probe.passed_by.get(device, {}),
         "parameters": [],
         "delays": [],
+        "suppressed_by": list(probe.spec.rule.suppressors),
+        "in_schedule": None,
         "alarms": [],
     }
 
@@ -129,10 +135,11 @@ def _device(replayed: Replayed, probe: Probe, slot: int) -> dict[str, Any]:
     expressions = probe.explained(slot) if evaluation is not None else []
     delays = [] if evaluation is None else delay_of(replayed.rules, probe.spec.product.productId, rule, slot)
     alarms = [data for _, data in sorted(replayed.alarms.items()) if data["device_id"] in (name, None)]
+    inside = _in_schedule(replayed, rule, evaluation)
     return {
         "device_id": name,
         "productId": probe.spec.product.productId,
-        "outcome": outcome(rule, expressions, delays, alarms),
+        "outcome": outcome(rule, expressions, delays, alarms, inside),
         "last_reading": iso_time(probe.last[slot]),
         "evaluated": None
         if evaluation is None
@@ -145,7 +152,9 @@ def _device(replayed: Replayed, probe: Probe, slot: int) -> dict[str, Any]:
         "expressions": [_plain(one) for one in expressions],
         "parameters": _parameters(probe, slot),
         "delays": delays,
+        "passed_by": probe.passed_by.get(name, {}),
         "suppressed_by": list(rule.suppressors),
+        "in_schedule": inside,
         "alarms": [
             {
                 key: data[key]
@@ -154,6 +163,14 @@ def _device(replayed: Replayed, probe: Probe, slot: int) -> dict[str, Any]:
             for data in alarms
         ],
     }
+
+
+def _in_schedule(replayed: Replayed, rule: Rule, evaluation: Evaluation | None) -> bool | None:
+    """Whether the reading stands in a window of the rule's schedule; None where it has none."""
+    if not rule.schedules or evaluation is None:
+        return None
+    windows = Windows.of(rule.schedules, replayed.shard.current.timezone)
+    return bool(windows.covers(np.array([evaluation.time_ns], np.int64))[0])
 
 
 def _plain(one: dict[str, Any]) -> dict[str, Any]:
@@ -189,7 +206,9 @@ def _parameters(probe: Probe, slot: int) -> list[dict[str, Any]]:
     ]
 
 
-def outcome(rule: Rule, expressions: list[Any], delays: list[Any], alarms: list[Any]) -> str:
+def outcome(
+    rule: Rule, expressions: list[Any], delays: list[Any], alarms: list[Any], inside: bool | None
+) -> str:
     """One sentence: what stands, and what keeps it from being otherwise."""
     active = [data for data in alarms if data["state"]["active"]]
     if active:
@@ -205,6 +224,8 @@ def outcome(rule: Rule, expressions: list[Any], delays: list[Any], alarms: list[
     values = {one["what"]: one["value"] for one in expressions}
     if values.get("where", True) is not True:
         return f"not raised: where is {_word(values['where'])}"
+    if inside is False:
+        return "not raised: the reading stands outside of the rule's schedule"
     conditions = [value for what, value in values.items() if what.startswith("condition")]
     told = "true" if True in conditions else "unknown" if None in conditions else "false"
     return f"not raised: the condition is {told}"
@@ -265,6 +286,11 @@ def _one(device: dict[str, Any]) -> list[Any]:
             parts += ["", f"{one['what']}: {one['text']}, which is {_word(one['value'])}"]
         else:
             parts += ["", _tree(one)]
+    if device["passed_by"]:
+        counts = ", ".join(f"{count} {why}" for why, count in device["passed_by"].items())
+        parts += ["", Text(f"readings that rules did not see: {counts}", "yellow")]
+    if device["suppressed_by"]:
+        parts += ["", f"suppressed by {', '.join(device['suppressed_by'])} while that is active"]
     for parameter in device["parameters"]:
         parts += ["", f"param.{parameter['name']} = {_word(parameter['value'])} ({parameter['from']})"]
     for delay in device["delays"]:

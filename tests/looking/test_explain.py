@@ -221,6 +221,69 @@ def test_a_device_that_was_not_heard(plant: Path) -> None:
     assert silent["outcome"] == "not evaluated: no reading carried one of its metrics"
 
 
+def test_readings_that_rules_did_not_see(plant: Path) -> None:
+    lines = (plant / "recorded.jsonl").read_text().splitlines()
+
+    def late(ingest: int, second: int, **metrics: Any) -> str:
+        payload = json.dumps({"t": START_MS + 1000 * second, "m": metrics})
+        line = {"ingest_ts": START_MS + 1000 * ingest, "source": "line1", "topic": "d/p1", "payload": payload}
+        return json.dumps(line)
+
+    lines += [late(43, 41, tempC=99), late(44, -2000, tempC=99), late(45, 44, tempC="warm")]
+    (plant / "recorded.jsonl").write_text("".join(line + "\n" for line in lines))
+    found = told(plant, "hot", 59)
+    assert found["passed_by"] == {"out of order": 1, "historical": 1, "rejected: type": 1}
+    assert found["evaluated"]["time"] == "2026-03-01T09:00:42.000Z"
+    assert values(found)["tempC"] == 78.0
+
+
+def test_out_of_schedule_and_suppressed(plant: Path) -> None:
+    rule = """
+ruleId: night
+productId: press
+type: threshold
+condition: "tempC > 50"
+schedule: {cron: "0 22 * * *", for: 8h}
+suppressed_by: hot
+severity: low
+"""
+    (plant / "rules" / "night.yaml").write_text(rule)
+    found = told(plant, "night", 12)
+    assert (found["in_schedule"], found["suppressed_by"]) == (False, ["hot"])
+    assert found["outcome"] == "not raised: the reading stands outside of the rule's schedule"
+    lines = run(plant, "night", "--device", "p1").stdout.splitlines()
+    assert "suppressed by hot while that is active" in lines
+
+
+def test_limits(plant: Path) -> None:
+    rule = """
+ruleId: bounds
+productId: press
+type: limit
+of: tempC
+limits: {HH: 90, H: 76, L: 5}
+deadband: 2
+severity: {HH: critical, H: high, L: low}
+"""
+    (plant / "rules" / "bounds.yaml").write_text(rule)
+    found = told(plant, "bounds", 20)
+    assert {one["what"]: one["value"] for one in found["expressions"]} == {
+        "condition HH": False,
+        "clear HH": True,
+        "condition H": True,
+        "clear H": False,
+        "condition L": False,
+        "clear L": True,
+    }
+    assert values(found, "clear H")["76 - 2.0"] == 74.0
+    assert [(one["part"], one["phase"]) for one in found["delays"]] == [
+        ("HH", "idle"),
+        ("H", "active"),
+        ("L", "idle"),
+    ]
+    assert found["outcome"].startswith("raised: active")
+
+
 def test_what_is_printed(plant: Path) -> None:
     lines = run(plant, "hot", "--device", "p1", "--at", at(12)).stdout.splitlines()
     assert [line.rstrip() for line in lines[1:14]] == [

@@ -1,5 +1,8 @@
-"""`penstock explain --at` a time that the journal no longer holds: it is in the archive (tests/archive/boilers:
-`hot` is above 80 for 60 s; b1 reads 85 from 01:10 to 01:15, b2 82 from 03:30 to 03:40, else 50)."""
+"""`penstock explain --at` a time that the journal no longer holds: it is in the archive.
+
+tests/archive/boilers.py: `hot` is above 80 for 60 s; b1 reads 85 from 01:10 to 01:15, b2 82 from 03:30
+to 03:40, else 50.
+"""
 
 from __future__ import annotations
 
