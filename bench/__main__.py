@@ -16,6 +16,7 @@ from bench import machine
 BENCHMARKS = {
     "flow": "the whole flow against a plain row-at-a-time Bytewax dataflow",
     "journal": "journal append against raw write + fdatasync of the same bytes",
+    "decode": "frames of every kind to columns, beside struct, construct, msgspec and pyarrow",
     "decode_json": "JSON to columns",
     "decode_binary": "binary frames with CRC16 to columns",
     "rules": "rule evaluations a second",

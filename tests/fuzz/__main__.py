@@ -3,8 +3,8 @@
 Guided by coverage: the kernels run uncompiled, a frame that takes a new step from line to line of
 operators/decode goes into the corpus. `--mode bounds` runs them compiled with bounds checks instead,
 `--mode compiled` as the plant does (both unguided), `--engine atheris` lets libFuzzer choose the frames
-(`make fuzz` installs it; `--engine any` takes it where it is, else our own loop). A frame that breaks a decoder is printed in hex, exit
-code 1.
+(`make fuzz` installs it; `--engine any` takes it where it is, else our own loop). A frame that breaks a
+decoder is printed in hex, exit code 1.
 """
 
 from __future__ import annotations
