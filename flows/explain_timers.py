@@ -19,12 +19,12 @@ def delay_of(logic: RulesLogic, product: str, rule: Rule, slot: int) -> list[dic
     device = -1 if rules is None else rules.index(slot)
     if rules is None or device < 0:
         return []
-    state = rules.state
+    delays = rules.delays
     found = []
     for at, part in enumerate(rules.parts):
         if part.rule.ruleId != rule.ruleId:
             continue
-        phase = int(state["phase"][device, at])
+        phase = int(delays.phase[at, device])
         runs = phase & 1 == 1
         falling = phase & 3 == k.FALLING
         found.append(
@@ -33,9 +33,11 @@ def delay_of(logic: RulesLogic, product: str, rule: Rule, slot: int) -> list[dic
                 "part": part.alarm.part,
                 "seconds": (rule.off_delay if falling else rule.on_delay) / 1e9,
                 "phase": PHASES[phase & 3],
-                "since": iso_time(int(state["since"][device, at])) if runs else None,
-                "due": iso_time(int(state["due"][device, at])) if runs else None,
-                "paused": iso_time(int(state["paused"][device, at])) if runs and phase & k.PAUSED else None,
+                "since": iso_time(delays.field(device, at, k.SINCE)) if runs else None,
+                "due": iso_time(delays.field(device, at, k.DUE)) if runs else None,
+                "paused": iso_time(delays.field(device, at, k.PAUSED_AT))
+                if runs and phase & k.PAUSED
+                else None,
             }
         )
     return found

@@ -44,6 +44,10 @@ CLEARED: Final = 1
 EVENT_COLUMNS: Final = 9
 BY_TICK, BY_ROW, AT_ROW = 0, 1, 2  # a delay found over by a tick, by the next row; a row itself
 
+# fields of a rule that is not idle
+SINCE, ONSET, DUE, PAUSED_AT, DUE_TICK = range(5)
+FIELDS: Final = 5
+
 NEVER: Final = np.iinfo(np.int64).max
 _REBASED: Final = 8  # operators.batch.REBASED
 
@@ -75,31 +79,24 @@ def _event(
 
 
 @inline
-def _delay_over(
+def _rest(
     phase: Bytes,
-    since: Int64,
-    onset: Int64,
-    due: Int64,
+    block: Int32,
+    running: Int32,
+    free: Int32,
+    free_count: Int64,
     busy: Int64,
     device: int,
     rule: int,
-    row: int,
-    by: int,
-    tick: int,
-    tick_at: int,
-    events: Int64,
-    n: int,
-) -> int:
-    """A running delay ends at its own due time: raise (RISING) or clear (FALLING)."""
-    state = phase[device, rule]
-    time = due[device, rule]
-    if state & 3 == RISING:
-        onset[device, rule] = since[device, rule]
-        phase[device, rule] = ACTIVE
-        return _event(events, n, RAISED, rule, device, time, since[device, rule], row, by, tick, tick_at)
-    phase[device, rule] = IDLE
+) -> None:
+    """A rule of a device is idle again; the block of a device all of whose rules are goes back."""
+    phase[rule, device] = IDLE
     busy[rule] -= 1
-    return _event(events, n, CLEARED, rule, device, time, onset[device, rule], row, by, tick, tick_at)
+    running[device] -= 1
+    if running[device] == 0:
+        free[free_count[0]] = block[device]
+        free_count[0] += 1
+        block[device] = -1
 
 
 @kernel
@@ -146,11 +143,11 @@ def walk(
     tick_ns: Int64,
     devices: int,
     phase: Bytes,
-    since: Int64,
-    onset: Int64,
-    due: Int64,
-    paused: Int64,
-    due_tick: Int64,
+    block: Int32,
+    running: Int32,
+    pool: Int64,
+    free: Int32,
+    free_count: Int64,
     busy: Int64,
     next_tick: Int64,
     evaluations: Int64,
@@ -183,17 +180,21 @@ def walk(
     out_quality must be asked which rows carry a metric of the rule: `carry[carry_start[r]:
     carry_start[r+1]]`. on_delay, off_delay, grace: nanoseconds. tick_row, tick_ns: int64[K]
     (`operators.batch.Ticks`).
-    State int64[D, R]: since (onset of the running on-delay), onset (of what is active), due (when the
-    running delay ends, pauses so far included), paused (since when), due_tick (the journal's clock at
-    which a tick finds the delay over); phase uint8[D, R]; int64[R]: busy (devices not IDLE), next_tick
-    (no delay is over before), evaluations.
+    State, see `rules.delays`: phase: uint8[R, >= D]; block, running: int32[>= D]; pool: int64[B, R,
+    FIELDS]: SINCE (onset of the running on-delay), ONSET (of what is active), DUE (when the running
+    delay ends, pauses so far included), PAUSED_AT (since when), DUE_TICK (the journal's clock at which
+    a tick finds the delay over); free: int32[B], free_count: int64[1]; int64[R]: busy (devices not
+    IDLE), next_tick (no delay is over before), evaluations.
     effective: uint8[2, >= N] scratch.
     events: int64[E, EVENT_COLUMNS], E >= 2, receives what happened, by rule, then in order.
     resume: int64[4], rule, row and tick to begin at, and whether that rule was begun; zeros at
-    first. Returns the number of events; if resume[0] < R the table was full: call again.
+    first. Returns the number of events; if resume[0] < R the table was full or no block was free:
+    see to both and call again.
     """
     rows = local.shape[0]
     ticks = tick_row.shape[0]
+    rules = pool.shape[1]
+    flat = pool.reshape(-1)  # a view a rule and row would cost more than its arithmetic
     n = 0
     room = events.shape[0] - 2  # a row makes at most two events
     for rule in range(resume[0], condition_row.shape[0]):
@@ -222,35 +223,31 @@ def walk(
             evaluations[rule] += 0 if begun else rows
         if busy[rule] == 0 and (rows == 0 or not holds_somewhere):
             continue
-        mine = phase[:, rule]
+        mine = phase[rule]
         while True:
             while tick < ticks and (tick_row[tick] <= row or row >= rows):
                 if busy[rule] > 0 and tick_ns[tick] >= next_tick[rule]:
                     soonest = NEVER
                     for device in range(devices):
-                        state = phase[device, rule]
+                        state = mine[device]
                         if state & 1 and not state & PAUSED:
-                            if due_tick[device, rule] <= tick_ns[tick]:
+                            base = (block[device] * rules + rule) * FIELDS
+                            if flat[base + DUE_TICK] <= tick_ns[tick]:
                                 if n > room:
                                     resume[0], resume[1], resume[2], resume[3] = rule, row, tick, 1
                                     return n
-                                n = _delay_over(
-                                    phase,
-                                    since,
-                                    onset,
-                                    due,
-                                    busy,
-                                    device,
-                                    rule,
-                                    row,
-                                    BY_TICK,
-                                    due_tick[device, rule],
-                                    tick,
-                                    events,
-                                    n,
-                                )
+                                if state & 3 == RISING:
+                                    flat[base + ONSET] = flat[base + SINCE]
+                                    mine[device] = ACTIVE
+                                n = _event(
+                                    events, n, RAISED if state & 3 == RISING else CLEARED, rule, device,
+                                    flat[base + DUE], flat[base + ONSET], row, BY_TICK,
+                                    flat[base + DUE_TICK], tick,
+                                )  # fmt: skip
+                                if state & 3 == FALLING:
+                                    _rest(phase, block, running, free, free_count, busy, device, rule)
                             else:
-                                soonest = min(soonest, due_tick[device, rule])
+                                soonest = min(soonest, flat[base + DUE_TICK])
                     next_tick[rule] = soonest
                 tick += 1
             if row >= rows:
@@ -261,79 +258,83 @@ def walk(
             if row == stop:
                 continue
             device = local[row]
-            state = phase[device, rule]
             now = condition[row]
-            if n > room:
+            if n > room or (block[device] < 0 and free_count[0] == 0):
                 resume[0], resume[1], resume[2], resume[3] = rule, row, tick, 1
                 return n
             time = ts_ns[row]
+            state = mine[device]
+            fresh = block[device] < 0
+            if fresh:  # given back below where the rule stays idle
+                free_count[0] -= 1
+                block[device] = free[free_count[0]]
+            base = (block[device] * rules + rule) * FIELDS
             if state & 1:
                 if flags[row] & _REBASED:  # the device's clock stepped: a running delay begins anew
                     if state & 3 == RISING:
-                        busy[rule] -= 1
-                        phase[device, rule] = IDLE
+                        mine[device] = IDLE
                     else:
-                        phase[device, rule] = ACTIVE
-                elif not state & PAUSED and due[device, rule] <= time:
-                    n = _delay_over(
-                        phase, since, onset, due, busy, device, rule, row, BY_ROW, 0, 0, events, n
-                    )
-            state = phase[device, rule]
+                        mine[device] = ACTIVE
+                elif not state & PAUSED and flat[base + DUE] <= time:
+                    if state & 3 == RISING:
+                        flat[base + ONSET] = flat[base + SINCE]
+                        mine[device] = ACTIVE
+                    else:
+                        mine[device] = IDLE
+                    n = _event(
+                        events, n, RAISED if state & 3 == RISING else CLEARED, rule, device, flat[base + DUE],
+                        flat[base + ONSET], row, BY_ROW, 0, 0,
+                    )  # fmt: skip
+            was = state & 3
+            state = mine[device]
             kind = state & 3
             if now == NOT_CARRIED:
                 pass
             elif kind == IDLE:
                 if now & 1:
-                    busy[rule] += 1
                     if on_delay[rule] == 0:
-                        onset[device, rule] = time
-                        phase[device, rule] = ACTIVE
+                        flat[base + ONSET] = time
+                        mine[device] = ACTIVE
                         n = _event(events, n, RAISED, rule, device, time, time, row, AT_ROW, 0, 0)
                     else:
-                        since[device, rule] = time
-                        due[device, rule] = time + on_delay[rule]
-                        phase[device, rule] = RISING
+                        flat[base + SINCE] = time
+                        flat[base + DUE] = time + on_delay[rule]
+                        mine[device] = RISING
             else:
                 if kind != RISING:  # what ends the delay or begins one is the clear condition
                     now = clear[row] if own_clear else np.uint8(((now & 1) << 1) | (now >> 1))
                 if kind == ACTIVE:
                     if now & 1:
                         if off_delay[rule] == 0:
-                            phase[device, rule] = IDLE
-                            busy[rule] -= 1
+                            mine[device] = IDLE
                             n = _event(
-                                events,
-                                n,
-                                CLEARED,
-                                rule,
-                                device,
-                                time,
-                                onset[device, rule],
-                                row,
-                                AT_ROW,
-                                0,
-                                0,
+                                events, n, CLEARED, rule, device, time, flat[base + ONSET], row, AT_ROW, 0, 0
                             )
                         else:
-                            due[device, rule] = time + off_delay[rule]
-                            phase[device, rule] = FALLING
+                            flat[base + DUE] = time + off_delay[rule]
+                            mine[device] = FALLING
                 elif now == 2:
-                    if kind == RISING:
-                        phase[device, rule] = IDLE
-                        busy[rule] -= 1
-                    else:
-                        phase[device, rule] = ACTIVE
+                    mine[device] = IDLE if kind == RISING else ACTIVE
                 elif now == 0:
                     if not state & PAUSED:
-                        paused[device, rule] = time
-                        phase[device, rule] = state | PAUSED
+                        flat[base + PAUSED_AT] = time
+                        mine[device] = state | PAUSED
                 elif state & PAUSED:
-                    due[device, rule] += time - paused[device, rule]
-                    phase[device, rule] = state & ~np.uint8(PAUSED)
-            state = phase[device, rule]
+                    flat[base + DUE] += time - flat[base + PAUSED_AT]
+                    mine[device] = state & ~np.uint8(PAUSED)
+            state = mine[device]
             if state & 1 and not state & PAUSED:
-                due_tick[device, rule] = due[device, rule] + grace - time + ingest_ns[row]
-                next_tick[rule] = min(next_tick[rule], due_tick[device, rule])
+                flat[base + DUE_TICK] = flat[base + DUE] + grace - time + ingest_ns[row]
+                next_tick[rule] = min(next_tick[rule], flat[base + DUE_TICK])
+            if was == IDLE and state & 3 != IDLE:
+                busy[rule] += 1
+                running[device] += 1
+            elif was != IDLE and state & 3 == IDLE:
+                _rest(phase, block, running, free, free_count, busy, device, rule)
+            elif fresh and running[device] == 0:
+                free[free_count[0]] = block[device]
+                free_count[0] += 1
+                block[device] = -1
             row += 1
     resume[0] = condition_row.shape[0]
     return n
@@ -344,7 +345,7 @@ def warm_up() -> None:
     one: npt.NDArray[np.int64] = np.zeros(1, np.int64)
     i32 = np.zeros(1, np.int32)
     u8 = np.zeros(1, np.uint8)
-    u2, i2 = np.zeros((1, 1), np.uint8), np.zeros((1, 1), np.int64)
+    u2 = np.zeros((1, 1), np.uint8)
     held_kernels.warm_up()
     timers_kernels.warm_up()
     last_readings(
@@ -372,11 +373,11 @@ def warm_up() -> None:
         one[:0],
         1,
         u2.copy(),
-        i2.copy(),
-        i2.copy(),
-        i2.copy(),
-        i2.copy(),
-        i2.copy(),
+        i32.copy(),
+        i32.copy(),
+        np.zeros((1, 1, FIELDS), np.int64),
+        i32.copy(),
+        one.copy(),
         one.copy(),
         one.copy(),
         one.copy(),

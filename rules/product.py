@@ -31,6 +31,7 @@ from rules import held_kernels as held
 from rules import kernels as k
 from rules.alarm import Evidence, Subject
 from rules.check import number_of, samples_of
+from rules.delays import Delays
 from rules.message import Value
 from rules.place import GRACE_NS, BatchPlaces, Place, Transition
 from rules.spec import RuleProduct
@@ -54,7 +55,6 @@ class Reading(NamedTuple):
 _FALSE = np.uint8(2)
 _SUBJECTS_AT_MOST = 100_000  # facts of subjects kept at hand, a product
 _BY_DEVICE = ("held_value", "held_quality", "held_ns", "last")
-_BY_RULE = ("phase", "since", "onset", "due", "paused", "due_tick")
 
 
 class ProductRules:
@@ -97,8 +97,7 @@ class ProductRules:
         self.texts: dict[int, str] = {}
         self.subjects: dict[tuple[int, int], Subject] = {}  # alarm, device: facts, once they were needed
         count = len(parts)
-        self.busy = np.zeros(count, np.int64)
-        self.next_tick = np.full(count, k.NEVER, np.int64)
+        self.delays = Delays(count)
         self.evaluations = np.zeros(count, np.int64)
         self.sampled = np.zeros(count, np.int64)  # readings at which a condition was looked at ...
         self.unknown = np.zeros(count, np.int64)  # ... and was unknown
@@ -132,15 +131,13 @@ class ProductRules:
             return
         capacity = max(16, self.capacity)
         while capacity < least:
-            capacity *= 2
-        metrics, rules = len(self.metrics), len(self.parts)
+            capacity += max(16, capacity // 8)
+        metrics = len(self.metrics)
         shapes: dict[str, tuple[tuple[int, ...], Any, Any]] = {
             "held_value": ((metrics,), np.float64, np.nan),
             "held_quality": ((metrics,), np.uint8, 3),
             "held_ns": ((metrics,), np.int64, 0),
             "last": ((3,), np.int64, 0),
-            "phase": ((rules,), np.uint8, k.IDLE),
-            **dict.fromkeys(_BY_RULE[1:], ((rules,), np.int64, 0)),
             "last_row": ((), np.int32, -1),  # scratch of kernels, -1 throughout
             "met": ((), np.int32, -1),
             "inputs": ((len(self.other_columns),), np.float64, np.nan),
@@ -151,6 +148,7 @@ class ProductRules:
                 grown[: self.capacity] = self.state[name]
             self.state[name] = grown
         self.machine.grow(capacity)
+        self.delays.grow(capacity)
         self.capacity = capacity
 
     def _scratch(self, rows: int) -> None:
@@ -232,7 +230,7 @@ class ProductRules:
             self.batch_local = self.nothing.device
             if not len(batch.ticks.ns):
                 return []
-            if not self.busy.any() or batch.ticks.ns[-1] < self.next_tick.min():
+            if not self.delays.busy.any() or batch.ticks.ns[-1] < self.delays.next_tick.min():
                 return []
         if rows > self.room:
             self._scratch(max(rows, 2 * self.room))
@@ -319,7 +317,7 @@ class ProductRules:
     def _walk(
         self, batch: ReadingBatch, local: Int32, columns: Float64, *, lacking: bool
     ) -> list[Transition]:
-        tables, state = self.tables, self.state
+        tables, state, delays = self.tables, self.state, self.delays
         results = self.machine.run(len(batch), columns, local=local, ts_ns=batch.ts_ns, flags=batch.flags)
         if self.gates:
             self._gate(results, batch.ts_ns)
@@ -350,14 +348,14 @@ class ProductRules:
                 batch.ticks.row,
                 batch.ticks.ns,
                 len(self.slots),
-                state["phase"],
-                state["since"],
-                state["onset"],
-                state["due"],
-                state["paused"],
-                state["due_tick"],
-                self.busy,
-                self.next_tick,
+                delays.phase,
+                delays.block,
+                delays.running,
+                delays.pool,
+                delays.free,
+                delays.free_count,
+                delays.busy,
+                delays.next_tick,
                 self.evaluations,
                 self.effective,
                 self.events,
@@ -365,6 +363,8 @@ class ProductRules:
             )
             if count:
                 happened.append(self.events[:count].copy())
+            if not delays.free_count[0]:
+                delays.add_blocks()
         if not happened:
             return []
         lines = self._in_order(np.concatenate(happened))
@@ -517,7 +517,8 @@ class ProductRules:
             "types": list(self.types),
             "slots": np.array(self.slots, np.int64),
             "texts": self.texts,
-            "state": {name: self.state[name][:count] for name in (*_BY_DEVICE, *_BY_RULE)},
+            "state": {name: self.state[name][:count] for name in _BY_DEVICE},
+            "delays": self.delays.export(count),
             "evaluations": self.evaluations,
             "past": self.machine.export(count),
         }
@@ -542,30 +543,19 @@ class ProductRules:
                         self.state[array][:count, j] = arrays[array][:, then]
         self.texts = {int(code): text for code, text in kept["texts"].items()}
         self.machine.load(kept["past"], count)
-        for at, key in enumerate(self.keys):
-            if key in kept["rules"]:
-                then = kept["rules"].index(key)
-                for array in _BY_RULE:
-                    self.state[array][:count, at] = arrays[array][:, then]
-                self.evaluations[at] = kept["evaluations"][then]
-        self._count_running()
+        then_of = [kept["rules"].index(key) if key in kept["rules"] else -1 for key in self.keys]
+        self.delays.load(kept["delays"], then_of)
+        for at, was in enumerate(then_of):
+            if was >= 0:
+                self.evaluations[at] = kept["evaluations"][was]
 
     def leave(self, slots: Iterable[int]) -> None:
         """Devices that the plant has no more, or has of another product: nothing of theirs runs on."""
         for slot in slots:
             index = int(self.local[slot]) if slot < len(self.local) else -1
             if index >= 0:
-                self.state["phase"][index] = k.IDLE
-        self._count_running()
-
-    def _count_running(self) -> None:
-        count = len(self.slots)
-        running = self.state["phase"][:count]
-        self.busy[:] = ((running & 3) != k.IDLE).sum(axis=0)
-        waiting = ((running & 1) == 1) & ((running & k.PAUSED) == 0)
-        self.next_tick[:] = np.where(waiting, self.state["due_tick"][:count], k.NEVER).min(
-            axis=0, initial=k.NEVER
-        )
+                self.delays.end(index)
+        self.delays.count()
 
     def newest(self) -> Iterable[tuple[str, int]]:
         """Each device's name and the position of its last in-order reading."""
