@@ -126,7 +126,7 @@ CREATE_ALARMS: Final = (
     f" onset_time {TIME}, event_time {TIME}, ingest_time {TIME}, actor Nullable(String),"
     " comment Nullable(String), active Bool, acknowledged Bool, latched Bool,"
     " shelved_until Nullable(DateTime64(3, 'UTC')), suppressed Bool, out_of_service Bool,"
-    " evidence String CODEC(ZSTD(1)), message String CODEC(ZSTD(1)), position UInt64)"
+    " evidence String CODEC(ZSTD(1)), message String CODEC(ZSTD(1)), position UInt64, _shadow UInt8)"
     " ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(time) ORDER BY (subject, sequence)"
     f" SETTINGS {SETTINGS}"
 )
@@ -190,6 +190,7 @@ def migrate(
     client.command(CREATE_SCHEMA)
     client.command(CREATE_ALARMS)
     client.command("ALTER TABLE alarms MODIFY COLUMN device_id LowCardinality(Nullable(String))")
+    client.command("ALTER TABLE alarms ADD COLUMN IF NOT EXISTS _shadow UInt8")
     client.command(CREATE_ALARM_INTERVALS)
     client.command(f"{CREATE_REJECTS} {ttl('ingest_time', keep_windows)} SETTINGS {SETTINGS}")
     for productId, metrics in products.items():

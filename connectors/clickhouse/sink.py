@@ -316,6 +316,7 @@ def alarm_rows(events: Sequence[Mapping[str, Any]]) -> pa.Table:
                 "evidence": msgspec.json.encode(data["evidence"]).decode(),
                 "message": data["message"],
                 "position": data["evidence"]["position"],
+                "_shadow": int(event.get("shadow", False)),
             }
         )
     table = pa.Table.from_pylist(rows, schema=_ALARMS)
@@ -365,6 +366,7 @@ _ALARMS: Final = pa.schema(
         ("evidence", pa.string()),
         ("message", pa.string()),
         ("position", pa.int64()),
+        ("_shadow", pa.uint8()),
     ]
 )
 

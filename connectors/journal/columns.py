@@ -5,7 +5,8 @@ uint32, the header, zeroes up to a multiple of eight, then the arrays one after 
 items first, little-endian. Bodies are self-contained: devices, metrics and texts stand in the
 header, so whoever reads them needs neither the plant nor the flow's slots.
 
-alarms: one CloudEvent as JSON (FORMATS section 5). alarm_batches: such events, one a line.
+alarms: one CloudEvent as JSON (FORMATS section 5). alarm_batches: such events, one a line, those of rules
+in shadow too, with `"shadow": true` (they stand nowhere else).
 alarm_intervals: rows as JSON objects, one a line.
 rejects: msgpack of a list of rejects.
 """

@@ -130,7 +130,7 @@ class OutputWriter:
         if entry > self.applied_bulk:
             self._gathered.take(item, self._clock)
         if entry > self.applied:
-            self._events.extend(item.alarms)
+            self._events.extend(alarm for alarm in item.alarms if not alarm.shadow)  # nobody is told
             self._answers.extend(item.answers)
             self._count(item)
         self._is_state_due = True
@@ -238,6 +238,8 @@ class OutputWriter:
             label = (reject.source, reject.productId, reject.reason.name)
             self._reject_counts[label] = self._reject_counts.get(label, 0) + 1
         for alarm in item.alarms:
+            if alarm.shadow:
+                continue
             transition = alarm.event["data"]["transition"]
             self._alarm_counts[transition] = self._alarm_counts.get(transition, 0) + 1
 
@@ -407,7 +409,9 @@ class _Gathered:
             made.append(("rejects", (part[0].position, part[-1].position, encode_rejects(part))))
         for start in range(0, len(self.events), CUT_ROWS):
             events = self.events[start : start + CUT_ROWS]
-            body = b"\n".join(encode_event(event.event) for event in events)
+            body = b"\n".join(
+                encode_event({**one.event, "shadow": True} if one.shadow else one.event) for one in events
+            )
             made.append(("alarm_batches", (events[0].position, events[-1].position, body)))
         for start in range(0, len(self.intervals), CUT_ROWS):
             chosen = self.intervals[start : start + CUT_ROWS]

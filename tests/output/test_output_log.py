@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -363,4 +364,22 @@ def test_a_parameter_that_was_set_stands_until_it_is_taken_back(tmp_path: Path) 
     log.write(answer(4, param={**asked, "value": None}))
     log.commit_due()
     assert reader.params() == []
+    log.close()
+
+
+def test_events_of_shadow_rules_are_kept_and_told_to_nobody(tmp_path: Path) -> None:
+    log = OutputWriter(tmp_path / "output", devices(3), SPECS, map_bytes=1 << 26)
+    found = [event(1), event(2, 0, "raised", "press-01")._replace(shadow=True)]
+    log.write(made_slice(1, 0, 20, alarms=found))
+    log.flush()
+    reader = OutputReader(tmp_path / "output")
+    told = [json.loads(one.body) for one in reader.read("alarms", 0)]
+    assert [one["subject"] for one in told] == ["press-00/temp-high"]
+    assert [one["subject"] for one in reader.open_alarms()] == ["press-00/temp-high"]
+    assert reader.alarm_counts() == {"raised": 1}
+    batch = decode_alarms(reader.read("alarm_batches", 0)[0].body)
+    assert [(one["subject"], one.get("shadow", False)) for one in batch] == [
+        ("press-00/temp-high", False),
+        ("press-01/temp-high", True),
+    ]
     log.close()
