@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -103,7 +103,7 @@ class AlarmEvent(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     specversion: Literal["1.0"]
     id: Annotated[Hash, Meta(description="equal: the same event again")]
-    type: Annotated[str, Meta(pattern=f"^org\\.penstock\\.alarm\\.({'|'.join(Transition.__args__)})$")]  # type: ignore[attr-defined]  # a Literal has them
+    type: Annotated[str, Meta(pattern=f"^org\\.penstock\\.alarm\\.({'|'.join(get_args(Transition))})$")]
     source: Annotated[str, Meta(pattern="^/plants/[^/]+$")]
     subject: Annotated[
         str, Meta(description="{device, hub:... or site:...}/{ruleId}[/{metric or limit}]; the message's key")

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,9 @@ class KafkaCampaign(Campaign):
             del os.environ["KAFKA"]
             if self._coming_back is not None:
                 self._coming_back.join()
+
+    def _until(self, what: str, holds: Callable[[], bool], seconds: float = 180.0) -> None:
+        super()._until(what, holds, seconds)  # a broker may take its time on a busy machine
 
     def _pid(self, name: str) -> int | None:
         kafka = self._kafka_pid()  # brings it back, whoever is asked for
