@@ -75,7 +75,8 @@ class _Windows:
 class Outcome:
     """Everything that came out of a recording, sorted.
 
-    alarms: CloudEvents. summary, state: the objects of summary.json and state.json. telemetry:
+    alarms: CloudEvents; shadow_alarms: those of rules in `mode: shadow`, which nobody is told and
+    nothing counts. summary, state: the objects of summary.json and state.json. telemetry:
     packed records of the products of one stretch of the journal each, in its order.
     """
 
@@ -87,6 +88,7 @@ class Outcome:
     specs: list[TelemetrySpec]
     devices: list[str]
     window_batches: list[_Windows] = field(default_factory=list)
+    shadow_alarms: list[Mapping[str, Any]] = field(default_factory=list)
 
     @cached_property
     def windows(self) -> list[dict[str, Any]]:
@@ -193,7 +195,7 @@ class OutcomeCollector:
         self._unpacked = []
         alarms = sorted(self._alarms, key=lambda a: (a.position, a.device, a.ruleId, a.sequence))
         rejects = sorted(self._rejects, key=lambda r: (r.position, r.device_id, r.index))
-        events = [alarm.event for alarm in alarms]
+        events = [alarm.event for alarm in alarms if not alarm.shadow]
         ran = shard.stages.get("state")  # a stage is built by the first slice
         state = ran.logic.export_state() if ran is not None else {}
         return Outcome(
@@ -205,6 +207,7 @@ class OutcomeCollector:
             list(self._all_specs.values()),
             devices,
             self._windows,
+            [alarm.event for alarm in alarms if alarm.shadow],
         )
 
     def _read(self, files: Mapping[str, bytes]) -> Plant:
@@ -310,6 +313,10 @@ def write_outcome(directory: Path, outcome: Outcome) -> None:
     """Write the files of a replay; `directory` is made if it is not there, files in it replaced."""
     directory.mkdir(parents=True, exist_ok=True)
     _write_lines(directory / "alarms.jsonl", outcome.alarms)
+    if outcome.shadow_alarms:
+        _write_lines(directory / "shadow-alarms.jsonl", outcome.shadow_alarms)
+    else:
+        (directory / "shadow-alarms.jsonl").unlink(missing_ok=True)
     _write_lines(directory / "windows.jsonl", outcome.window_rows())
     _write_lines(directory / "rejects.jsonl", (reject_line(reject) for reject in outcome.reject_records))
     _write_object(directory / "state.json", outcome.state)

@@ -17,13 +17,14 @@ from operators.spec import MILLISECOND
 from rules import lifecycle_table as t
 from rules.alarm import AlarmRule, Events, Evidence, Message, Subject, alarm_id_of, iso_ms, told
 from rules.place import RAISED, Place, Transition
-from rules.spec import Severity
+from rules.spec import SEVERITY_NUMBERS, Severity
 from rules.timers import Clocks, Found, Timers
 from rules.timers_kernels import NEVER
 
 OVER_KEPT: Final = 1000
 """Occurrences that are over and still known by their id, the newest."""
 
+_gravity: Final = SEVERITY_NUMBERS.__getitem__
 _STANDS: Final = t.OPEN | t.SHELVED | t.SUPPRESSED | t.OUT_OF_SERVICE
 GROUPS: Final = {"hub_id": "hub", "site_id": "site", "productId": "product"}
 """`over` of a group rule -> what its subjects' names begin with."""
@@ -155,7 +156,8 @@ class Lifecycle:
         else:
             at = standing.next_step()
             standing.steps = at + 1
-            standing.severity = standing.subject.rule.escalate[at].severity or standing.severity
+            step = standing.subject.rule.escalate[at]
+            standing.severity = max(step.severity or "info", standing.severity, key=_gravity)
             self._happen("escalate", standing, basis)
         self._settle(standing, basis, found.place)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Truth = Callable[[Mapping[str, Any]], bool | None]
+GRAVEST_FIRST = ("critical", "high", "medium", "low", "info")
 QUALITIES = ("good", "uncertain", "bad", "absent")
 
 
@@ -301,7 +302,9 @@ class Engine:
         o = one.occurrence
         assert o is not None
         o.steps_done = step + 1
-        o.severity = one.alarm.steps[step].severity or o.severity
+        wanted = one.alarm.steps[step].severity
+        if wanted is not None and GRAVEST_FIRST.index(wanted) < GRAVEST_FIRST.index(o.severity):
+            o.severity = wanted
         self.tell(one, "escalated", o.base + one.alarm.steps[step].after)
 
     # -- operators
