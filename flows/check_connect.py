@@ -87,11 +87,10 @@ def _listen(address: str) -> str:
 def _kafka(plant: Plant) -> list[Tried]:
     """The brokers with the target's credentials, and its two topics."""
     from connectors.kafka.check import try_kafka
-    from connectors.kafka.client import KafkaTarget
 
     alarms = plant.sinks.alarms
     try:
-        topics = try_kafka(KafkaTarget(plant=plant.name, alarms=alarms))
+        topics = try_kafka(alarms)
     except PenstockError as error:
         return [Tried("sinks.alarms", alarms.bootstrap, False, str(error))]
     answered = Tried(

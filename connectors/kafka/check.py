@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
-from confluent_kafka import KafkaException, Producer
-
 from connectors.errors import AuthError, ConnectError
-from connectors.kafka.client import SHARD, KafkaTarget, client_config, made_client, told
+from connectors.kafka.client import client_config, told
 from connectors.kafka.config import PARTITIONS, KafkaAlarmsConfig
 from connectors.kafka.topics import Topic, Topics
 
-FENCE_S = 10.0
 
-
-def try_kafka(target: KafkaTarget) -> dict[str, str]:
+def try_kafka(config: KafkaAlarmsConfig) -> dict[str, str]:
     """By topic, what is there or will be made, and how many brokers may be lost. Changes nothing and makes
-    nothing. Raises `ConnectError`, or `ConfigError` for a topic that `run` would refuse.
-
-    With `delivery: transactional` it also asks whether transactions are permitted, under a name beside the
-    plant's own: under that it would fence a drainer that runs."""
-    config = target.alarms
+    nothing, and begins no transaction: under the plant's name that would fence a drainer that runs.
+    Raises `ConnectError`, or `ConfigError` for a topic that `run` would refuse."""
     last: list[ConnectError] = []
 
     def on_error(error: object) -> None:
@@ -31,16 +22,6 @@ def try_kafka(target: KafkaTarget) -> dict[str, str]:
         topics = Topics(settings, config).look()
     except ConnectError as error:
         raise next((one for one in last if isinstance(one, AuthError)), error) from error
-    if config.delivery == "transactional":
-        name = f"{target.plant}/{SHARD}/check"
-        producer = made_client(Producer, {**settings, "transactional.id": name})
-        try:
-            producer.init_transactions(FENCE_S)
-        except (KafkaException, SystemError) as error:
-            raise told(error) from error
-        finally:
-            with suppress(KafkaException, SystemError):
-                producer.purge()
     return {name: _words(topic, config) for name, topic in topics.items()}
 
 
