@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,7 @@ import click
 from connectors.errors import ConfigError
 from flows.plant_vectors import from_hex
 from flows.scaffold import Sample, scaffold
+from flows.scaffold_rules import TEMPLATES, template_files
 from flows.schema_command import write_schemas
 from operators.document import scalar
 
@@ -157,21 +159,43 @@ FILES: Final = {
 @click.option("--product", default="device-v1", show_default=True, help="the productId of its first product")
 @click.option("--from", "source", help="an address or capture to learn from (not yet in this version)")
 @click.option("--from-frame", "frame", help="a sample frame to make the product of: HEX, JSON text or a file")
+@click.option(
+    "--rule",
+    "templates",
+    multiple=True,
+    type=click.Choice(list(TEMPLATES)),
+    help="a rule to start from, with its test; may be given several times",
+)
 @click.option("--port", type=int, default=-1, help="the sample frame's port")
-def new(folder: Path | None, product: str, source: str | None, frame: str | None, port: int) -> None:
+def new(
+    folder: Path | None,
+    product: str,
+    source: str | None,
+    frame: str | None,
+    templates: tuple[str, ...],
+    port: int,
+) -> None:
     """Write a commented starter plant into FOLDER.
+
+    With --rule, with that rule too; if FOLDER is a plant already, only the rule and its test are added,
+    for --product:
+
+    \b
+    {templates}
 
     With --from-frame, write a product made of a sample frame: into FOLDER/products if FOLDER is a plant
     already, else into a new plant; without FOLDER as a file NAME.yaml here.
     """
     if source is not None:
         raise click.UsageError("--from is not yet in this version; leave it out and edit what `new` writes")
+    if templates and (folder is None or frame is not None):
+        raise click.UsageError("--rule goes into a plant: penstock new FOLDER --rule NAME")
     if frame is None and folder is None:
         raise click.UsageError("say the folder to write: penstock new FOLDER")
     if frame is not None:
         paths, checked = write_product(folder, product, frame, port)
     elif folder is not None:
-        paths, checked = write_starter(folder, product), folder
+        paths, checked = write_starter(folder, product, templates), folder
     for path in paths:
         click.echo(f"wrote {path}", err=True)
     click.echo(f"next: penstock check {checked}", err=True)
@@ -258,9 +282,21 @@ def _recorded(line: str, port: int) -> Sample | None:
     return None
 
 
-def write_starter(folder: Path, product: str) -> list[Path]:
-    """Write the starter plant; raises `ConfigError` rather than overwrite anything."""
+new.help = (new.help or "").format(
+    templates="\n    ".join(f"{name:18s}{what}" for name, what in TEMPLATES.items())
+)
+
+
+def write_starter(folder: Path, product: str, templates: Sequence[str] = ()) -> list[Path]:
+    """Write the starter plant and some rules of `scaffold_rules.TEMPLATES`; into a plant that is there
+    the rules alone. Raises `ConfigError` rather than overwrite anything."""
     _refuse_name(product)
+    added = template_files(folder, templates, product)
+    if templates and (folder / "plant.yaml").exists():
+        for path, text in added.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        return list(added)
     named = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-.") or "plant"
     names = {"plant": named, "product": product}
     values = {"plant": _yaml_text(named[:64]), "product": _yaml_text(product)}
@@ -271,6 +307,7 @@ def write_starter(folder: Path, product: str) -> list[Path]:
     for path in contents:
         if path.exists():
             raise ConfigError(f"{path} exists already; choose another folder")
+    contents |= added
     for path, text in contents.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
