@@ -153,6 +153,11 @@ class Machine:
         )
         self._links, self._sample_ns, self._sample = links, times, samples
 
+    def overflows(self) -> list[int]:
+        """How often each condition, then each value, rested on a duration with more samples than are
+        kept, and was unknown (or went without that part) for it."""
+        return [int(sum(self.over[span] for span in spans)) for spans in self.program.limits]
+
     def past_bytes(self) -> int:
         """What the past of all devices takes: state by operation and the pool of samples in use."""
         state = (self._newest, self._numbers, self._times, self._chains)

@@ -229,7 +229,7 @@ def test_more_samples_than_are_kept_are_unknown_and_counted() -> None:
     out = machine.run(len(ms), local=np.zeros(len(ms), np.int32), ts_ns=ms * 1_000_000, flags=flags)
     # at 10,003 ms the interval (3, 10,003] holds 4 and 10,003 alone
     assert out[program.outputs[0], : len(ms)].tolist() == [1, 1, 1, 0, 0, 1, 1, 1]
-    assert machine.over.tolist() == [2]
+    assert machine.overflows() == [2, 0]
 
 
 def test_equal_parts_share_their_samples() -> None:
