@@ -34,21 +34,28 @@ RUN = 3  # readings that are older than newest and rise among themselves: the cl
 
 @inline
 def frame_hash(
-    first: int, stop: int, ts_ns: Int64, value: Float64, bits: UInt64, quality: Bytes
+    payload: Bytes, at: int, size: int, index: int, first: int, stop: int, ts_ns: Int64
 ) -> np.uint64:
-    """64-bit hash of the readings first..stop as they were decoded: multiply-xor steps and the
-    finalizer of MurmurHash3 (public domain). Never 0, which marks an empty place of the ring."""
+    """64-bit hash of a frame's bytes payload[at:at + size], of the readings first..stop of it: their
+    event times, and the place of the first in its frame. Multiply-xor steps and the finalizer of
+    MurmurHash3 (public domain). Never 0, which marks an empty place of the ring."""
     prime = np.uint64(0x9E3779B97F4A7C15)
-    state = np.uint64(0xCBF29CE484222325)
+    state = (np.uint64(0xCBF29CE484222325) ^ np.uint64(size) ^ np.uint64(index) << np.uint64(40)) * prime
+    p = np.uint64(at)
+    for _ in range(size >> 3):
+        word = np.uint64(payload[p])
+        for k in range(1, 8):
+            word |= np.uint64(payload[p + np.uint64(k)]) << np.uint64(8 * k)
+        state = (state ^ word) * prime
+        state ^= state >> np.uint64(32)
+        p += np.uint64(8)
+    for _ in range(size & 7):
+        state = (state ^ np.uint64(payload[p])) * prime
+        state ^= state >> np.uint64(32)
+        p += np.uint64(1)
     for i in range(first, stop):
         state = (state ^ np.uint64(ts_ns[i])) * prime
         state ^= state >> np.uint64(32)
-        for m in range(value.shape[0]):
-            cell = np.uint64(quality[m, i])
-            if value[m, i] == value[m, i]:
-                cell ^= bits[m, i] << np.uint64(3) ^ bits[m, i] >> np.uint64(61)
-            state = (state ^ cell) * prime
-            state ^= state >> np.uint64(32)
     state ^= state >> np.uint64(33)
     state *= np.uint64(0xFF51AFD7ED558CCD)
     state ^= state >> np.uint64(33)
@@ -63,7 +70,9 @@ def check_contract(
     seq: UInt64,
     flags: Bytes,
     value: Float64,
-    bits: UInt64,
+    payload: Bytes,
+    frame_at: Int64,
+    frame_size: Int64,
     quality: Bytes,
     kinds: Bytes,
     actions: Bytes,
@@ -89,8 +98,9 @@ def check_contract(
     """Judge N readings of one product in row order; returns how many are not accepted.
 
     rows: int32[N] row of the state arrays; ts_ns, ingest_ns: int64[N]; seq: uint64[N]; flags:
-    uint8[N]; value: float64[M, N], bits: the same memory as uint64; quality: uint8[M, N]. Time
-    stamps, flags, values and qualities of accepted readings are changed in place.
+    uint8[N]; value: float64[M, N]; payload: uint8[B], frame_at, frame_size: int64[N] the frame of each
+    reading in it; quality: uint8[M, N]. Time stamps, flags, values and qualities of accepted readings
+    are changed in place.
 
     Tables: kinds: uint8[M] type; actions: uint8[5, M] by check (required: 3 = not required);
     lower, upper, max_step: float64[M] (infinite = none); step_column: int32[M] column in
@@ -127,7 +137,9 @@ def check_contract(
                 and seq[group_stop] >> np.uint64(16) == frame
             ):
                 group_stop += 1
-            pending = frame_hash(i, group_stop, ts_ns, value, bits, quality)
+            pending = frame_hash(
+                payload, frame_at[i], frame_size[i], int(seq[i]) & 0xFFFF, i, group_stop, ts_ns
+            )
             began = ts_ns[i]
             duplicate = False
             if began <= highest[r]:
@@ -266,7 +278,9 @@ def warm_up() -> None:
         np.zeros(1, np.uint64),
         np.zeros(1, np.uint8),
         value,
-        value.view(np.uint64),
+        np.zeros(1, np.uint8),
+        np.zeros(1, np.int64),
+        np.zeros(1, np.int64),
         np.zeros((1, 1), np.uint8),
         np.zeros(1, np.uint8),
         np.zeros((5, 1), np.uint8),

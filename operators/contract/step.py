@@ -132,6 +132,9 @@ class ContractLogic(Kept):
         breach = np.empty((2, len(batch)), np.float64)
         found = (verdict, breach_metric, breach)
         below: tuple[Any, ...] = (*product.tables, product.retired, *product.state.values(), *found)
+        frames = item.frames
+        frame = (batch.seq >> np.uint64(16)).astype(np.int64) - int(frames.position[0])
+        payload = frames.payload if frames.payload.flags.writeable else frames.payload.copy()
         refused = check_contract(
             rows,
             batch.ts_ns,
@@ -139,7 +142,9 @@ class ContractLogic(Kept):
             batch.seq,
             batch.flags,
             batch.value,
-            batch.value.view(np.uint64),
+            payload,
+            frames.offset[frame],
+            frames.length[frame],
             batch.quality,
             *below,
         )

@@ -46,8 +46,8 @@ def slice_of(
     productId: str = "p",
 ) -> Slice:
     """One slice of one product. readings: dicts of device, frame, ts, ingest, flags (names),
-    values, and qualities where they are not to follow from the values. Rows of one frame are
-    numbered. ticks: (row, ns)."""
+    values, payload (the frame's bytes; default: its number), and qualities where they are not to follow
+    from the values. Rows of one frame are numbered. ticks: (row, ns)."""
     n = len(readings)
     texts: dict[int, str] = {}
     value = np.full((len(kinds), n), np.nan)
@@ -65,11 +65,14 @@ def slice_of(
     first = readings[0]["frame"] if n else 0
     count = readings[-1]["frame"] - first + 1 if n else 0
     placed = Ticks(np.array([r for r, _ in ticks], np.int64), np.array([t for _, t in ticks], np.int64))
-    payload = b"".join(b"%08d" % (first + i) for i in range(count))
+    told = {reading["frame"]: reading.get("payload", b"%08d" % reading["frame"]) for reading in readings}
+    parts = [told.get(first + i, b"") for i in range(count)]
+    payload = b"".join(parts)
+    sizes = np.array([len(part) for part in parts], np.int64)
     frames = FrameBatch(
         np.frombuffer(payload, np.uint8),
-        np.arange(count, dtype=np.int64) * 8,
-        np.full(count, 8, np.int64),
+        np.cumsum(sizes) - sizes,
+        sizes,
         np.zeros(count, np.int32),
         (Address("line1", "a/b"),),
         np.zeros(count, np.int64),

@@ -266,7 +266,7 @@ class Oracle:
 
     def reading(self, reading: Reading) -> None:
         device = reading.device
-        key = (reading.ts, reading.own, reading.raw)
+        key = (reading.ts, reading.frame.payload)
         if device.row.get("status") == "retired" or key in device.recent:
             self.readings["filtered"] += 1
             return
