@@ -17,7 +17,6 @@ from operators.contract.step import ContractLogic
 from operators.decode.step import DecodeLogic
 from operators.devices import Devices
 from operators.pages import PageStore
-from operators.snapshot import Kept
 from operators.stage import StageLogic
 from operators.state.step import StateLogic
 from operators.windows.step import WindowsLogic
@@ -25,10 +24,14 @@ from rules.step import RulesLogic
 
 
 class AppliedLogic(StageLogic, Protocol):
-    """A stage's logic that takes a changed plant in."""
+    """A stage's logic that takes a changed plant in, and whose state is a nest (`snapshot.Kept`)."""
 
     def apply(self, specs: Any, /) -> None:
         """New specs from the next slice on; state of what did not change is kept."""
+
+    def export(self) -> dict[str, Any]: ...
+
+    def load(self, state: dict[str, Any], /) -> None: ...
 
 
 class StageClock:
@@ -94,7 +97,7 @@ class PlannedStage:
     def snapshot(self) -> bytes:
         began = time.perf_counter()
         pages = self.shard.pages
-        state = self.logic.snapshot() if pages is None else pages.write(self.name, _state(self.logic))
+        state = self.logic.snapshot() if pages is None else pages.write(self.name, self.logic.export())
         packed = msgspec.msgpack.encode(_Snapshot(self.plant.sha256, state))
         self.clock.snapshot_seconds += time.perf_counter() - began
         return packed
@@ -109,15 +112,7 @@ class PlannedStage:
             return
         if self.shard.pages is None:
             raise LookupError(f"the state of '{self.name}' lies in pages, and there is no page store")
-        state = self.shard.pages.read(self.name, kept.state)
-        if isinstance(self.logic, Kept):
-            self.logic.load(state)
-        else:
-            self.logic.restore(state["packed"])
-
-
-def _state(logic: StageLogic) -> dict[str, Any]:
-    return logic.export() if isinstance(logic, Kept) else {"packed": logic.snapshot()}
+        self.logic.load(self.shard.pages.read(self.name, kept.state))
 
 
 class Shard:

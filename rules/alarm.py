@@ -217,13 +217,11 @@ class Events:
         """Take over what `export` gave."""
         self.counted = {name: (one[0], one[1], one[2]) for name, one in counted.items()}
 
-    def forget_before(self, newest: Mapping[str, int], keep: Container[str]) -> None:
+    def forget_before(self, newest: Callable[[str], int], keep: Container[str]) -> None:
         """Drop counts that can no longer matter: of subjects that are not in `keep` and whose device
-        (by its name) has had a reading at a later position."""
+        has had a reading at a later position (`newest` of its name; -1: none)."""
         self.counted = {
-            name: one
-            for name, one in self.counted.items()
-            if name in keep or one[0] >= newest.get(one[2], -1)
+            name: one for name, one in self.counted.items() if name in keep or one[0] >= newest(one[2])
         }
 
 

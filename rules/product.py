@@ -557,10 +557,10 @@ class ProductRules:
                 self.delays.end(index)
         self.delays.count()
 
-    def newest(self) -> Iterable[tuple[str, int]]:
-        """Each device's name and the position of its last in-order reading."""
-        for index, slot in enumerate(self.slots[: self.described]):
-            yield self.devices.names[slot], int(self.state["last"][index, 2])
+    def newest(self, slot: int) -> int:
+        """Position of a device's last in-order reading; -1 where there is none."""
+        index = self.index(slot)
+        return int(self.state["last"][index, 2]) if index >= 0 else -1
 
 
 def _no_readings(product: RuleProduct) -> ReadingBatch:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from operators.batch import Slice
 from operators.devices import Devices
 from operators.parameters import Parameters
-from operators.snapshot import pack, unpack
+from operators.snapshot import Kept
 from rules.absence import AbsenceRules
 from rules.context import Context
 from rules.device_clock import DeviceClock
@@ -42,7 +42,7 @@ EVALUATORS: Final[dict[str, Callable[[Context], Evaluator]]] = {
 _place: Final = attrgetter("place")
 
 
-class RulesLogic:
+class RulesLogic(Kept):
     """Evaluates the rules of every product and writes their events into the slice."""
 
     def __init__(self, spec: RulesSpec, devices: Devices) -> None:
@@ -177,21 +177,18 @@ class RulesLogic:
 
     # -- state
 
-    def snapshot(self) -> bytes:
-        """All state; restore it under the same specs."""
-        self.alarms.events.forget_before(self.thresholds.newest(), self.alarms.standings)
-        return pack(
-            {
-                "evaluators": {name: evaluator.export() for name, evaluator in self.evaluators.items()},
-                "alarms": self.alarms.export(),
-                "gone": self._gone,
-                "parameters": self.parameters.export(),
-            }
-        )
+    def export(self) -> dict[str, Any]:
+        """All state; load it under the same specs."""
+        self.alarms.events.forget_before(self.thresholds.newest, self.alarms.standings)
+        return {
+            "evaluators": {name: evaluator.export() for name, evaluator in self.evaluators.items()},
+            "alarms": self.alarms.export(),
+            "gone": self._gone,
+            "parameters": self.parameters.export(),
+        }
 
-    def restore(self, data: bytes) -> None:
-        """Take over the state that `snapshot` gave."""
-        state = unpack(data)
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what `export` gave."""
         self.parameters.load(state.get("parameters", {}))
         if self.parameters.names():
             self._build(self.spec)

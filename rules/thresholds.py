@@ -25,6 +25,7 @@ class Thresholds:
 
     def __init__(self, context: Context) -> None:
         spec = context.spec
+        self.devices = context.devices
         self.seconds: dict[str, float] = {}  # by product
         self.products: dict[str, ProductRules] = {}
         for name, product in spec.products.items():
@@ -87,11 +88,10 @@ class Thresholds:
                     told[part.rule.ruleId, name] = RuleMeasure(evaluations, sampled=sampled, unknown=unknown)
         return told
 
-    def newest(self) -> dict[str, int]:
-        """Each device's name and the position of its last reading that rules saw."""
-        return {
-            device: position for product in self.products.values() for device, position in product.newest()
-        }
+    def newest(self, device: str) -> int:
+        """Position of the last reading of a device that rules saw; -1 where there is none."""
+        slot = self.devices.slots.get(device)
+        return -1 if slot is None else max((one.newest(slot) for one in self.products.values()), default=-1)
 
     def export(self) -> dict[str, Any]:
         return {name: product.export() for name, product in self.products.items()}
