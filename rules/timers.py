@@ -68,6 +68,7 @@ class Timers:
         self.boards = {name: _DeviceBoard(product) for name, product in products.items()}
         self.journal = _JournalBoard()
         self.heap: list[Found] = []
+        self._pending: dict[tuple[_Board, int], Place] = {}  # the first in the heap, of each device
         self._numbers = 0
         self._running = False
 
@@ -106,7 +107,7 @@ class Timers:
         for board in (*self.boards.values(), self.journal):
             board.begin(item)
             for found in board.scan(self._next_number):
-                heapq.heappush(self.heap, found)
+                self._push(found)
 
     def _next_number(self) -> int:
         self._numbers += 1
@@ -117,6 +118,8 @@ class Timers:
         timer it is; None where there is none. The caller fires them and tells `watch`."""
         while self.heap and (before is None or self.heap[0].place < before):
             found = heapq.heappop(self.heap)
+            if self._pending.get((found.board, found.device)) == found.place:
+                del self._pending[found.board, found.device]
             standings = [
                 one
                 for one in found.board.standings.get(found.device, {}).values()
@@ -137,14 +140,20 @@ class Timers:
     def _look(self, board: _Board, device: int, place: Place) -> None:
         if device in board.standings:
             found = board.search(device, place, self._next_number)
-            if found is not None and not any(
-                one.place == found.place and one.device == device and one.board is board for one in self.heap
-            ):
-                heapq.heappush(self.heap, found)
+            if found is not None:
+                self._push(found)
+
+    def _push(self, found: Found) -> None:
+        key = (found.board, found.device)
+        pending = self._pending.get(key)
+        if pending is None or found.place < pending:
+            self._pending[key] = found.place
+            heapq.heappush(self.heap, found)
 
     def end(self) -> None:
         """The slice is over and its readings are settled."""
         self._running = False
+        self._pending.clear()
         for board in (*self.boards.values(), self.journal):
             board.settle()
 
