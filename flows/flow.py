@@ -39,8 +39,9 @@ EPOCH = timedelta(seconds=10)
 PLANT_SECONDS = 60.0
 
 
-def live_shard(data: Path) -> Shard:
-    """The shard over a data directory, under the oldest plant bundle that may still be needed."""
+def live_shard(data: Path, state: Path | None = None) -> Shard:
+    """The shard over a data directory, under the oldest plant bundle that may still be needed. state:
+    where the pages of its state lie, if elsewhere."""
 
     def bundle(sha256: str) -> Mapping[str, bytes]:
         with closing(JournalReader(data / "journal")) as reader:
@@ -50,7 +51,7 @@ def live_shard(data: Path) -> Shard:
         first = reader.first_plant()
     if first is None:
         raise PenstockError("no plant has been applied; start it with: penstock run PLANT")
-    pages = PageStore(data / "recovery" / "pages")
+    pages = PageStore(data / "recovery" / "pages" if state is None else state)
     return Shard(load_bundle(first.files), load=load_bundle, bundle=bundle, pages=pages)
 
 

@@ -26,6 +26,7 @@ import lmdb
 
 from connectors.errors import ConfigError, JournalError, PenstockError
 from connectors.journal.blocking import BlockingJournalClient
+from connectors.journal.output_store import OutputReader
 from connectors.journal.reader import Applied, JournalReader
 from flows.apply import plant_control, resolved_plant, user_name
 from flows.change import plan_change
@@ -39,7 +40,8 @@ from flows.change_processes import (
 from flows.components import FLOW, JOURNAL, Component, components
 from flows.health import readiness
 from flows.plant_file import Plant
-from flows.processes import Child
+from flows.processes import Child, exit_words, last_error
+from flows.quarantine import Trials, is_crash
 from flows.status import read_status, write_atomically
 
 # the way of an alarm; the others stand back while there are more busy processes than processors
@@ -77,6 +79,9 @@ class Supervisor:
         self._reader: JournalReader | None = None
         self._changing: Changing | None = None
         self._change: dict[str, Any] = {}
+        self._trials: Trials | None = None
+        self._broke_at = self._tried_at = -1  # the last entry applied when the flow broke
+        self._why = ""
         self._unwell: dict[str, float] = {}  # since when
         self._told: set[str] = set()
         self._environment = dict(os.environ, PENSTOCK_DATA=str(data))
@@ -147,9 +152,14 @@ class Supervisor:
         """Look at every child once; restart what has ended; follow a plant that was applied."""
         self._follow()
         for child in self.children:
+            if child.name == "flow" and self._trials is not None:
+                self._try(child, self._trials)
+                continue
             happened = child.watch(self._environment)
             if happened:
                 self.say(happened)
+                if child.name == "flow" and child.process is None:
+                    self._flow_ended(child)
         self._report()
         self._tell_unwell()
 
@@ -166,6 +176,8 @@ class Supervisor:
                 if not child.wait(0.01):
                     self.say(f"{child.name} did not stop within {STOP_SECONDS:.0f} s and was killed")
         self._report()
+        if self._trials is not None:
+            self._trials.close()
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -202,6 +214,39 @@ class Supervisor:
         for child in self.children:
             if child.order == rank:
                 child.start(self._environment)
+
+    # -- a frame on which the flow ends
+
+    def _flow_ended(self, flow: Child) -> None:
+        """The second time in a row that the flow broke without getting on, look for the frame."""
+        if not is_crash(flow.last_exit):
+            return
+        try:
+            with closing(OutputReader(self.data / "output")) as output:
+                applied = output.applied()
+        except JournalError:
+            applied = 0
+        if applied == self._broke_at and applied != self._tried_at:
+            self.say("the flow broke twice at one place; looking for the frame")
+            self._tried_at = applied
+            self._why = f"{exit_words(flow.last_exit)}: {last_error(flow.log)}".rstrip(": ")
+            log = self.data / "logs" / "quarantine.jsonl"
+            self._trials = Trials(self.data, self._environment, log)
+        self._broke_at = applied
+
+    def _try(self, flow: Child, trials: Trials) -> None:
+        """Once the trials are over, the frame that they found is set aside, and the flow goes on."""
+        if not trials.step():
+            return
+        self._trials, found = None, trials.found
+        if found is None:
+            self.say("the frame was not found: the flow did not break again in a trial")
+        else:
+            with self._journal() as journal:
+                body = {"entry": found.entry, "position": found.position, "why": self._why}
+                journal.control("quarantine", body)
+            self.say(f"the frame at position {found.position} is set aside: reject engine_error")
+        flow.next_start = 0.0
 
     # -- the applied plant
 

@@ -37,6 +37,7 @@ TYPE_BREACH: Final = 4  # between decode and contract only: a value of another t
 # flags of a frame
 FRAME_RETAINED: Final = 1  # an MQTT retained message: filtered
 FRAME_HISTORICAL: Final = 2  # its source says that it is a backlog
+FRAME_QUARANTINED: Final = 4  # a stage ended on it, twice: it becomes reject `engine_error`
 
 # flags of a reading
 HISTORICAL: Final = 1  # older than live_within against ingest time, or flagged by its source
@@ -270,9 +271,10 @@ class Report(NamedTuple):
 class Control(NamedTuple):
     """A journal entry that is neither frames nor a tick; it travels in a slice of its own.
 
-    kind: plant | connected | disconnected | started | stopped | clock_step | action.
+    kind: plant | connected | disconnected | started | stopped | clock_step | action | quarantine.
     data: plant: {"sha256", "files": {path: bytes}}; connected and disconnected: {"source"};
-    clock_step: {"step_ms"}. at_ns: the journal's clock.
+    clock_step: {"step_ms"}; quarantine: {"entry", "position", "why"}, of a frame before it, which is
+    marked (FRAME_QUARANTINED) from then on. at_ns: the journal's clock.
     """
 
     kind: str

@@ -10,7 +10,7 @@ import msgspec
 
 from connectors.journal.entries import FRAMES, TICK, Entry
 from connectors.journal.merging import Merger
-from operators.batch import FRAME_HISTORICAL, FRAME_RETAINED, Address, Control, FrameBatch
+from operators.batch import FRAME_HISTORICAL, FRAME_QUARANTINED, FRAME_RETAINED, Address, Control, FrameBatch
 
 
 class Controls(Protocol):
@@ -80,6 +80,8 @@ def _frame_lines(batch: FrameBatch) -> list[dict[str, Any]]:
             line["retained"] = True
         if flags & FRAME_HISTORICAL:
             line["historical"] = True
+        if flags & FRAME_QUARANTINED:
+            line["quarantined"] = True
         lines.append(line)
     return lines
 

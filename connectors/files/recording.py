@@ -33,6 +33,7 @@ from connectors.journal.archive_reader import (
 from connectors.source import Frame
 from operators.batch import (
     FRAME_HISTORICAL,
+    FRAME_QUARANTINED,
     FRAME_RETAINED,
     Address,
     Control,
@@ -73,6 +74,7 @@ class RecordedLine(msgspec.Struct, omit_defaults=True):
     headers: Headers = None
     retained: bool = False
     historical: bool = False
+    quarantined: bool = False
     tick: int | None = None
     capture: int | None = None
     position: int = 0
@@ -82,6 +84,7 @@ class RecordedLine(msgspec.Struct, omit_defaults=True):
     stopped: Any = None
     clock_step: int | None = None
     action: dict[str, Any] | None = None
+    quarantine: dict[str, Any] | None = None
     plant: str | None = None
     files: dict[str, str] | None = None
     apply_id: str = ""
@@ -131,6 +134,9 @@ def read_recording(
     files = [Path(path) for path in paths if not is_archive(str(path))]
     generate = len(files) == len(paths) and not any(has_tick(path) for path in files if not _is_csv(path))
     builder = _Builder(entry_frames, generate)
+    for path in files:
+        if not _is_csv(path):
+            builder.quarantined |= quarantined(path)
     for name in paths:
         if is_archive(str(name)):
             yield from _archived_slices(str(name), builder, archives or Archives())
@@ -170,6 +176,26 @@ def has_tick(path: Path) -> bool:
                 pass  # told with its line when it is read
             at = chunk.find(b'"tick"', end)
     return False
+
+
+def quarantined(path: Path) -> set[int]:
+    """Positions of the frames that a capture names as set aside: such a line stands behind its frame,
+    which may have been captured before it was marked."""
+    decoder = msgspec.json.Decoder(RecordedLine)
+    found = set()
+    for _, chunk in _chunks(path):
+        at = chunk.find(b'"quarantine":')
+        while at >= 0:
+            start, end = chunk.rfind(b"\n", 0, at) + 1, chunk.find(b"\n", at)
+            end = len(chunk) if end < 0 else end
+            try:
+                named = decoder.decode(chunk[start:end]).quarantine
+            except msgspec.MsgspecError:
+                named = None  # told with its line when it is read
+            if named is not None:
+                found.add(named.get("position"))
+            at = chunk.find(b'"quarantine":', end)
+    return found
 
 
 def _is_csv(path: Path) -> bool:
@@ -271,6 +297,8 @@ def _control(line: RecordedLine) -> tuple[str, dict[str, Any]]:
         return "disconnected", {"source": line.disconnected}
     if line.clock_step is not None:
         return "clock_step", {"step_ms": line.clock_step}
+    if line.quarantine is not None:
+        return "quarantine", line.quarantine
     if line.action is not None:
         return "action", line.action
     if line.plant is not None:
@@ -306,6 +334,7 @@ class _Builder:
 
     def __init__(self, entry_frames: int, generate: bool) -> None:
         self.entry_frames = entry_frames
+        self.quarantined: set[int] = set()  # positions of frames that a later line sets aside
         self._generate = generate
         self._entry = 0
         self._position = 0
@@ -344,6 +373,8 @@ class _Builder:
             pairs = line.headers.items() if isinstance(line.headers, dict) else line.headers
             headers = tuple((name, value) for name, value in pairs)
         flags = FRAME_RETAINED * line.retained | FRAME_HISTORICAL * line.historical
+        named = bool(self.quarantined) and self._position + len(self._payloads) in self.quarantined
+        flags |= FRAME_QUARANTINED * (line.quarantined or named)
         assert line.ingest_ts is not None
         self.add(payload, (line.source, line.topic, line.port, headers), flags, line.ingest_ts)
 

@@ -46,6 +46,7 @@ CONTROL_KINDS: Final = (
     "stopped",
     "clock_step",
     "action",
+    "quarantine",
 )
 
 ENTRY_ROWS: Final = 8192  # frames of one entry at most
@@ -100,6 +101,15 @@ def decode_entry(number: int, data: bytes) -> Entry:
 def stamp(body: bytearray | memoryview, ms: int, position: int) -> None:
     """Write the journal's clock and position into a packed entry, in place."""
     _STAMP.pack_into(body, _STAMP_AT, ms, position)
+
+
+def mark_frame(body: bytearray, position: int, flag: int) -> bool:
+    """Set a flag of the frame at a position, in place; False where the entry does not hold it."""
+    _, kind, _, count, _, first = _HEADER.unpack_from(body)
+    if kind != FRAMES or not first <= position < first + count:
+        return False
+    body[ARRAYS_AT + 8 * count + position - first] |= flag
+    return True
 
 
 def pack_tick(ms: int, position: int) -> bytes:

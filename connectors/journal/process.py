@@ -422,6 +422,10 @@ def _append(
             raise ValueError("apply_id, by and why of a plant are texts")
         bundle = (sha.encode(), msgspec.msgpack.encode(files))
         data = {"sha256": sha, **about}
+    if name == "quarantine":
+        places = (data.get("entry"), data.get("position"))
+        if not all(isinstance(place, int) and 0 <= place < 1 << 63 for place in places):
+            raise ValueError("a quarantine needs entry and position")
     return Append(session, number, entries.pack_control(name, data), b"", bundle)
 
 

@@ -35,6 +35,7 @@ from connectors.journal import entries
 from connectors.journal.clock import JournalClock
 from connectors.journal.environment import Environment
 from connectors.journal.wire import WINDOW
+from operators.batch import FRAME_QUARANTINED, Control
 
 KEY: Final = struct.Struct(">Q")
 STATE: Final = struct.Struct("<qqqq")
@@ -343,12 +344,26 @@ class _Transaction:
             self.txn.put(KEY.pack(self.entry), applied, db=self.db[b"plants"])
             self.used += len(files)
         place = Place(self.position, self.entry)
-        count = entries.decode_entry(self.entry, bytes(body[: entries.HEADER_BYTES])).count
+        head = entries.decode_entry(self.entry, bytes(body[: entries.HEADER_BYTES]))
+        count = head.count
+        if head.kind == entries.CONTROL:
+            self._quarantine(entries.decode_entry(self.entry, bytes(body)).control())
         self._put(body)
         self.position += count
         self.counted["appends"] += 1
         self.counted["frames"] += count
         return place
+
+    def _quarantine(self, control: Control) -> None:
+        """Mark the frame that the control names, in the transaction of the control itself: whoever
+        reads the frame from then on reads the mark."""
+        if control.kind != "quarantine":
+            return
+        key = KEY.pack(control.data["entry"])
+        packed = self.txn.get(key, db=self.db[b"entries"])
+        body = bytearray(packed or b"")
+        if packed and entries.mark_frame(body, control.data["position"], FRAME_QUARANTINED):
+            self.txn.put(key, body, db=self.db[b"entries"])
 
     def _put(self, body: bytes | bytearray | memoryview) -> None:
         self.txn.put(KEY.pack(self.entry), body, db=self.db[b"entries"], append=True)

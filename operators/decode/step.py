@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from operators.batch import (
     FRAME_HISTORICAL,
+    FRAME_QUARANTINED,
     FRAME_RETAINED,
     GOOD,
     HISTORICAL,
@@ -50,6 +51,7 @@ from operators.snapshot import Kept
 
 ADDRESSES_KEPT: Final = 200_000  # beyond it the table of addresses is begun anew
 UNKNOWN_KEPT: Final = 1_000  # different undeclared metrics that are counted by name
+QUARANTINED: Final = "the engine ended on this frame, twice; the journal's entry `quarantine` says why"
 _NO_PLACE: Final = -1
 _BY_READING: Final = -2  # slot of an address whose payloads name a device for each reading
 
@@ -217,6 +219,8 @@ class DecodeLogic(Kept):
         status = self._addresses.table[_Addresses.VERDICT][places].astype(np.int32)
         if frames.flags.any():
             status[(frames.flags & FRAME_RETAINED) != 0] = FILTERED
+            for row in np.flatnonzero(frames.flags & FRAME_QUARANTINED).tolist():
+                status[row], messages[row] = Reason.engine_error, QUARANTINED
         waiting = (status == GO) | (status == UNREAD) | (status == REPORT)
         status[waiting & (frames.length == 0)] = Reason.empty
         status[waiting & (frames.length > self.plan.limits.frame)] = Reason.too_large

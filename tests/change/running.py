@@ -64,7 +64,9 @@ class Devices(threading.Thread):
 class RunningPlant:
     """`penstock run` over a folder, with devices and a capture from the journal's first entry on."""
 
-    def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, files: Mapping[str, str], *, engine: str = "flows.cli") -> None:
+        """engine: the module that `run` is asked of."""
+        self.engine = engine
         warm_up()  # into the cache, so that no process of the plant compiles
         self.folder = folder
         self.plant = write(folder / "plant", files)
@@ -118,7 +120,8 @@ class RunningPlant:
     def _call(self, command: str, *arguments: str) -> list[str]:
         group, _, action = command.partition(" ")
         named = [group, *([action] if action else []), str(self.plant)]
-        return [sys.executable, "-m", "flows.cli", *named, *arguments, "--data", str(self.data)]
+        module = self.engine if group == "run" else "flows.cli"
+        return [sys.executable, "-m", module, *named, *arguments, "--data", str(self.data)]
 
     def log(self, command: str) -> str:
         return (self.folder / f"{command}.log").read_text("utf-8")
