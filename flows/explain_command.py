@@ -15,6 +15,7 @@ from rich.text import Text
 from connectors.errors import ConfigError, PenstockError
 from connectors.journal.lines import iso_time
 from flows.alarm_filters import state_words
+from flows.check_rules import raises
 from flows.explain import Probe, flat
 from flows.explain_evaluation import Evaluation
 from flows.explain_replay import FOREVER, Replayed, checked, replay_data, replay_recording
@@ -25,7 +26,7 @@ from flows.look_tables import shown, table
 from flows.plant_tests import parse_time
 from flows.views import Views
 from rules.schedule import Windows
-from rules.spec import GroupRule, Rule
+from rules.spec import Rule
 
 SAMPLES_PRINTED: Final = 6
 DEVICES_SHOWN: Final = 50
@@ -213,10 +214,10 @@ def outcome(
     active = [data for data in alarms if data["state"]["active"]]
     if active:
         return f"raised: {', '.join(state_words(active[0]['state']))} since {active[0]['onset_time']}"
+    if (told := raises(rule)) is not None:
+        return f"not raised; what raises: {told}"
     if not expressions:
-        return (
-            "not evaluated: no reading carried one of its metrics" if not isinstance(rule, GroupRule) else ""
-        )
+        return "not evaluated: no reading carried one of its metrics"
     running = [delay for delay in delays if delay["phase"] == "rising"]
     if running:
         stopped = ", stopped by an unknown value" if running[0]["paused"] else ""
@@ -280,7 +281,7 @@ def _one(device: dict[str, Any]) -> list[Any]:
                 )
             )
     if device["last_reading"] is not None and device["evaluated"] is None:
-        parts.append(f"last reading {device['last_reading']}, with none of the rule's metrics")
+        parts.append(f"last reading {device['last_reading']}")
     for one in device["expressions"]:
         if one["default"]:
             parts += ["", f"{one['what']}: {one['text']}, which is {_word(one['value'])}"]
