@@ -40,7 +40,10 @@ def decode(plant: Plant) -> DecodePlan:
             sources=tuple(_source(name, config) for name, config in plant.sources.items()),
             devices=devices,
             unknown=plant.devices.unknown,
-            reports=report_specs(plant.rules),
+            reports=report_specs(
+                plant.rules,
+                {name: one.contract.timestamp.max_future for name, one in plant.products.items()},
+            ),
         ),
         limits=DecodeLimits(plant.limits.devices, plant.limits.frame, plant.limits.depth),
         parameters=parameters(plant),

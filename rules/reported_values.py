@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from operators.decode.json_spec import Path, parse_path
@@ -161,8 +161,9 @@ def _calculate(op: str, left: float | None, right: float | None) -> float | None
         return None
 
 
-def report_specs(rules: Iterable[Rule]) -> dict[str, dict[str, ReportSpec]]:
-    """Role -> productId -> what frames of that role must hold, for `RoutingSpec.reports`."""
+def report_specs(rules: Iterable[Rule], max_future: Mapping[str, int]) -> dict[str, dict[str, ReportSpec]]:
+    """Role -> productId -> what frames of that role must hold, for `RoutingSpec.reports`; max_future: of
+    each product's contract."""
     found: dict[str, dict[str, ReportSpec]] = {}
     for rule in rules:
         if not isinstance(rule, ReportedRule):
@@ -173,5 +174,6 @@ def report_specs(rules: Iterable[Rule]) -> dict[str, dict[str, ReportSpec]]:
         for product in rule.products:
             of_role = found.setdefault(rule.role, {})
             before = of_role[product].needs if product in of_role else ()
-            of_role[product] = ReportSpec((*before, needs))
+            if product in max_future:
+                of_role[product] = ReportSpec((*before, needs), max_future[product])
     return found

@@ -65,7 +65,15 @@ def read_report(
     layout = product.decode.layout
     where = layout.timestamp if isinstance(layout, JsonSpec) else DEVICE_TIME
     found = None if where is None else value_at(data, where.path)
-    return data, ingest_ns if found is None or where is None else _time(found, where)
+    if found is None or where is None:
+        return data, ingest_ns
+    ts_ns = _time(found, where)
+    if ts_ns > ingest_ns + spec.max_future:
+        ahead = (ts_ns - ingest_ns) // 1_000_000_000
+        raise UnreadableReportError(Reason.timestamp_future, f"its time is {ahead} s ahead of its arrival")
+    if ts_ns < 0:
+        raise UnreadableReportError(Reason.timestamp_past, "its time is before 1970")
+    return data, ts_ns
 
 
 def _is_plain(value: Any) -> bool:

@@ -252,10 +252,11 @@ class Router:
         known = self.plan.routing.devices.get(device)
         if known is not None:
             product, hub = source.product or known.productId, known.hub_id or hub
-        elif self.plan.routing.unknown == "accept":
-            product = source.product or (next(iter(products)) if len(products) == 1 else "")
         else:
-            return None
+            product = source.product or (next(iter(products)) if len(products) == 1 else "")
+            if self.plan.routing.unknown == "reject":
+                why = f"'{device}' is not in devices.csv"
+                return Route(source.name, Reason.unknown_device, product, device, hub, why)
         if product not in products:
             return None
         return Route(source.name, REPORT, product, device, hub, role=role)

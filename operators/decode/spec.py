@@ -16,6 +16,7 @@ import msgspec
 from operators.contract.spec import Metric
 from operators.document import Node, Problems, nearest
 from operators.parameters import ParameterSpec
+from operators.spec import MINUTE
 
 FORMATS: Final = ("json", "csv", "binary", "msgpack", "cbor")
 ENCODINGS: Final = ("raw", "hex", "base64", "base64url")
@@ -173,9 +174,11 @@ class MasterDevice(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class ReportSpec:
     """What the payloads of one role hold for one product (`operators.decode.reports`). needs: of each
-    rule the paths without which it can say nothing; one rule's suffice."""
+    rule the paths without which it can say nothing; one rule's suffice. max_future: nanoseconds, so far
+    may its time be ahead of its arrival."""
 
     needs: tuple[tuple[tuple[str | int, ...], ...], ...]
+    max_future: int = 5 * MINUTE
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,19 +99,20 @@ class Run:
         events = np.zeros((self.room, k.EVENT_COLUMNS), np.int64)
         resume = np.zeros(2, np.int64)
         found: list[plain.Event] = []
+        rest: tuple[Any, ...] = (
+            True,
+            np.array([[0x80 if one[4] else 0 for one in rows]], np.uint8).reshape(1, -1),
+            np.array([0, 1], np.int32), np.zeros(1, np.int32), GRACE,
+            np.array([one[0] for one in rows], np.int32),
+            np.array([one[1] for one in rows], np.int64),
+            np.array([one[2] for one in rows], np.int64),
+            np.array([12 if one[5] else 4 for one in rows], np.uint8),
+            np.array([row for row, _ in ticks], np.int64),
+            np.array([ns for _, ns in ticks], np.int64),
+            2, *self.state, events, resume,
+        )  # fmt: skip
         while resume[0] >= 0:
-            count = k.walk_sequences(
-                results, *self.tables, True,
-                np.array([[0x80 if one[4] else 0 for one in rows]], np.uint8).reshape(1, -1),
-                np.array([0, 1], np.int32), np.zeros(1, np.int32), GRACE,
-                np.array([one[0] for one in rows], np.int32),
-                np.array([one[1] for one in rows], np.int64),
-                np.array([one[2] for one in rows], np.int64),
-                np.array([12 if one[5] else 4 for one in rows], np.uint8),
-                np.array([row for row, _ in ticks], np.int64),
-                np.array([ns for _, ns in ticks], np.int64),
-                2, *self.state, events, resume,
-            )  # fmt: skip
+            count = k.walk_sequences(results, *self.tables, *rest)
             for line in events[:count].tolist():
                 found.append(
                     (
