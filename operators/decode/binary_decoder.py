@@ -45,7 +45,7 @@ class Traced:
     first_bit: int
     end_bit: int
     slot: int
-    row: int
+    row: int  # the reading, -1 for the values of a frame whose own reading is none
     kind: int
     value: float
 
@@ -119,12 +119,14 @@ def run_layout(
             texts[code] = text[start:stop].tobytes().decode("utf-8")
         for row in misses[: min(int(result[4]), len(misses))].tolist():
             missed.setdefault(layout.missed_name(row[0], row[1:5]), set()).add(row[5])
+        keep = rows[0][:made] >= 0
+        reading = np.where(keep, np.cumsum(keep) - 1, -1)
         for n in range(int(result[5])):
             where = traces[n].tolist()
+            row = int(reading[where[4]]) if 0 <= where[4] < made else -1
             traced.append(
-                Traced(where[0], where[1], where[2], where[3], where[4], where[5], float(trace_value[n]))
+                Traced(where[0], where[1], where[2], where[3], row, where[5], float(trace_value[n]))
             )
-        keep = rows[0][:made] >= 0
         if keep.all():
             cut: Any = slice(0, made)
         else:
@@ -286,6 +288,8 @@ class BinaryDecoder:
 
 def reject_message(status: int, place: int) -> str:
     """The sentence of a reject that a layout gives."""
+    if status == Reason.unmatched and place >= 0:
+        return f"no item of the tlv list has the key at byte {place} (unknown: reject)"
     text = _MESSAGES.get(status, "the frame is not as the layout says")
     if place < 0:
         return text.split(" at byte ")[0] if "{place}" in text else text
