@@ -27,7 +27,7 @@ CACHE = Path(
     os.environ.get("PENSTOCK_KAFKA_CACHE")
     or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "penstock" / "kafka"
 )
-READY_S = 90.0
+READY_S = 180.0
 USER, PASSWORD = "alarms", "a-secret-of-alarms"
 CLUSTER = "Kbq3Tf0oR2uZx5vWnY7hLg"  # any 16 bytes as base64url; always the same, so a folder is made once
 
