@@ -20,6 +20,7 @@ COUNTERS: Final = {
     "raised": "times that a rule's condition raised, shadow rules and `info` included",
     "cleared": "times that it cleared",
     "active_s": "time in alarm of occurrences that have cleared, by event time",
+    "overflows": "times that a duration of a condition had more samples than are kept",
 }
 _NAMES: Final = {"active_s": "alarm_seconds"}
 

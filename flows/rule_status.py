@@ -16,6 +16,7 @@ _COLUMNS: Final = (
     "active_s",
     "sampled",
     "unknown",
+    "overflows",
 )
 
 
@@ -31,6 +32,7 @@ def told_of_rules(logic: RulesLogic) -> dict[str, Any]:
             round(one.active_ns / 1e9, 3),
             one.sampled,
             one.unknown,
+            one.overflows,
         ]
         for key, one in sorted(measured.rules.items())
     ]

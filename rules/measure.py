@@ -11,7 +11,8 @@ from typing import NamedTuple
 class RuleMeasure:
     """One rule on one product's devices. active_ns: time in alarm of occurrences that have cleared.
     sampled: readings, since the start of this process, at which the condition was looked at, of which
-    it was unknown at `unknown`."""
+    it was unknown at `unknown`. overflows: how often a duration of it had more samples than are kept
+    (`operators.expression.program.MAX_SAMPLES`)."""
 
     evaluations: int
     raised: int = 0
@@ -19,6 +20,7 @@ class RuleMeasure:
     active_ns: int = 0
     sampled: int = 0
     unknown: int = 0
+    overflows: int = 0
 
 
 class Measured(NamedTuple):

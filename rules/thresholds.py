@@ -81,11 +81,14 @@ class Thresholds:
         told: dict[tuple[str, str], RuleMeasure] = {}
         for name, product in self.products.items():
             columns = (product.evaluations, product.sampled, product.unknown)
-            for part, *numbers in zip(product.parts, *(one.tolist() for one in columns), strict=True):
+            counts = [*(one.tolist() for one in columns), product.machine.overflows()[: len(product.parts)]]
+            for part, *numbers in zip(product.parts, *counts, strict=True):
                 known = told.get((part.rule.ruleId, name))
                 if known is None:  # of a rule with several limits the first stands for all
-                    evaluations, sampled, unknown = numbers
-                    told[part.rule.ruleId, name] = RuleMeasure(evaluations, sampled=sampled, unknown=unknown)
+                    evaluations, sampled, unknown, overflows = numbers
+                    told[part.rule.ruleId, name] = RuleMeasure(
+                        evaluations, sampled=sampled, unknown=unknown, overflows=overflows
+                    )
         return told
 
     def newest(self, device: str) -> int:
