@@ -33,6 +33,7 @@ WARMED: tuple[str, ...] = (
     "operators.decode.kernels",
     "operators.decode.binary_kernels",
     "operators.decode.straight_kernels",
+    "operators.decode.typed_kernels",
     "operators.contract.kernels",
     "operators.contract.sequence",
     "operators.windows.kernels",

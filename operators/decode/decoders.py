@@ -20,6 +20,8 @@ from operators.decode.json_rows_binary import JsonRowsBinaryDecoder
 from operators.decode.json_spec import JsonSpec, parse_path
 from operators.decode.packed import PackedDecoder, unpack
 from operators.decode.spec import PACKED, DecodePlan, ProductDecode, SourceSpec
+from operators.decode.typed_decoder import TypedDecoder
+from operators.decode.typed_spec import TypedSpec
 from operators.decode.udf import UdfDecoder
 from operators.decode.udf_spec import UdfSpec
 from operators.rejects import Reason
@@ -40,6 +42,8 @@ def _decoder(product: ProductDecode, depth: int) -> Decoder:
         return _json_decoder(product, layout, depth)
     if isinstance(layout, CsvSpec):
         return CsvDecoder(layout, product.metrics)
+    if isinstance(layout, TypedSpec):
+        return TypedDecoder(layout, product.metrics)
     if isinstance(layout, UdfSpec):
         return UdfDecoder(layout, product.metrics)
     from operators.decode.binary_decoder import BinaryDecoder

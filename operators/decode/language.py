@@ -328,6 +328,15 @@ LANGUAGE: Final[dict[str, Mapped]] = {
         },
         ("path",),
     ),
+    "DecodeTyped": Mapped(
+        "`format: typed`",
+        {
+            "format": Key(_one_of("typed"), "values that bring names, types, times and qualities"),
+            "metrics": Key(_map(TEXT), "`{metric: name at the source}`; none: every metric by its own name"),
+            "derive": _FRAGMENT["derive"],
+        },
+        ("format",),
+    ),
     "DecodeCsv": Mapped(
         "`format: csv`",
         {
@@ -402,6 +411,7 @@ def definitions() -> dict[str, Any]:
                 for kind, name in (
                     *((name, "DecodeJsonOrBinary") for name in ("json", *PACKED)),
                     ("csv", "DecodeCsv"),
+                    ("typed", "DecodeTyped"),
                     ("binary", "DecodeBinary"),
                 )
             ],

@@ -18,17 +18,16 @@ from operators.document import Node, Problems, nearest
 from operators.parameters import ParameterSpec
 from operators.spec import MINUTE
 
-FORMATS: Final = ("json", "csv", "binary", "msgpack", "cbor")
+FORMATS: Final = ("json", "csv", "binary", "msgpack", "cbor", "typed")
 ENCODINGS: Final = ("raw", "hex", "base64", "base64url")
-LATER_FORMATS: Final = ("typed",)
 PACKED: Final = ("msgpack", "cbor")  # read as the JSON that they stand for
 
 
 class DecodeSpec(msgspec.Struct, kw_only=True):
     """A decode section that has passed its checks; `plain` is the section as written, `layout` what its
-    format made of it (JsonSpec, also of MessagePack and CBOR, CsvSpec, or the binary layout). encoding: how
-    the bytes of a binary layout are written in the frame, one of ENCODINGS. enclosed: an `Enclosed`, where
-    a text is only a part of its frame, or has a check."""
+    format made of it (JsonSpec, also of MessagePack and CBOR, CsvSpec, TypedSpec, or the binary layout).
+    encoding: how the bytes of a binary layout are written in the frame, one of ENCODINGS. enclosed: an
+    `Enclosed`, where a text is only a part of its frame, or has a check."""
 
     format: str
     plain: dict[str, Any]
@@ -61,9 +60,6 @@ def parse_decode(
     if kind is None:
         problems.add(node, f"'format' is missing; one of {', '.join(FORMATS)}")
         return None
-    if kind.value in LATER_FORMATS:
-        problems.add(kind, f"format '{kind.value}' is not yet in this version")
-        return None
     if kind.value not in FORMATS:
         known = f"; one of {', '.join(FORMATS)}"
         problems.add(kind, f"unknown format '{kind.raw}'{nearest(kind.raw, FORMATS) or known}")
@@ -76,7 +72,7 @@ def parse_decode(
             encoding, f"unknown encoding '{encoding.raw}'{nearest(encoding.raw, ENCODINGS) or known}"
         )
     enclosed = None
-    if kind.value != "binary":
+    if kind.value not in ("binary", "typed"):
         from operators.decode.enclosed import parse_enclosed
 
         checked = node.get("binary") is None  # else the check is that of the layout in it
@@ -116,6 +112,10 @@ def _parse_layout(
         from operators.decode.csv_spec import parse_csv_spec
 
         return parse_csv_spec(node, metrics, params, problems)
+    if kind == "typed":
+        from operators.decode.typed_spec import parse_typed_spec
+
+        return parse_typed_spec(node, metrics, params, problems)
     from operators.decode.binary_spec import parse_binary_spec
 
     return parse_binary_spec(node, metrics, params, problems)

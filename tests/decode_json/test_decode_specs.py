@@ -54,9 +54,8 @@ def test_csv_columns() -> None:
 
 PROBLEMS = [
     ("json", "1:1  a mapping is expected; write decode: {format: json}"),
-    ("order: be", "1:1  'format' is missing; one of json, csv, binary, msgpack, cbor"),
+    ("order: be", "1:1  'format' is missing; one of json, csv, binary, msgpack, cbor, typed"),
     ("format: jsn", "1:9  format: unknown format 'jsn'; did you mean 'json'?"),
-    ("format: typed", "1:9  format: format 'typed' is not yet in this version"),
     (
         "udf: a.py:f",
         "1:6  udf: a file of the plant and a function in it are expected, e.g. products/torano.py:decode",

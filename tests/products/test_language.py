@@ -12,7 +12,16 @@ import jsonschema
 import pytest
 
 from flows.schema_command import schema_of
-from operators.decode import binary_fields, binary_parts, binary_spec, csv_spec, enclosed, json_spec, udf_spec
+from operators.decode import (
+    binary_fields,
+    binary_parts,
+    binary_spec,
+    csv_spec,
+    enclosed,
+    json_spec,
+    typed_spec,
+    udf_spec,
+)
 from operators.decode.binary_decoder import layout_of
 from operators.decode.language import LANGUAGE, definitions, reference
 from operators.document import Problems, load_yaml
@@ -35,9 +44,20 @@ def test_the_table_has_the_keys_that_the_readers_take() -> None:
     assert keys("DecodeTime") == {*binary_fields.FIELD_KEYS, *binary_parts.TIME_KEYS}
     assert keys("DecodeCheck") == {*binary_parts.CHECKS, "on_fail"}
     assert keys("DecodeJson") == {*json_spec._KEYS, *json_spec._ROW_KEYS, "part", "check"}
-    envelope = {"format", "timestamp", "hub_timestamp", "nodes", "binary", "encoding", "part", "rows", "device"}
+    envelope = {
+        "format",
+        "timestamp",
+        "hub_timestamp",
+        "nodes",
+        "binary",
+        "encoding",
+        "part",
+        "rows",
+        "device",
+    }
     assert keys("DecodeJsonBinary") == {*envelope, *binary_spec.TOP_KEYS, *binary_spec.FRAGMENT_KEYS}
     assert keys("DecodeCsv") == {*csv_spec._KEYS, "part", "check"}
+    assert keys("DecodeTyped") == set(typed_spec._KEYS)
     assert keys("DecodeTextSum") == set(enclosed.CHECK_KEYS)
     assert keys("DecodePart") == set(enclosed.PART_KEYS)
     assert keys("DecodeUdf") == set(udf_spec.KEYS)
