@@ -28,7 +28,7 @@ TABLES: Final[Mapping[str, tuple[str, str]]] = {
 }
 _NAMED_SECTIONS: Final[Mapping[str, str]] = {"sources": "source", "sinks": "sink"}
 _NAMES: Final = ("every", "path", "id", "idShort", "name")  # what tells the elements of a list apart
-_SECRET: Final = ("password", "token", "secret")
+_SECRET: Final = ("password", "token", "secret", "api_key")
 _ABSENT: Final = object()
 
 

@@ -37,7 +37,7 @@ def check(plant: Path, connect: bool, with_rules: bool, as_json: bool) -> int:
     if plant.is_file():
         return _check_product_file(plant, as_json)
     loaded, problems = check_folder(plant)
-    tried = try_addresses(loaded) if connect and loaded is not None else []
+    tried = try_addresses(loaded, plant) if connect and loaded is not None else []
     failed = [one for one in tried if not one.good]
     if as_json:
         body = {

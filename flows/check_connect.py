@@ -8,13 +8,16 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from connectors.errors import PenstockError
+from connectors.errors import ConfigError, PenstockError
 from connectors.files.config import FilesConfig
+from connectors.http.config import HttpConfig
 from connectors.mqtt.config import MqttConfig
 from connectors.tcp.config import TcpConfig, listen_address
+from connectors.tls import in_folder, server_context
 from flows.plant_file import Plant
 
 TIMEOUT_S: Final = 5.0
@@ -36,8 +39,9 @@ class Tried:
         return {"what": self.what, "address": self.address, "ok": self.good, "result": self.told}
 
 
-def try_addresses(plant: Plant) -> list[Tried]:
-    """Each address once: brokers and servers are asked, own addresses are bound and let go."""
+def try_addresses(plant: Plant, folder: Path = Path()) -> list[Tried]:
+    """Each address once: brokers and servers are asked, own addresses are bound and let go.
+    folder: the plant's, for the files that sources name."""
     found: list[Tried] = []
     for name, source in plant.sources.items():
         what = f"sources.{name}"
@@ -45,6 +49,8 @@ def try_addresses(plant: Plant) -> list[Tried]:
             found.append(_attempt(what, f"{source.host}:{source.port}", partial(_mqtt, plant, source)))
         elif isinstance(source, TcpConfig):
             found.append(_attempt(what, source.listen, partial(_listen, source.listen)))
+        elif isinstance(source, HttpConfig):
+            found.append(_attempt(what, source.listen, partial(_served, source, folder)))
         elif isinstance(source, FilesConfig):
             found.append(Tried(what, source.watch, True, "a folder, made when it is not there"))
     if plant.sinks.alarms.bootstrap:
@@ -63,6 +69,8 @@ def try_addresses(plant: Plant) -> list[Tried]:
 def _attempt(what: str, address: str, attempt: Callable[[], str]) -> Tried:
     try:
         return Tried(what, address, True, attempt())
+    except ConfigError as error:
+        return Tried(what, address, False, str(error))
     except TimeoutError:
         return Tried(what, address, False, f"no answer within {TIMEOUT_S:.0f} s")
     except (OSError, ValueError) as error:
@@ -82,6 +90,15 @@ def _listen(address: str) -> str:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))
     return "free to listen on"
+
+
+def _served(source: HttpConfig, folder: Path) -> str:
+    """Its address, and its certificate with TLS."""
+    told = _listen(source.listen)
+    if not source.tls:
+        return told
+    server_context(*(in_folder(folder, name) for name in (source.cert_file, source.key_file, source.ca_file)))
+    return f"{told}; the certificate and its key fit"
 
 
 def _kafka(plant: Plant) -> list[Tried]:

@@ -22,6 +22,7 @@ JOURNAL, FLOW, HISTORIAN, DRAINER, SERVER, RECEIVER = range(6)
 _DECODED: Final[Mapping[str, tuple[str, ...]]] = {
     "mqtt": ("topic", "product"),
     "tcp": ("topic", "product"),
+    "http": ("topic", "product"),
     "files": ("topic", "product", "live"),
 }
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from connectors.files.config import FilesConfig
+from connectors.http.config import HttpConfig
 from connectors.kafka.config import KafkaAlarmsConfig
 from connectors.mqtt.config import MqttConfig
 from connectors.tcp.config import TcpConfig
@@ -22,7 +23,7 @@ from operators.state.spec import AasMapping
 from operators.windows.spec import Window
 from rules.spec import Rule
 
-SourceConfig = MqttConfig | TcpConfig | FilesConfig
+SourceConfig = MqttConfig | TcpConfig | HttpConfig | FilesConfig
 
 
 class Product(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

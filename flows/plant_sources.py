@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from typing import Final
 from zoneinfo import ZoneInfo, available_timezones
 
+from connectors.http.config import HttpConfig, header_problem
 from connectors.mqtt.config import MqttConfig
 from connectors.tcp.config import Delimiter, TcpConfig, listen_address
 from flows.plant_file import PlantYaml, SourceConfig
@@ -109,13 +110,18 @@ def _check_source(node: Node, source: SourceConfig, problems: Problems) -> None:
     _told(node.get("device"), device_problem(source.device), problems)
     if source.topic is not None:
         _told(node.get("topic"), template_problem(source.topic, source.device), problems)
-    positive = ("max_frame", "max_payload", "max_inflight", "max_connections", "max_connections_per_peer")
+    positive = (
+        *("max_frame", "max_payload", "max_inflight", "max_connections", "max_connections_per_peer"),
+        *("max_body", "max_batch", "max_header", "header_timeout", "body_timeout", "commit_timeout"),
+    )
     for key in positive:
         below = node.get(key)
         if below is not None and not below.masked and getattr(source, key, 1) < 1:
             problems.add(below, "a number above 0 is expected")
     if isinstance(source, MqttConfig):
         _check_mqtt(node, source, problems)
+    elif isinstance(source, HttpConfig):
+        _check_http(node, source, problems)
     elif isinstance(source, TcpConfig):
         _listen(node.get("listen"), source.listen, problems)
         _each(node.get("acknowledge"), source.acknowledge, _hex_problem, problems)
@@ -126,6 +132,41 @@ def _check_source(node: Node, source: SourceConfig, problems: Problems) -> None:
             _told(node.get("separator"), "one character is expected", problems)
         if not source.watch:
             _told(node.get("watch"), "the folder is empty; write for example inbox/", problems)
+
+
+def _check_http(node: Node, source: HttpConfig, problems: Problems) -> None:
+    listen = node.get("listen")
+    _listen(listen, source.listen, problems)
+    _server_tls(node, source.tls, problems)
+    for one in node.get("headers") or ():
+        _told(one, header_problem(str(one.value)), problems)
+    kind, _, name = source.device.partition(":")
+    if kind == "header" and name:
+        _told(node.get("device"), header_problem(name), problems)
+    keys = node.get("api_keys")
+    for one, key in zip(keys if keys is not None and keys.is_list else (), source.api_keys, strict=False):
+        if not one.masked:
+            problems.warn(one, "a key in plain text is kept in the journal; write ${NAME} or ${file:PATH}")
+        if not key:
+            problems.add(one, "the key is empty")
+    if listen is None or _unresolved(source.listen) or source.listen.startswith((*LOOPBACK, "[::1]")):
+        return
+    if not source.api_keys and source.ca_file is None:
+        problems.warn(listen, "is open to the network; whoever reaches it can send frames: give api_keys")
+    elif not source.tls:
+        problems.warn(
+            listen, "keys and frames cross the network unencrypted; give tls, cert_file and key_file"
+        )
+
+
+def _server_tls(node: Node, tls: bool, problems: Problems) -> None:
+    """A listener's certificate: `tls: true` with cert_file and key_file, and nothing without it."""
+    given = {key: _given(node, key) is not None for key in ("cert_file", "key_file", "ca_file")}
+    if not tls:
+        for key in (key for key, there in given.items() if there):
+            problems.add(node, f"'{key}' goes with tls: true", key=key)
+    elif not (given["cert_file"] and given["key_file"]):
+        problems.add(node, "a server needs 'cert_file' and 'key_file'", key="tls")
 
 
 def _check_mqtt(node: Node, source: MqttConfig, problems: Problems) -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from connectors.errors import ConfigError
 from connectors.files.config import FilesConfig
+from connectors.http.config import HttpConfig
 from connectors.mqtt.config import MqttConfig
 from flows.plant_file import Plant, Product, SourceConfig
 from flows.plant_tests import CaseFrame, CaseReading, PlantTest, parse_time, start_of
@@ -74,7 +75,7 @@ def _address(source: SourceConfig, product: Product, device: str, row: Mapping[s
         peer = device if colon else f"{device}:0"
         return {"topic": host if colon else device, "headers": {"peer": peer}}
     headers = {rest: device} if kind == "header" else {}
-    if isinstance(source, MqttConfig):
+    if isinstance(source, MqttConfig | HttpConfig):
         topic = device_topic(source, product, device, row.get("hub_id") or "")
     else:
         topic = (source.topic or "{device_id}").replace("{device_id}", device)

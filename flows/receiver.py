@@ -22,6 +22,7 @@ import msgspec
 
 from connectors.errors import ConfigError, PenstockError
 from connectors.files.config import FilesConfig
+from connectors.http.config import HttpConfig
 from connectors.journal.client import JournalClient
 from connectors.json_logs import log_as_json
 from connectors.mqtt.config import MqttConfig
@@ -33,7 +34,7 @@ from flows.wiring import source_kind
 STOP_S = 4.5  # from SIGTERM to the end, whatever hangs
 
 # the same as in flows.plant_file, which would bring the compiler into this process: 0.7 s and 60 MB
-SourceConfig = MqttConfig | TcpConfig | FilesConfig
+SourceConfig = MqttConfig | TcpConfig | HttpConfig | FilesConfig
 
 log = logging.getLogger("receiver")
 
@@ -69,7 +70,7 @@ def build_receiver(source: SourceFile, data: Path) -> Receiver:
 def secrets_of(config: SourceConfig) -> list[str]:
     """Values of a configuration that no log may show."""
     password = getattr(config, "password", None)
-    return [password] if password else []
+    return [*([password] if password else []), *getattr(config, "api_keys", [])]
 
 
 def describe(receiver: Receiver) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from connectors.backoff import Backoff
 from connectors.errors import ConfigError
+from connectors.http.config import HttpConfig
 from connectors.mqtt.config import MqttConfig
 from connectors.tcp.config import LengthPrefix, TcpConfig, listen_address
 from connectors.tcp.framing import stream_bytes
@@ -142,7 +143,8 @@ class Simulator:
                 self._links[f"{name}/{device}"] = tcp
                 return tcp, ""
             else:
-                reasons.append(f"{name} reads files")
+                kind = type(config).__struct_config__.tag
+                reasons.append(f"{name} is of kind {kind}, which is not simulated")
         raise ConfigError("; ".join(reasons[1:] or reasons))
 
 
@@ -282,7 +284,7 @@ class _TcpLink:
                 self._told.acknowledged += 1
 
 
-def device_topic(config: MqttConfig, product: Product, device: str, hub: str) -> str:
+def device_topic(config: MqttConfig | HttpConfig, product: Product, device: str, hub: str) -> str:
     """The topic of a device's telemetry: the source's template, filled in, with what the product's
     own topic filter says where it says it."""
     parts = {

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from connectors.errors import ConfigError
 from connectors.files.config import FilesConfig
+from connectors.http.config import HttpConfig
 from connectors.mqtt.config import MqttConfig
 from connectors.tcp.config import TcpConfig
 from operators.document import nearest
@@ -26,11 +27,12 @@ class SourceKind(NamedTuple):
 
 SOURCES: Final[dict[str, SourceKind]] = {
     "files": SourceKind(FilesConfig, "connectors.files.source:FilesReceiver"),
+    "http": SourceKind(HttpConfig, "connectors.http.source:HttpReceiver"),
     "mqtt": SourceKind(MqttConfig, "connectors.mqtt.source:MqttReceiver"),
     "tcp": SourceKind(TcpConfig, "connectors.tcp.source:TcpReceiver"),
 }
 
-LATER_SOURCES: Final = ("http", "kafka", "opcua")
+LATER_SOURCES: Final = ("kafka", "opcua")
 
 
 def source_kind(kind: str) -> SourceKind:

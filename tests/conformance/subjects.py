@@ -7,11 +7,14 @@ safe. A waiver names a test that a subject cannot pass, and why.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import http.client
 import os
 import shutil
 import socket
 import struct
 import subprocess
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 from connectors.files.config import FilesConfig
+from connectors.http.config import HttpConfig
 from connectors.mqtt.config import MqttConfig
 from connectors.tcp.config import LengthPrefix, TcpConfig
 from flows.broker import Broker, BrokerKind, free_port, start_broker
@@ -233,10 +237,88 @@ class FilesSubject:
         """Nothing to let go of."""
 
 
+class HttpSubject:
+    """A program that keeps what is not answered with 200, and posts it again under the same key."""
+
+    secret: str | None = "s3cret-of-ingest"
+
+    def __init__(self, tmp: Path) -> None:
+        self.waivers: dict[str, str] = {}
+        self._port = free_port()
+        self.config: SourceConfig = HttpConfig(
+            listen=f"127.0.0.1:{self._port}",
+            api_keys=[str(self.secret)],
+            max_frame=CAP,
+            silent_after=SECOND,
+        )
+        self._kept: deque[list[bytes]] = deque()
+        self._told = 0
+        self._closed = threading.Event()
+        self._more = threading.Event()
+        self._connection: http.client.HTTPConnection | None = None
+        self._thread = threading.Thread(target=self._post_all, daemon=True)
+        self._thread.start()
+
+    def send(self, payloads: Sequence[bytes]) -> None:
+        self._kept.extend(list(payloads[at : at + 10]) for at in range(0, len(payloads), 10))
+        self._more.set()
+
+    def told_safe(self) -> int:
+        return self._told
+
+    def settle(self) -> None:
+        until = time.monotonic() + 60
+        while self._kept:
+            assert time.monotonic() < until, f"{len(self._kept)} posts never answered with 200"
+            time.sleep(0.01)
+
+    def break_peer(self) -> None:
+        if self._connection is not None and self._connection.sock is not None:
+            self._connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._connection.close()
+
+    def close(self) -> None:
+        self._closed.set()
+        self._more.set()
+        self._thread.join(30)
+
+    def _post_all(self) -> None:
+        while not self._closed.is_set():
+            self._more.wait()
+            self._more.clear()
+            while self._kept and not self._closed.is_set():
+                posted = self._kept[0]
+                try:
+                    good = self._post(posted)
+                except (OSError, http.client.HTTPException):
+                    good = False
+                    self._connection = None
+                if good:
+                    self._told += len(posted)
+                    self._kept.popleft()
+                else:
+                    time.sleep(0.05)
+
+    def _post(self, payloads: list[bytes]) -> bool:
+        if self._connection is None:
+            self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
+        body = b"\n".join(payloads)
+        headers = {
+            "X-API-Key": str(self.secret),
+            "Content-Type": "application/x-ndjson",
+            "Idempotency-Key": hashlib.sha256(body).hexdigest(),
+        }
+        self._connection.request("POST", "/ingest/line", body, headers)
+        answer = self._connection.getresponse()
+        answer.read()
+        return answer.status == 200
+
+
 SUBJECTS: dict[str, Callable[[Path], Subject]] = {
     "mqtt-mosquitto": lambda tmp: MqttSubject(tmp, "mosquitto"),
     "mqtt-amqtt": lambda tmp: MqttSubject(tmp, "amqtt"),
     "tcp": TcpSubject,
+    "http": HttpSubject,
     "files": FilesSubject,
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from connectors.fakes import MemoryAppender
 from connectors.files.config import FilesConfig
+from connectors.http.config import HttpConfig
 from connectors.journal.entries import FRAMES
 from connectors.journal.merging import merge
 from connectors.journal.reader import JournalReader
@@ -276,7 +278,7 @@ def test_secrets(subject: Subject, processes: Processes) -> None:
     processes.wait_state("connected")
     processes.receiver.terminate()
     processes.receiver.wait(10)
-    assert '"event": "connected to' in processes.log.read_text()
+    assert re.search('"event": "(connected to|listening on)', processes.log.read_text())
     for path in processes.data.rglob("*"):
         if path.is_file() and path.name != "source-line.json":
             assert subject.secret.encode() not in path.read_bytes(), path
@@ -306,6 +308,7 @@ def test_a_broken_configuration_ends_with_exit_code_1(tmp_path: Path) -> None:
     [
         ("mqtt", "line1", MqttConfig),
         ("tcp", "legacy", TcpConfig),
+        ("http", "ingest", HttpConfig),
         ("files", "drops", FilesConfig),
     ],
 )

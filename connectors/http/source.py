@@ -1,0 +1,432 @@
+"""HTTP receiver: a server that devices and programs post frames to.
+
+Granian does HTTP, in threads of its own, and calls `__rsgi__` in this event loop, once a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import logging
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from granian.constants import HTTPModes, Interfaces, SSLProtocols
+from granian.http import HTTP1Settings
+from granian.rsgi import ProtocolClosed, ProtocolError  # type: ignore[attr-defined]  # imported there, not listed
+from granian.server.embed import Server
+
+from connectors.backoff import Backoff
+from connectors.errors import ConfigError, JournalError
+from connectors.gather import Gather
+from connectors.http.bodies import Batch, Refused, split, unpack
+from connectors.http.config import HttpConfig
+from connectors.source import Appender, Frame, SourceStatus, Surroundings
+from connectors.tcp.config import listen_address
+from connectors.tls import in_folder, server_context
+
+WAITING_FRAMES: Final = 200_000  # received and not yet durable, before requests are put off
+WAITING_BYTES: Final = 64_000_000  # bodies in hand, all requests together
+AT_ONCE: Final = 256  # frames of a request that go into an append of their own
+ADDRESS_CHARS: Final = 1024
+KEY_CHARS: Final = 255
+KEYS_KNOWN: Final = 10_000  # newest idempotency keys whose bodies are remembered
+BUSY_RETRY_S: Final = 1
+AWAY_RETRY_S: Final = 5
+FINISH_S: Final = 3.0  # of the 5 s in which a receiver ends
+DRAIN_S: Final = 1.0
+PREFIX: Final = "/ingest/"
+LARGEST_INLINE: Final = 65_536  # a body beyond is unpacked and split beside the event loop
+
+log = logging.getLogger(__name__)
+
+JSON: Final = ("content-type", "application/json")
+
+
+class HttpReceiver:
+    """An HTTP server as a source: `POST /ingest/{address}`.
+
+    topic of a frame: the address; its port: `?port=N`; its headers: those that the configuration
+    names. 200 `{"accepted": N}` only when all N frames are in the journal on disk; any other answer
+    has `{"error": ...}`, and nothing of the request was taken, except after 503, which may be sent
+    again under an `Idempotency-Key`.
+    """
+
+    def __init__(self, name: str, config: HttpConfig, folder: Path = Path()) -> None:
+        self.name = name
+        self.config = config
+        self.status = SourceStatus()
+        self.port = 0
+        try:
+            self._host, self._port = listen_address(config.listen)
+        except ValueError as error:
+            raise ConfigError(f"source {name}: {error}") from error
+        self._files = {
+            key: in_folder(folder, getattr(config, key)) for key in ("cert_file", "key_file", "ca_file")
+        }
+        self._keys = [hashlib.sha256(key.encode()).digest() for key in config.api_keys]
+        kind, _, named = config.device.partition(":")
+        wanted = [*config.headers, *([named] if kind == "header" else [])]
+        self._wanted = tuple(dict.fromkeys(name.lower() for name in wanted))
+        self._peer = kind == "peer"
+        self._known: OrderedDict[str, bytes] = OrderedDict()
+        self._unpacking = asyncio.Lock()
+        self._tasks: set[asyncio.Task[int]] = set()
+        self._pending: set[asyncio.Future[Any]] = set()  # what requests wait for
+        self._in_hand = 0  # bytes of bodies, from the head of a request to its answer
+        self._direct_frames = 0
+        self._requests = 0
+        self._open = False
+        self._gone = asyncio.Event()  # the journal
+        self.last_frame = time.monotonic()
+        self.gather: Gather[asyncio.Future[None] | None]
+        self.appender: Appender
+
+    @classmethod
+    def build(cls, name: str, config: HttpConfig, surroundings: Surroundings) -> HttpReceiver:
+        """See `connectors.source.Receiver`."""
+        return cls(name, config, surroundings.folder)
+
+    async def run(self, appender: Appender, stop: asyncio.Event) -> None:
+        """See `connectors.source.Receiver`. Raises `ConfigError` for an address that can never be
+        listened on or TLS files that are none, and `JournalError` when the journal is gone."""
+        self.appender = appender
+        self.gather = Gather(
+            appender, self._durable, lambda pressed: None, max_frames=WAITING_FRAMES, max_bytes=WAITING_BYTES
+        )
+        server = await self._listen(stop)
+        if server is None:
+            self.status.state = "stopped"
+            return
+        sender = asyncio.create_task(self.gather.run(), name=f"{self.name}-append")
+        ends = {asyncio.create_task(stop.wait()), asyncio.create_task(self._gone.wait())}
+        self._open = True
+        serving = asyncio.create_task(server.serve())
+        self._connected()
+        try:
+            while not sender.done() and not serving.done() and not any(end.done() for end in ends):
+                await asyncio.wait({sender, serving, *ends}, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+                self._sweep()
+        finally:
+            self._open = False
+            for end in ends:
+                end.cancel()
+            self.gather.control("disconnected", {"source": self.name})
+            until = time.monotonic() + FINISH_S
+            whole = await self.gather.finish(sender, FINISH_S)
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=max(0.0, until - time.monotonic()))
+            whole = whole and not self._tasks
+            for waiting in (*self._tasks, *self._pending):
+                waiting.cancel()
+            deadline = time.monotonic() + 0.5
+            while self._requests and time.monotonic() < deadline:
+                await asyncio.sleep(0.01)  # their answers leave before the server goes
+            server.stop()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(serving, 1.0)
+            self.status.state = "stopped"
+            if not whole:
+                log.warning("stopped with frames that are not durable; none is acknowledged")
+        if not sender.cancelled():
+            sender.result()
+        if self._gone.is_set():
+            raise JournalError("the journal is gone")
+
+    async def __rsgi__(self, scope: Any, proto: Any) -> None:
+        """One request, by Granian's RSGI 1.5."""
+        self._requests += 1
+        headers = [JSON]
+        try:
+            status, text = 200, await self._answer(scope, proto)
+        except Refused as refused:
+            status, text = refused.status, json.dumps({"error": refused.why})
+            self._refuse(refused, scope.client)
+            if refused.retry_s is not None:
+                headers.append(("retry-after", str(refused.retry_s)))
+            if status == 401:
+                headers.append(("www-authenticate", "Bearer"))
+            elif status == 405:
+                headers.append(("allow", "POST"))
+            if status != 408 and "expect" not in scope.headers:
+                await _drain(proto)
+            if not self._open or status in (401, 408, 413):  # there may be more of the body
+                headers.append(("connection", "close"))
+        except (ProtocolClosed, ProtocolError):
+            return  # nobody waits for an answer
+        except Exception:
+            log.exception("a request of %s failed", scope.client)
+            status, text = 500, '{"error": "internal error; see the log"}'
+        finally:
+            self._requests -= 1
+        with suppress(ProtocolClosed, ProtocolError):
+            proto.response_str(status, headers, text)
+
+    async def _answer(self, scope: Any, proto: Any) -> str:
+        headers = scope.headers
+        path = scope.path
+        if not self._open:
+            raise Refused(503, "the source is stopping", AWAY_RETRY_S)
+        if self._keys:
+            self._authorize(headers)
+        elif headers.get("origin"):
+            raise Refused(403, "requests of web pages are not taken without an API key")
+        if not path.startswith(PREFIX):
+            raise Refused(404, "there is nothing here; POST /ingest/{address}")
+        if scope.method != "POST":
+            raise Refused(405, f"{scope.method} is not taken; POST /ingest/{{address}}")
+        topic = path[len(PREFIX) :]
+        if not topic or len(topic) > ADDRESS_CHARS or "\ufffd" in topic or not topic.isprintable():
+            raise Refused(400, f"the address is 1 to {ADDRESS_CHARS} printable characters of UTF-8")
+        port = _port(scope.query_string)
+        if self.gather.under_pressure or self._direct_frames >= WAITING_FRAMES:
+            raise Refused(429, "the journal is behind; send again later", BUSY_RETRY_S)
+        held = 0
+        try:
+            held, body = await self._read(headers, proto)
+            encoding = headers.get("content-encoding", "")
+            if encoding or len(body) > LARGEST_INLINE:
+                async with self._unpacking:
+                    batch = await asyncio.to_thread(self._batch, body, encoding, headers)
+            else:
+                batch = self._batch(body, encoding, headers)
+            await self._commit(scope, topic, port, batch, body, headers.get("idempotency-key"))
+        finally:
+            self._in_hand -= held
+        self.status.bytes += len(body)
+        return '{"accepted": %d}' % len(batch.payloads)  # noqa: UP031 - braces
+
+    def _authorize(self, headers: Any) -> None:
+        """Every key is compared, in constant time."""
+        given = headers.get("x-api-key", "")
+        scheme, _, rest = headers.get("authorization", "").partition(" ")
+        if not given and scheme.lower() == "bearer":
+            given = rest.strip()
+        digest = hashlib.sha256(given.encode()).digest()
+        if not sum(hmac.compare_digest(digest, key) for key in self._keys):
+            raise Refused(401, "an API key is expected: X-API-Key, or Authorization: Bearer")
+
+    async def _read(self, headers: Any, proto: Any) -> tuple[int, bytes]:
+        """The body, and how many bytes of it are counted as in hand."""
+        most = self.config.max_body
+        told = headers.get("content-length")
+        held = 0
+        try:
+            async with asyncio.timeout(self.config.body_timeout / 1e9):
+                if told is not None and told.isascii() and told.isdigit():
+                    size = int(told)
+                    self._take(size, most)
+                    held = size
+                    return held, await proto()
+                parts: list[bytes] = []
+                async for part in proto:
+                    self._take(held + len(part), most, len(part))
+                    held += len(part)
+                    parts.append(part)
+                return held, b"".join(parts)
+        except TimeoutError:
+            self._in_hand -= held
+            seconds = self.config.body_timeout / 1e9
+            raise Refused(408, f"no end of the body within {seconds:g} s") from None
+        except BaseException:
+            self._in_hand -= held
+            raise
+
+    def _take(self, size: int, most: int, more: int | None = None) -> None:
+        if size > most:
+            raise Refused(413, f"the body has more than {most} bytes")
+        more = size if more is None else more
+        if self._in_hand and self._in_hand + more > WAITING_BYTES:
+            raise Refused(429, "too many bodies are in hand; send again later", BUSY_RETRY_S)
+        self._in_hand += more
+
+    def _batch(self, body: bytes, encoding: str, headers: Any) -> Batch:
+        config = self.config
+        return split(
+            unpack(body, encoding, config.max_body) if encoding else body,
+            headers.get("content-type", ""),
+            arrays=config.arrays == "split",
+            max_frame=config.max_frame,
+            max_batch=config.max_batch,
+        )
+
+    async def _commit(
+        self, scope: Any, topic: str, port: int, batch: Batch, body: bytes, key: str | None
+    ) -> None:
+        """Return when every frame is durable."""
+        payloads = batch.payloads
+        if not payloads:
+            return
+        found = [(name, value) for name in self._wanted if (value := scope.headers.get(name)) is not None]
+        if self._peer:
+            found.append(("peer", scope.client.rpartition(":")[0]))
+        if batch.csv is not None:
+            found.append(("csv", batch.csv))
+        head = tuple(found)
+        name = None if key is None else self._key(key, topic, port, head, body)
+        frames = [Frame(topic, payload, 0, port, head) for payload in payloads]
+        if name is None and len(frames) <= AT_ONCE:
+            done = asyncio.get_running_loop().create_future()
+            for frame in frames[:-1]:
+                self.gather.put(frame, None)
+            self.gather.put(frames[-1], done)
+        else:
+            done = self._append(frames, name)
+        self._pending.add(done)
+        try:
+            async with asyncio.timeout(self.config.commit_timeout / 1e9):
+                await asyncio.shield(done)
+        except TimeoutError:
+            raise Refused(503, "not yet durable; send again, with an Idempotency-Key", AWAY_RETRY_S) from None
+        except (JournalError, asyncio.CancelledError) as error:
+            if isinstance(error, JournalError):
+                self._gone.set()
+            raise Refused(503, "the journal is away", AWAY_RETRY_S) from error
+        finally:
+            self._pending.discard(done)
+        status = self.status
+        status.frames += len(frames)
+        status.last_frame_ms = int(time.time() * 1000)
+        status.state = "connected"
+        self.last_frame = time.monotonic()
+
+    def _append(self, frames: list[Frame], name: str | None) -> asyncio.Future[Any]:
+        """An append of its own, which goes on when its request has been given up."""
+        task = asyncio.create_task(self.appender.append(frames, name))
+        self._tasks.add(task)
+        self._direct_frames += len(frames)
+
+        def over(task: asyncio.Task[int]) -> None:
+            self._tasks.discard(task)
+            self._direct_frames -= len(frames)
+            if not task.cancelled():
+                task.exception()  # told to the request, if it is still there
+
+        task.add_done_callback(over)
+        return task
+
+    def _key(self, key: str, topic: str, port: int, headers: tuple[tuple[str, str], ...], body: bytes) -> str:
+        """The append's name. The body is part of it: another body under a key that the memory here has
+        lost is another append, so that nothing is lost in silence."""
+        if not 0 < len(key) <= KEY_CHARS:
+            raise Refused(400, f"Idempotency-Key has 1 to {KEY_CHARS} characters")
+        text = json.dumps([self.name, key, topic, port])
+        digest = hashlib.sha256(json.dumps([text, headers]).encode() + b"\0" + body).digest()
+        before = self._known.setdefault(text, digest)
+        if before != digest:
+            raise Refused(422, "this Idempotency-Key came with another body or other headers")
+        self._known.move_to_end(text)
+        if len(self._known) > KEYS_KNOWN:
+            self._known.popitem(last=False)
+        return f"http:{self.name}:{digest.hex()}"
+
+    def _durable(self, tokens: Sequence[asyncio.Future[None] | None]) -> None:
+        for done in tokens:
+            if done is not None and not done.done():
+                done.set_result(None)
+
+    def _refuse(self, refused: Refused, peer: str) -> None:
+        self.status.refused += 1
+        if self.status.refused < 100 or self.status.refused % 1000 == 0:
+            log.warning(
+                "%s: %d, %s (refused so far: %d)", peer, refused.status, refused.why, self.status.refused
+            )
+
+    async def _listen(self, stop: asyncio.Event) -> Server | None:
+        if self.config.tls:
+            server_context(**self._files)  # says in words what is wrong; Granian reads the files again
+        backoff = Backoff(limit_s=5.0)
+        while not stop.is_set():
+            try:
+                self.port = _free(self._host, self._port)
+                return self._server()
+            except OSError as error:
+                said = f"cannot listen on {self.config.listen}: {error.strerror or error}"
+                if isinstance(error, (PermissionError, socket.gaierror)):
+                    raise ConfigError(f"source {self.name}: {said}") from error
+                self.status.state, self.status.detail = "disconnected", said
+                log.warning("%s", said)
+                await backoff.wait(stop)
+        return None
+
+    def _server(self) -> Server:
+        config, files = self.config, self._files
+        secure: dict[str, Any] = {}
+        if config.tls:
+            secure = {
+                "ssl_cert": Path(files["cert_file"] or ""),
+                "ssl_key": Path(files["key_file"] or ""),
+                "ssl_protocol_min": SSLProtocols.tls12,
+            }
+            if files["ca_file"] is not None:
+                secure |= {"ssl_ca": Path(files["ca_file"]), "ssl_client_verify": True}
+        return Server(
+            self,
+            self._host or "0.0.0.0",  # noqa: S104 - ":8081" asks for every interface
+            self.port,
+            interface=Interfaces.RSGI,
+            http=HTTPModes.http1,
+            websockets=False,
+            backlog=1024,
+            backpressure=config.max_connections,
+            http1_settings=HTTP1Settings(
+                header_read_timeout=max(1, config.header_timeout // 1_000_000),
+                max_buffer_size=max(8192, config.max_header),
+            ),
+            log_enabled=False,
+            **secure,
+        )
+
+    def _connected(self) -> None:
+        self.status.state = "connected"
+        self.status.detail = f"listening on {self._host or '*'}:{self.port}"
+        self.last_frame = time.monotonic()
+        log.info("listening on %s:%d", self._host or "*", self.port)
+        self.gather.control("connected", {"source": self.name})
+
+    def _sweep(self) -> None:
+        status = self.status
+        if (
+            time.monotonic() - self.last_frame > self.config.silent_after / 1e9
+            and status.state == "connected"
+        ):
+            log.warning("no frame from any peer for %d s", self.config.silent_after // 10**9)
+            status.state = "silent"
+        status.extra["requests"] = float(self._requests)
+        status.extra["waiting_frames"] = float(self.gather.frames + self._direct_frames)
+        status.extra["paused"] = float(self.gather.under_pressure)
+
+
+async def _drain(proto: Any) -> None:
+    """Throw the rest of a body away, for a while: a client that still writes would be cut off and never
+    see the answer."""
+    with suppress(TimeoutError, ProtocolClosed, ProtocolError):
+        async with asyncio.timeout(DRAIN_S):
+            async for _ in proto:
+                pass
+
+
+def _port(query: str) -> int:
+    """The frame's sub-address of `port=N`, -1 where the query is empty. Raises `Refused`."""
+    if not query:
+        return -1
+    name, _, text = query.partition("=")
+    if name != "port" or not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise Refused(400, "the query is ?port=N or nothing")
+    return int(text)
+
+
+def _free(host: str, port: int) -> int:
+    """The port, or a free one for 0, found by binding it: Granian would share an address in use."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
+        return int(probe.getsockname()[1])
