@@ -179,21 +179,22 @@ class Events:
     def __init__(self, plant: str, shard: str) -> None:
         self.plant = plant
         self.shard = shard
-        self.counted: dict[str, tuple[int, int, str]] = {}  # subject -> position, events there, who
+        # subject -> position of its newest event, events there, who, ingest time of that position
+        self.counted: dict[str, tuple[int, int, str, int]] = {}
 
-    def position(self, subject: str, position: int) -> int:
-        """Where an event that rests on `position` stands: never before the subject's newest event, so
-        that its `sequence` rises for ever."""
+    def place(self, subject: str, position: int, ingest_ns: int) -> tuple[int, int]:
+        """Position and ingest time of an event that rests on `position`: never before the subject's
+        newest event, so that its `sequence` rises for ever."""
         known = self.counted.get(subject)
-        return position if known is None else max(position, known[0])
+        return (position, ingest_ns) if known is None or known[0] < position else (known[0], known[3])
 
-    def write(self, subject: Subject, data: dict[str, Any]) -> AlarmEvent:
-        """The event whose body is `data`."""
+    def write(self, subject: Subject, data: dict[str, Any], ingest_ns: int) -> AlarmEvent:
+        """The event whose body is `data`; ingest_ns: its ingest time."""
         name = subject.name
         position: int = data["evidence"]["position"]
         known = self.counted.get(name)
         count = known[1] if known is not None and known[0] == position else 0
-        self.counted[name] = (position, count + 1, subject.who)
+        self.counted[name] = (position, count + 1, subject.who, ingest_ns)
         sequence = f"{position * SEQ_PER_FRAME + count:020d}"
         event = {
             "specversion": "1.0",
@@ -215,7 +216,7 @@ class Events:
 
     def load(self, counted: Mapping[str, Any]) -> None:
         """Take over what `export` gave."""
-        self.counted = {name: (one[0], one[1], one[2]) for name, one in counted.items()}
+        self.counted = {name: (one[0], one[1], one[2], one[3]) for name, one in counted.items()}
 
     def forget_before(self, newest: Callable[[str], int], keep: Container[str]) -> None:
         """Drop counts that can no longer matter: of subjects that are not in `keep` and whose device

@@ -35,6 +35,10 @@ class LastFrame:
         frames = item.frames
         if len(frames) and position >= frames.position[0]:
             return int(frames.ingest_ns[position - int(frames.position[0])])
+        return self.ingest_of(position, otherwise)
+
+    def ingest_of(self, position: int, otherwise: int) -> int:
+        """The ingest time of the last frame so far, where that is the one at `position`."""
         return self.ingest_ns if self.ingest_ns and position == self.position else otherwise
 
     @staticmethod

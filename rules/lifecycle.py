@@ -16,6 +16,7 @@ from operators.batch import AlarmEvent, Control, Slice
 from operators.spec import MILLISECOND
 from rules import lifecycle_table as t
 from rules.alarm import AlarmRule, Events, Evidence, Message, Subject, alarm_id_of, iso_ms, told
+from rules.last_frame import LastFrame
 from rules.place import RAISED, Place, Transition
 from rules.spec import SEVERITY_NUMBERS, Severity
 from rules.timers import Clocks, Found, Timers
@@ -103,6 +104,7 @@ class Lifecycle:
         self, plant: str, shard: str, rules: Iterable[AlarmRule], products: Mapping[str, Clocks]
     ) -> None:
         self.events = Events(plant, shard)
+        self.frames = LastFrame()
         self.standings: dict[str, Standing] = {}
         self.by_id: dict[str, Standing] = {}
         self.over: deque[tuple[str, str, dict[str, Any]]] = deque(maxlen=OVER_KEPT)
@@ -126,13 +128,14 @@ class Lifecycle:
         """Append the events of the slice's transitions, which are in the order of their places, and
         of the timers that end among them."""
         self.out = item.alarms
-        self.timers.begin(item)
+        self.timers.begin(item, self.frames.ticks(item))
         for transition in transitions:
             if self.timers.heap:
                 self._timers(transition.place)
             self._transition(transition)
         if self.timers.heap:
             self._timers(None)
+        self.frames.settle(item)
 
     def _timers(self, before: Place | None) -> None:
         while (popped := self.timers.pop(before)) is not None:
@@ -294,13 +297,14 @@ class Lifecycle:
                 return answer | {"message": refused}
             standing.shelved_ns = until_ns
         why = data.get("why")
-        basis = _Basis(control.at_ns, position, control.at_ns, str(data.get("by") or ""), why or None)
+        ingest_ns = self.frames.ingest_of(position, control.at_ns)
+        basis = _Basis(control.at_ns, position, ingest_ns, str(data.get("by") or ""), why or None)
         name = standing.subject.name
         refused_by = self._happen(action, standing, basis)
         if refused_by:
             return answer | {"message": f"{name} {refused_by}"}
         state = standing.state()
-        self._settle(standing, _Basis(control.at_ns, position, control.at_ns), None)
+        self._settle(standing, _Basis(control.at_ns, position, ingest_ns), None)
         return answer | {"accepted": True, "message": _done(action, name, state), "state": state}
 
     def _over(self, alarm_id: str) -> dict[str, Any]:
@@ -348,7 +352,7 @@ class Lifecycle:
     def _event(self, transition: str, standing: Standing, basis: _Basis) -> None:
         subject, evidence = standing.subject, standing.evidence
         assert evidence is not None
-        position = self.events.position(subject.name, basis.position)
+        position, ingest_ns = self.events.place(subject.name, basis.position, basis.ingest_ns)
         severity = standing.severity
         data = {
             "alarm_id": standing.alarm_id,
@@ -363,7 +367,7 @@ class Lifecycle:
             "severity": severity,
             "onset_time": standing.onset,
             "event_time": iso_ms(basis.time_ns),
-            "ingest_time": iso_ms(basis.ingest_ns),
+            "ingest_time": iso_ms(ingest_ns),
             "actor": basis.actor,
             "comment": basis.comment,
             "state": standing.state(),
@@ -376,7 +380,7 @@ class Lifecycle:
             "message": told(standing.message, transition, severity),
         }
         standing.data = data
-        self.out.append(self.events.write(subject, data))
+        self.out.append(self.events.write(subject, data, ingest_ns))
 
     # -- the plant changes
 
@@ -431,6 +435,7 @@ class Lifecycle:
         """What a snapshot holds."""
         return {
             "counted": self.events.export(),
+            "frames": self.frames.export(),
             "over": [list(one) for one in self.over],
             "tallies": [
                 [*name, one.raised, one.cleared, one.active_ns] for name, one in self.tallies.items()
@@ -457,6 +462,7 @@ class Lifecycle:
     def load(self, kept: Mapping[str, Any]) -> None:
         """Take over what `export` gave under the same rules."""
         self.events.load(kept["counted"])
+        self.frames.load(kept["frames"])
         self.over.extend((alarm_id, name, state) for alarm_id, name, state in kept["over"])
         self.tallies = {(name, product): Tally(*counts) for name, product, *counts in kept["tallies"]}
         for one in kept["standings"]:

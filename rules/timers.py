@@ -101,9 +101,11 @@ class Timers:
         elif not self._running:
             board.settle()
 
-    def begin(self, item: Slice) -> None:
-        """Look where timers are over in the slice."""
+    def begin(self, item: Slice, lasts: Int64) -> None:
+        """Look where timers are over in the slice. lasts: int64[K, 2] position and ingest time of the
+        last frame before each of its ticks."""
         self._running = True
+        self.journal.lasts = lasts
         for board in (*self.boards.values(), self.journal):
             board.begin(item)
             for found in board.scan(self._next_number):
@@ -301,6 +303,7 @@ class _JournalBoard(_Board):
         super().__init__()
         self.ticks: Int64 = np.zeros(0, np.int64)
         self.positions: Int64 = np.zeros(0, np.int64)
+        self.lasts: Int64 = np.zeros((0, 2), np.int64)  # of `Timers.begin`
 
     def begin(self, item: Slice) -> None:
         frames = item.frames
@@ -323,4 +326,5 @@ class _JournalBoard(_Board):
         at = Place(position * SEQ_PER_FRAME, BY_TICK, second, due, -1, first.subject.rule.rank)
         if at < place:
             at = place._replace(due=due, slot=-1, rank=first.subject.rule.rank)
-        return Found(at, number(), self, 0, False, max(0, position - 1), second * SECOND, 0)
+        before, ingest = self.lasts[tick].tolist()
+        return Found(at, number(), self, 0, False, before, ingest, 0)

@@ -101,7 +101,7 @@ class One:
     suppressed: bool = False
     overruled: bool = False
     out_of_service: bool = False
-    newest: tuple[int, int] = (-1, 0)
+    newest: tuple[int, int, int] = (-1, 0, 0)  # position of the newest event, events there, ingest time
 
     @property
     def subject(self) -> str:
@@ -145,6 +145,7 @@ class Engine:
     # -- input
 
     def reading(self, reading: Reading) -> None:
+        self.frame = (reading.position, reading.ingest)
         device = self.devices[reading.device]
         ones = self.of(reading.device)
         if reading.rebased:
@@ -391,9 +392,14 @@ class Engine:
         o, last = one.occurrence, self.devices[one.device].last
         assert o is not None
         assert last is not None
-        position = max(last.position if action is None else action.position, one.newest[0])
-        n = one.newest[1] if one.newest[0] == position else 0
-        one.newest = (position, n + 1)
+        position, ingest = last.position, last.ingest
+        if action is not None:
+            position = action.position
+            ingest = self.frame[1] if self.frame[0] == position else action.now
+        n = 0
+        if one.newest[0] >= position:
+            position, n, ingest = one.newest
+        one.newest = (position, n + 1, ingest)
         self.events.append(
             {
                 "position": position,
@@ -403,7 +409,7 @@ class Engine:
                 "severity": o.severity,
                 "onset": o.onset,
                 "time": time,
-                "ingest": last.ingest if action is None else action.now,
+                "ingest": ingest,
                 "actor": None if action is None or quiet else action.by,
                 "comment": None if action is None or quiet else action.why,
                 "state": one.state(),

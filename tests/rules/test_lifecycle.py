@@ -376,15 +376,16 @@ def slice_of(items: list[Item]) -> Slice:
         {},
         Ticks(np.array(tick_rows, np.int64), np.array(tick_ns, np.int64)),
     )
+    stamps = {reading.position: reading.ingest for reading in readings}
     frame_batch = FrameBatch(
         none.astype(np.uint8),
-        none,
-        none,
-        none.astype(np.int32),
+        np.zeros(len(positions), np.int64),
+        np.zeros(len(positions), np.int64),
+        np.zeros(len(positions), np.int32),
         (),
-        none,
+        np.array([stamps[position] * MS for position in positions], np.int64),
         np.array(positions, np.int64),
-        none.astype(np.uint8),
+        np.zeros(len(positions), np.uint8),
         Ticks(np.array(tick_frames, np.int64), np.array(tick_ns, np.int64)),
     )
     return Slice(1, items[-1].before + 1, frame_batch, readings=[batch])

@@ -116,10 +116,10 @@ def test_what_cannot_be_done_is_refused(actions: list[str], message: str) -> Non
     for action in actions[:-1]:
         answer, _ = act(stage, action, alarm_id)
         assert answer["accepted"]
-    before = stage.alarms.export()
+    before = stage.alarms.export() | {"frames": None}  # these know the journal's clock
     answer, events = act(stage, actions[-1], alarm_id)
     assert (answer["accepted"], answer["message"], events) == (False, f"{NAME} {message}", [])
-    assert stage.alarms.export() == before
+    assert stage.alarms.export() | {"frames": None} == before
 
 
 def test_an_unknown_action_is_refused() -> None:
