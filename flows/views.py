@@ -23,7 +23,7 @@ from connectors.errors import JournalError
 from connectors.journal.columns import decode_alarms, decode_rejects, decode_telemetry
 from connectors.journal.entries import FRAMES
 from connectors.journal.lines import reject_line
-from connectors.journal.output_store import KINDS, OutputReader, read_cursors
+from connectors.journal.output_store import OutputReader, read_cursors
 from connectors.journal.reader import JournalReader
 from flows.alarm_figures import FigureEvent, figures, read_history
 from flows.alarm_filters import SEVERITIES, AlarmFilters
@@ -447,13 +447,13 @@ def _state_object(record: DeviceState) -> dict[str, Any]:
 
 def _ingest_ns(output: OutputReader, kind: str, after: int) -> list[int]:
     """When the oldest frame behind the first record after a cursor was journaled; [] where its
-    kind does not tell (windows)."""
+    kind does not tell (windows, alarm_intervals)."""
     for record in output.read(kind, after, 1, 1):
         if kind == "telemetry":
             return [int(decode_telemetry(record.body).ingest_ns[0])]
         if kind == "rejects":
             return [decode_rejects(record.body)[0].ingest_ns]
-        if kind in KINDS and kind != "windows":
+        if kind in ("alarms", "alarm_batches"):
             text = decode_alarms(record.body)[0]["data"]["ingest_time"]
             return [] if text is None else [int(_seconds(text) * 1e9)]
     return []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from flows.metrics import PlantCollector
 from flows.plant_reader import load_bundle, load_plant
 from flows.shard import Shard
+from flows.views import Views
 from operators.batch import Address
 from tests.decode_json.frames import slices
 
@@ -18,7 +20,7 @@ FILES = {
 }
 
 
-def test_undeclared_metrics_are_counted_by_name() -> None:
+def test_undeclared_metrics_are_counted_by_name(tmp_path: Path) -> None:
     plant, problems = load_plant(FILES, {})
     assert plant is not None, problems.render()
     shard = Shard(plant, load=load_bundle)
@@ -34,7 +36,7 @@ def test_undeclared_metrics_are_counted_by_name() -> None:
         {"productId": "press", "metric": "zz", "count": 2},
     ]
     collector = PlantCollector(
-        {"flow": {"undeclared": found}}, {}, {}, {}, {"entries": 0, "seconds": 0.0}, {}
+        {"flow": {"undeclared": found}}, {}, {}, {}, {"entries": 0, "seconds": 0.0}, {}, Views(tmp_path)
     )
     samples = {
         tuple(sample.labels.values()): sample.value
