@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from operators.batch import Bytes, Int32, Int64
+from operators.batch import Bytes, Int32, Int64, UInt64
 from operators.jit import inline, kernel
 from rules import held_kernels, timers_kernels
 from rules.held_kernels import CARRIED
@@ -50,6 +50,7 @@ FIELDS: Final = 5
 
 NEVER: Final = np.iinfo(np.int64).max
 _REBASED: Final = 8  # operators.batch.REBASED
+_EIGHT: Final = np.uint64(0x0101010101010101)  # whether any of eight trits is true
 
 
 @inline
@@ -123,6 +124,7 @@ def last_readings(lines: Int64, local: Int32, last_row: Int32, out: Int64) -> No
 @kernel
 def walk(
     results: Bytes,
+    words: UInt64,
     any_true: Bytes,
     gated: Bytes,
     gated_true: Bytes,
@@ -152,6 +154,8 @@ def walk(
     next_tick: Int64,
     evaluations: Int64,
     effective: Bytes,
+    running_row: Bytes,
+    running_rows: Int32,
     events: Int64,
     resume: Int64,
 ) -> int:
@@ -174,7 +178,8 @@ def walk(
     A delay is found over before the reading itself is applied; each reading is applied once, so it
     makes at most one transition of its own.
 
-    results: uint8[O, >= N] of the machine, any_true: uint8[O]; gated: uint8[G, >= N], gated_true: the
+    results: uint8[O, >= N] of the machine, words: the same as uint64 (eight rows are passed over at
+    once), any_true: uint8[O]; gated: uint8[G, >= N], gated_true: the
     same of conditions under a schedule. condition_row: int32[R] rows of results, -1 - g: row g of gated;
     clear_row: int32[R] rows of results (-1: the clear condition is `not condition`). lacking: whether
     out_quality must be asked which rows carry a metric of the rule: `carry[carry_start[r]:
@@ -185,10 +190,13 @@ def walk(
     delay ends, pauses so far included), PAUSED_AT (since when), DUE_TICK (the journal's clock at which
     a tick finds the delay over); free: int32[B], free_count: int64[1]; int64[R]: busy (devices not
     IDLE), next_tick (no delay is over before), evaluations.
-    effective: uint8[2, >= N] scratch.
+    effective: uint8[2, >= N] scratch. running_row: uint8[>= N], 1 where the row's device had a rule that
+    was not idle before the batch; running_rows: int32[B], those rows. Of a rule only they are looked
+    at, those where its condition is true, and, once it has left idle for another device, all.
     events: int64[E, EVENT_COLUMNS], E >= 2, receives what happened, by rule, then in order.
-    resume: int64[4], rule, row and tick to begin at, and whether that rule was begun; zeros at
-    first. Returns the number of events; if resume[0] < R the table was full or no block was free:
+    resume: int64[5], rule, row and tick to begin at, whether that rule was begun, and whether all its
+    rows are to be looked at; zeros at first. Returns the number of events; if resume[0] < R the table
+    was full or no block was free:
     see to both and call again.
     """
     rows = local.shape[0]
@@ -201,7 +209,8 @@ def walk(
         row = resume[1]
         tick = resume[2]
         begun = resume[3] > 0
-        resume[1], resume[2], resume[3] = 0, 0, 0
+        all_rows = resume[4] > 0
+        resume[1], resume[2], resume[3], resume[4] = 0, 0, 0, 0
         at = condition_row[rule]
         condition = results[at] if at >= 0 else gated[-1 - at]
         holds_somewhere = any_true[at] if at >= 0 else gated_true[-1 - at]
@@ -224,6 +233,8 @@ def walk(
         if busy[rule] == 0 and (rows == 0 or not holds_somewhere):
             continue
         mine = phase[rule]
+        by_words = at >= 0 and not lacking
+        next_running = 0
         while True:
             while tick < ticks and (tick_row[tick] <= row or row >= rows):
                 if busy[rule] > 0 and tick_ns[tick] >= next_tick[rule]:
@@ -235,6 +246,7 @@ def walk(
                             if flat[base + DUE_TICK] <= tick_ns[tick]:
                                 if n > room:
                                     resume[0], resume[1], resume[2], resume[3] = rule, row, tick, 1
+                                    resume[4] = 1 if all_rows else 0
                                     return n
                                 if state & 3 == RISING:
                                     flat[base + ONSET] = flat[base + SINCE]
@@ -253,14 +265,27 @@ def walk(
             if row >= rows:
                 break
             stop = min(rows, tick_row[tick]) if tick < ticks else rows
-            while row < stop and not ((mine[local[row]] & 3) | (condition[row] & 1)):
-                row += 1
+            if all_rows:
+                while row < stop and not ((mine[local[row]] & 3) | (condition[row] & 1)):
+                    row += 1
+            else:
+                while next_running < running_rows.shape[0] and running_rows[next_running] < row:
+                    next_running += 1
+                end = stop
+                if next_running < running_rows.shape[0]:
+                    end = min(end, running_rows[next_running])
+                while row < end and not condition[row] & 1:
+                    row += 1
+                    if by_words and row & 7 == 0:
+                        while row + 8 <= end and not words[at, row >> 3] & _EIGHT:
+                            row += 8
             if row == stop:
                 continue
             device = local[row]
             now = condition[row]
             if n > room or (block[device] < 0 and free_count[0] == 0):
                 resume[0], resume[1], resume[2], resume[3] = rule, row, tick, 1
+                resume[4] = 1 if all_rows else 0
                 return n
             time = ts_ns[row]
             state = mine[device]
@@ -326,6 +351,8 @@ def walk(
             if state & 1 and not state & PAUSED:
                 flat[base + DUE_TICK] = flat[base + DUE] + grace - time + ingest_ns[row]
                 next_tick[rule] = min(next_tick[rule], flat[base + DUE_TICK])
+            if state & 3 != IDLE and not running_row[row]:
+                all_rows = True
             if was == IDLE and state & 3 != IDLE:
                 busy[rule] += 1
                 running[device] += 1
@@ -353,6 +380,7 @@ def warm_up() -> None:
     )
     walk(
         u2,
+        np.zeros((1, 1), np.uint64),
         u8,
         u2,
         u8,
@@ -382,6 +410,8 @@ def warm_up() -> None:
         one.copy(),
         one.copy(),
         np.zeros((2, 1), np.uint8),
+        u8.copy(),
+        i32.copy(),
         np.zeros((4, EVENT_COLUMNS), np.int64),
-        np.zeros(4, np.int64),
+        np.zeros(5, np.int64),
     )

@@ -324,11 +324,15 @@ class ProductRules:
         self.runs += 1
         if len(batch) and (self.runs % _SAMPLED_EVERY == 1 or len(batch) * len(self.parts) <= _SAMPLED_SMALL):
             self._sample(results, len(batch))
-        resume = np.zeros(4, np.int64)
+        resume = np.zeros(5, np.int64)
+        words = results.view(np.uint64)
+        running_row = (delays.running[local] > 0).view(np.uint8)
+        running_rows = np.flatnonzero(running_row).astype(np.int32)
         happened: list[npt.NDArray[np.int64]] = []
         while resume[0] < len(self.parts):
             count = k.walk(
                 results,
+                words,
                 self.machine.any_true,
                 self.gated,
                 self.gated_true,
@@ -358,6 +362,8 @@ class ProductRules:
                 delays.next_tick,
                 self.evaluations,
                 self.effective,
+                running_row,
+                running_rows,
                 self.events,
                 resume,
             )
