@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from operators.batch import ReadingBatch, Slice
+from operators.batch import HISTORICAL, REBASED, ReadingBatch, Slice
 from operators.slots import ProductSlots, grown
 from operators.spec import MILLISECOND
 from rules import device_clock_kernels as k
@@ -26,6 +26,7 @@ RULE_ID: Final = "device-clock"
 EXPRESSION: Final = "clock stepped, or the median lag of 31 readings > live_within"
 MESSAGE: Final = "{device_id}: its clock stepped or is wrong"
 _EVENTS_AT_ONCE: Final = 256
+_SUSPICIOUS: Final = np.uint8(HISTORICAL | REBASED)  # older than live_within, or its clock stepped
 _STATE: Final[dict[str, tuple[tuple[int, ...], Any]]] = {
     "beyond": ((), np.int32),
     "first": ((2,), np.int64),
@@ -90,8 +91,11 @@ class _Product:
             name: np.zeros((0, *shape), kind) for name, (shape, kind) in _STATE.items()
         }
         self.events = np.zeros((_EVENTS_AT_ONCE, k.EVENT_COLUMNS), np.int64)
+        self.watched = False
 
     def run(self, batch: ReadingBatch) -> list[Transition]:
+        if not self.watched and not (batch.flags & _SUSPICIOUS).any():
+            return []  # the kernel would change nothing
         local = self.slots.rows(batch.device)
         self._grow()
         found: list[Transition] = []
@@ -100,7 +104,12 @@ class _Product:
             rest: tuple[Any, ...] = (*self.state.values(), self.events, resume)
             count = k.watch_clocks(self.live_within, local, batch.ts_ns, batch.ingest_ns, batch.flags, *rest)
             found += [self._transition(line, batch) for line in self.events[:count].tolist()]
+        self._look()
         return found
+
+    def _look(self) -> None:
+        """Whether any device has to be watched, whatever it sends."""
+        self.watched = bool(self.state["beyond"].any() or self.state["active"].any())
 
     def _grow(self) -> None:
         for name in _STATE:
@@ -139,3 +148,4 @@ class _Product:
         self._grow()
         for name, array in kept["state"].items():
             self.state[name][: len(array)] = array
+        self._look()

@@ -128,7 +128,8 @@ class Lifecycle:
         """Append the events of the slice's transitions, which are in the order of their places, and
         of the timers that end among them."""
         self.out = item.alarms
-        self.timers.begin(item, self.frames.ticks(item))
+        self.frames.begin(item)
+        self.timers.begin(item, lambda: self.frames.ticks(item))
         for transition in transitions:
             if self.timers.heap:
                 self._timers(transition.place)

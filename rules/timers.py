@@ -101,11 +101,11 @@ class Timers:
         elif not self._running:
             board.settle()
 
-    def begin(self, item: Slice, lasts: Int64) -> None:
-        """Look where timers are over in the slice. lasts: int64[K, 2] position and ingest time of the
-        last frame before each of its ticks."""
+    def begin(self, item: Slice, lasts_of: Callable[[], Int64]) -> None:
+        """Look where timers are over in the slice. lasts_of: gives int64[K, 2] position and ingest time
+        of the last frame before each of its ticks."""
         self._running = True
-        self.journal.lasts = lasts
+        self.journal.lasts_of = lasts_of
         for board in (*self.boards.values(), self.journal):
             board.begin(item)
             for found in board.scan(self._next_number):
@@ -302,13 +302,17 @@ class _JournalBoard(_Board):
     def __init__(self) -> None:
         super().__init__()
         self.ticks: Int64 = np.zeros(0, np.int64)
-        self.positions: Int64 = np.zeros(0, np.int64)
-        self.lasts: Int64 = np.zeros((0, 2), np.int64)  # of `Timers.begin`
+        self.lasts_of: Callable[[], Int64] = lambda: np.zeros((0, 2), np.int64)  # of `Timers.begin`
+        self.item: Slice | None = None
 
     def begin(self, item: Slice) -> None:
-        frames = item.frames
-        self.ticks = frames.ticks.ns
-        self.positions = np.append(frames.position, item.position)[frames.ticks.row]
+        self.item, self.ticks = item, item.frames.ticks.ns
+
+    def _positions(self) -> Int64:
+        """Of the frame that each tick of the slice precedes; most slices never ask."""
+        assert self.item is not None
+        frames = self.item.frames
+        return np.append(frames.position, self.item.position)[frames.ticks.row]
 
     def scan(self, number: Callable[[], int]) -> list[Found]:
         found = self.search(0, Place(0, 0, 0, 0, 0, 0), number) if self.standings else None
@@ -317,14 +321,15 @@ class _JournalBoard(_Board):
     def search(self, device: int, place: Place, number: Callable[[], int]) -> Found | None:
         first = self.first(device)
         due = first.next_timer()
-        start = int(np.searchsorted(self.positions * SEQ_PER_FRAME, place.at, "left"))
+        positions = self._positions()
+        start = int(np.searchsorted(positions * SEQ_PER_FRAME, place.at, "left"))
         tick = max(start, int(np.searchsorted(self.ticks, due + GRACE_NS)))
         if tick >= len(self.ticks):
             return None
-        position = int(self.positions[tick])
+        position = int(positions[tick])
         second = -(-(due + GRACE_NS) // SECOND)
         at = Place(position * SEQ_PER_FRAME, BY_TICK, second, due, -1, first.subject.rule.rank)
         if at < place:
             at = place._replace(due=due, slot=-1, rank=first.subject.rule.rank)
-        before, ingest = self.lasts[tick].tolist()
+        before, ingest = self.lasts_of()[tick].tolist()
         return Found(at, number(), self, 0, False, before, ingest, 0)
