@@ -23,6 +23,7 @@ BENCHMARKS = {
     "temporal": "evaluations a second of rules that look at the past",
     "scale": "cost a message and memory a device, from 100 to 100,000 devices and 10 to 1,000 rules",
     "latency": "TCP device to alarm on a real Kafka at 20,000 messages/s, telemetry on",
+    "http": "messages a second of the HTTP source on one core, one a request and in batches",
     "start": "start to first alarm, caches warm",
 }
 

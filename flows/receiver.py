@@ -14,7 +14,6 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -152,4 +151,7 @@ def _failed(status: StatusThread | None, error: PenstockError, code: int) -> int
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    logging.shutdown()
+    # native threads (of an HTTP server) that outlive the interpreter would abort the process
+    os._exit(code)

@@ -41,6 +41,8 @@ KEYS_KNOWN: Final = 10_000  # newest idempotency keys whose bodies are remembere
 BUSY_RETRY_S: Final = 1
 AWAY_RETRY_S: Final = 5
 FINISH_S: Final = 3.0  # of the 5 s in which a receiver ends
+LEAVE_S: Final = 0.1  # for Granian's threads: one that ends together with the interpreter aborts it
+SWEEP_S: Final = 0.25
 DRAIN_S: Final = 1.0
 PREFIX: Final = "/ingest/"
 LARGEST_INLINE: Final = 65_536  # a body beyond is unpacked and split beside the event loop
@@ -79,7 +81,8 @@ class HttpReceiver:
         self._known: OrderedDict[str, bytes] = OrderedDict()
         self._unpacking = asyncio.Lock()
         self._tasks: set[asyncio.Task[int]] = set()
-        self._pending: set[asyncio.Future[Any]] = set()  # what requests wait for
+        self._reading: dict[asyncio.Task[Any] | None, float] = {}  # requests whose body comes, since when
+        self._pending: dict[asyncio.Future[Any], float] = {}  # what requests wait for, since when
         self._in_hand = 0  # bytes of bodies, from the head of a request to its answer
         self._direct_frames = 0
         self._requests = 0
@@ -112,7 +115,9 @@ class HttpReceiver:
         self._connected()
         try:
             while not sender.done() and not serving.done() and not any(end.done() for end in ends):
-                await asyncio.wait({sender, serving, *ends}, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    {sender, serving, *ends}, timeout=SWEEP_S, return_when=asyncio.FIRST_COMPLETED
+                )
                 self._sweep()
         finally:
             self._open = False
@@ -132,6 +137,7 @@ class HttpReceiver:
             server.stop()
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(serving, 1.0)
+            await asyncio.sleep(LEAVE_S)
             self.status.state = "stopped"
             if not whole:
                 log.warning("stopped with frames that are not durable; none is acknowledged")
@@ -218,26 +224,31 @@ class HttpReceiver:
         most = self.config.max_body
         told = headers.get("content-length")
         held = 0
+        request = asyncio.current_task()
+        self._reading[request] = time.monotonic()
         try:
-            async with asyncio.timeout(self.config.body_timeout / 1e9):
-                if told is not None and told.isascii() and told.isdigit():
-                    size = int(told)
-                    self._take(size, most)
-                    held = size
-                    return held, await proto()
-                parts: list[bytes] = []
-                async for part in proto:
-                    self._take(held + len(part), most, len(part))
-                    held += len(part)
-                    parts.append(part)
-                return held, b"".join(parts)
-        except TimeoutError:
+            if told is not None and told.isascii() and told.isdigit():
+                size = int(told)
+                self._take(size, most)
+                held = size
+                return held, await proto()
+            parts: list[bytes] = []
+            async for part in proto:
+                self._take(held + len(part), most, len(part))
+                held += len(part)
+                parts.append(part)
+            return held, b"".join(parts)
+        except asyncio.CancelledError:
             self._in_hand -= held
+            if request in self._reading:
+                raise
             seconds = self.config.body_timeout / 1e9
             raise Refused(408, f"no end of the body within {seconds:g} s") from None
         except BaseException:
             self._in_hand -= held
             raise
+        finally:
+            self._reading.pop(request, None)
 
     def _take(self, size: int, most: int, more: int | None = None) -> None:
         if size > most:
@@ -279,18 +290,18 @@ class HttpReceiver:
             self.gather.put(frames[-1], done)
         else:
             done = self._append(frames, name)
-        self._pending.add(done)
+        self._pending[done] = time.monotonic()
         try:
-            async with asyncio.timeout(self.config.commit_timeout / 1e9):
-                await asyncio.shield(done)
-        except TimeoutError:
-            raise Refused(503, "not yet durable; send again, with an Idempotency-Key", AWAY_RETRY_S) from None
+            await done
         except (JournalError, asyncio.CancelledError) as error:
+            if done not in self._pending:
+                why = "not yet durable; send again, with an Idempotency-Key"
+                raise Refused(503, why, AWAY_RETRY_S) from None
             if isinstance(error, JournalError):
                 self._gone.set()
             raise Refused(503, "the journal is away", AWAY_RETRY_S) from error
         finally:
-            self._pending.discard(done)
+            self._pending.pop(done, None)
         status = self.status
         status.frames += len(frames)
         status.last_frame_ms = int(time.time() * 1000)
@@ -298,8 +309,10 @@ class HttpReceiver:
         self.last_frame = time.monotonic()
 
     def _append(self, frames: list[Frame], name: str | None) -> asyncio.Future[Any]:
-        """An append of its own, which goes on when its request has been given up."""
+        """An append of its own, which goes on when its request has been given up: that ends what is
+        returned, not the append."""
         task = asyncio.create_task(self.appender.append(frames, name))
+        done = asyncio.shield(task)
         self._tasks.add(task)
         self._direct_frames += len(frames)
 
@@ -310,7 +323,7 @@ class HttpReceiver:
                 task.exception()  # told to the request, if it is still there
 
         task.add_done_callback(over)
-        return task
+        return done
 
     def _key(self, key: str, topic: str, port: int, headers: tuple[tuple[str, str], ...], body: bytes) -> str:
         """The append's name. The body is part of it: another body under a key that the memory here has
@@ -392,6 +405,9 @@ class HttpReceiver:
         self.gather.control("connected", {"source": self.name})
 
     def _sweep(self) -> None:
+        """Requests that took too long, silence. One look at all costs less than a timer for each."""
+        _give_up(self._reading, self.config.body_timeout)
+        _give_up(self._pending, self.config.commit_timeout)
         status = self.status
         if (
             time.monotonic() - self.last_frame > self.config.silent_after / 1e9
@@ -402,6 +418,15 @@ class HttpReceiver:
         status.extra["requests"] = float(self._requests)
         status.extra["waiting_frames"] = float(self.gather.frames + self._direct_frames)
         status.extra["paused"] = float(self.gather.under_pressure)
+
+
+def _give_up(found: dict[Any, float], limit_ns: int) -> None:
+    """Cancel what has waited for too long; the oldest stand first."""
+    now = time.monotonic()
+    while found and now - next(iter(found.values())) > limit_ns / 1e9:
+        late = next(iter(found))
+        del found[late]
+        late.cancel()
 
 
 async def _drain(proto: Any) -> None:
