@@ -14,7 +14,7 @@ from operators.expression.grammar import parse
 from operators.expression.machine import Machine
 from operators.expression.program import Scope, compile_conditions
 from operators.expression.registers import Column
-from operators.expression.tree import Expr, Logic
+from operators.expression.tree import Call, Expr, Null
 from operators.slots import grown
 from operators.spec import SECOND
 from rules import group_kernels as k
@@ -26,7 +26,7 @@ from rules.device_facts import DeviceFacts
 from rules.held_kernels import CARRIED
 from rules.last_frame import LastFrame
 from rules.message import Value
-from rules.place import AT_ROW, BY_TICK, GRACE_NS, RAISED, Place, Transition
+from rules.place import AT_ROW, BY_TICK, GRACE_NS, Place, Transition
 from rules.schedule import Windows
 from rules.spec import GroupRule
 from rules.tables import meaning
@@ -35,7 +35,7 @@ WHEN: Final = ("count", "total", "share")
 """Names in `when`: members whose condition holds, members for which it is known, and their share."""
 
 PREFIX: Final = {"hub_id": "hub", "site_id": "site", "productId": "product"}
-_FIRST_SLOT: Final = 1 << 40  # groups stand behind all devices
+_NO_SLOT: Final = -1  # groups stand before all devices, whose alarms they may suppress
 _NOT_ASKED, _NONE = -2, -1
 _EVENTS_AT_ONCE: Final = 256
 
@@ -46,11 +46,12 @@ def when_scope() -> Scope:
 
 
 def member_tree(rule: GroupRule) -> Expr:
-    """The condition of a member; `where` belongs to it."""
+    """The condition of a member; unknown, and so not counted, where `where` does not hold."""
     condition = parse(rule.condition)
     if rule.where is None:
         return condition
-    return Logic(0, len(rule.condition), "and", (condition, parse(rule.where)))
+    end = len(rule.condition)
+    return Call(0, end, "if", (parse(rule.where), condition, Null(0, end)))
 
 
 class _Rows(NamedTuple):
@@ -178,7 +179,6 @@ class _Rule:
         self.group_of: Int32 = np.full(64, _NOT_ASKED, np.int32)  # by slot
         self.member: Bytes = np.zeros(64, np.uint8)
         self.subjects: dict[int, Subject] = {}
-        self.muted: set[int] = set()
         self.evaluations = 0
         self.next_tick: Int64 = np.full(1, k.NEVER, np.int64)
         self.events = np.zeros((_EVENTS_AT_ONCE, k.EVENT_COLUMNS), np.int64)
@@ -223,11 +223,17 @@ class _Rule:
         counted = np.zeros((3, count))
         k.count_members(group, rows.device, rows.truth, self.member, self.counts, counted)
         when = self.machine.run(count, counted)[self.machine.program.outputs[0], :count]
+        scheduled = np.ones(count, np.uint8)
+        if self.windows is not None and count:
+            clock = np.empty(count, np.int64)
+            k.group_clocks(group, rows.ts_ns, self.newest[:, 0].copy(), clock)
+            scheduled[:] = self.windows.covers(clock)
         found: list[Transition] = []
         resume = np.zeros(2, np.int64)
         while resume[0] >= 0:
             made = k.walk_groups(
                 np.ascontiguousarray(when),
+                scheduled,
                 counted,
                 group,
                 rows.ts_ns,
@@ -247,10 +253,10 @@ class _Rule:
                 self.events,
                 resume,
             )
-            for line in self.events[:made].tolist():
-                transition = self._transition(item, line, rows, lasts, places, frames)
-                if transition is not None:
-                    found.append(transition)
+            found += [
+                self._transition(item, line, rows, lasts, places, frames)
+                for line in self.events[:made].tolist()
+            ]
         return found
 
     def _members(self, rows: _Rows) -> _Rows:
@@ -268,18 +274,8 @@ class _Rule:
 
     def _transition(
         self, item: Slice, line: list[int], rows: _Rows, lasts: Int64, places: Int64, frames: LastFrame
-    ) -> Transition | None:
+    ) -> Transition:
         kind, group, time_ns, onset_ns, at, by, due_tick, true, known, position = line
-        if (
-            kind == RAISED
-            and self.windows is not None
-            and not self.windows.covers(np.array([time_ns], np.int64))[0]
-        ):
-            self.muted.add(group)
-            return None
-        if kind != RAISED and group in self.muted:
-            self.muted.discard(group)
-            return None
         if by == BY_TICK:
             place_at, ingest = int(places[at]), int(lasts[at, 1])
         else:
@@ -291,7 +287,7 @@ class _Rule:
             by,
             -(-due_tick // SECOND) if by == BY_TICK else 0,
             0 if by == AT_ROW else time_ns,
-            _FIRST_SLOT + group,
+            _NO_SLOT,
             self.alarm.rank,
         )
         return Transition(
@@ -344,7 +340,6 @@ class _Rule:
             "state": self.state[:count],
             "newest": self.newest[:count],
             "shown": self.shown[:count],
-            "muted": sorted(self.muted),
             "evaluations": self.evaluations,
         }
 
@@ -356,7 +351,7 @@ class _Rule:
         self._arrays(max(8, count))
         for name in ("state", "newest", "shown"):
             getattr(self, name)[:count] = kept[name]
-        self.muted, self.evaluations = set(kept["muted"]), kept["evaluations"]
+        self.evaluations = kept["evaluations"]
         self.member = np.array(kept["member"])
         self.group_of = np.full(len(self.member), _NOT_ASKED, np.int32)
         self._count(np.flatnonzero(self.member).tolist())

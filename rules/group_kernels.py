@@ -100,8 +100,21 @@ def _event(
 
 
 @kernel
+def group_clocks(group: Int32, ts_ns: Int64, newest: Int64, out: Int64) -> None:
+    """The clock of each row's group at that row: the newest event time of its readings so far.
+
+    group: int32[N]; ts_ns: int64[N]. newest: int64[G] before the rows, updated. out: int64[N].
+    """
+    for row in range(group.shape[0]):
+        g = group[row]
+        newest[g] = max(newest[g], ts_ns[row])
+        out[row] = newest[g]
+
+
+@kernel
 def walk_groups(
     when: Bytes,
+    scheduled: Bytes,
     counted: Float64,
     group: Int32,
     ts_ns: Int64,
@@ -123,7 +136,8 @@ def walk_groups(
 ) -> int:
     """Walk one group rule over its members' rows, in journal order, and the ticks between them.
 
-    when: uint8[N] truth after each row; counted: float64[3, N] of `count_members`. tick_row, tick_ns:
+    when: uint8[N] truth after each row; scheduled: uint8[N], 0 where the schedule keeps it from raising;
+    counted: float64[3, N] of `count_members`. tick_row, tick_ns:
     int64[K]; tick_last: int64[K, 2] position and ingest time of the last frame before each tick.
     State: int64[G, 6] phase, since, onset, due, paused (NEVER: it runs), due_tick; newest: int64[G, 3]
     event and ingest time of the newest reading, position of the last one; shown: int64[G, 2] counts
@@ -167,8 +181,8 @@ def walk_groups(
         newest[g, 2] = position[row]
         shown[g, 0] = int(counted[0, row])
         shown[g, 1] = int(counted[1, row])
-        now = when[row]
         phase = state[g, 0]
+        now = when[row] if scheduled[row] or phase >= ACTIVE else np.uint8(_FALSE)
         if phase == IDLE:
             if now == _TRUE and on_delay == 0:
                 state[g, 0], state[g, 2] = ACTIVE, time
@@ -199,7 +213,9 @@ def warm_up() -> None:
     i32, i64, u8 = np.zeros(1, np.int32), np.zeros(1, np.int64), np.zeros(1, np.uint8)
     out = np.zeros((3, 1))
     count_members(i32, i32, u8, u8.copy(), np.zeros((1, 2), np.int64), out)
+    group_clocks(i32, i64, i64.copy(), i64.copy())
     walk_groups(
+        u8,
         u8,
         out,
         i32,

@@ -86,7 +86,7 @@ class Run:
         found: list[plain.Event] = []
         while resume[0] >= 0:
             count = k.walk_groups(
-                np.array(when, np.uint8), out, device % 2,
+                np.array(when, np.uint8), np.ones(len(rows), np.uint8), out, device % 2,
                 np.array([one[1] for one in rows], np.int64),
                 np.array([one[2] for one in rows], np.int64),
                 np.array([one[3] for one in rows], np.int64),
