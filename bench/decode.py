@@ -33,6 +33,7 @@ from flows.plant_reader import load_plant, read_folder
 from operators.decode.binary_decoder import BinaryDecoder, layout_of
 from operators.decode.columns import Decoder
 from operators.decode.decoders import build_decoder
+from operators.decode.json_rows_spec import Naming
 from operators.decode.json_spec import JsonSpec, Rows
 from operators.decode.spec import DecodeSpec, ProductDecode
 from operators.decode.udf_spec import UdfSpec
@@ -187,7 +188,7 @@ def _four_bytes(chance: random.Random) -> list[bytes]:
 
 
 def _tall() -> Decoder:
-    rows = Rows(("v", -1), metric=("id",), value=("x",))
+    rows = Rows(("v", -1), metric=Naming((("id",),)), values=(("x",),))
     spec = DecodeSpec(format="json", plain={}, layout=JsonSpec(container=None, rows=rows))
     metrics = tuple((f"m{k}", "number") for k in range(16))
     return build_decoder(ProductDecode("p", spec, metrics), 64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Final
@@ -14,13 +14,12 @@ from operators.batch import GOOD, Float64, FrameBatch, Int32, Int64
 from operators.decode import json_kernels as k
 from operators.decode.columns import Decoded, Sentences
 from operators.decode.derive import Deriving
-from operators.decode.json_spec import JsonSpec, Path, path_table, path_text
+from operators.decode.json_spec import UNIT_NS, JsonSpec, Path, path_table, path_text
 from operators.rejects import Reason
 from operators.text import text_code
 
 LARGEST_SCRATCH: Final = 4096  # bytes of a member's name with escapes that can still be a known one
 NO_STATUS: Final = 0
-_UNIT_NS: Final = {k.UNIT_S: 10**9, k.UNIT_MS: 10**6, k.UNIT_US: 10**3, k.UNIT_NS: 1}
 
 
 _powers = lru_cache(maxsize=1)(k.power_table)
@@ -29,13 +28,13 @@ _powers = lru_cache(maxsize=1)(k.power_table)
 class Walked:
     """What one walk over R frames found, R columns wide; see `json_kernels.walk`."""
 
-    def __init__(self, columns: int, rows: int) -> None:
+    def __init__(self, columns: int, rows: int, spans: int = 2) -> None:
         self.value: Float64 = np.full((columns, rows), np.nan)
         self.quality = np.full((columns, rows), 3, np.uint8)
         self.times = np.zeros((2, rows), np.int64)
         self.time_state = np.zeros((2, rows), np.uint8)
         self.time_place = np.zeros((2, rows), np.int64)
-        self.spans = np.full((2, rows, 3), -1, np.int64)
+        self.spans = np.full((spans, rows, 3), -1, np.int64)
         self.status: Int32 = np.zeros(rows, np.int32)
         self.place: Int64 = np.full(rows, -1, np.int64)
         self.why = np.zeros(rows, np.uint8)
@@ -46,12 +45,19 @@ class Walked:
 
 
 class JsonWalker:
-    """The kernel, its table and its scratch memory for one set of paths."""
+    """The kernel, its table and its scratch memory for one set of paths. texts: paths of which the spans
+    are told too, from the third on."""
 
     def __init__(
-        self, spec: JsonSpec, metrics: tuple[tuple[str, str], ...], device: Path | None, depth: int
+        self,
+        spec: JsonSpec,
+        metrics: tuple[tuple[str, str], ...],
+        device: Path | None,
+        depth: int,
+        texts: Sequence[Path] = (),
     ) -> None:
-        self.table = path_table(spec, metrics, device)
+        self.table = path_table(spec, metrics, device, texts)
+        self.spans = 2 + len(texts)
         self.columns = len(metrics) + len(spec.internals)
         self.depth = depth
         self._powers, self._tens = _powers()
@@ -65,7 +71,7 @@ class JsonWalker:
 
     def walk(self, frames: FrameBatch, rows: Int64) -> Walked:
         """Walk the frames at `rows`; columns are the metrics, then the internals."""
-        found = Walked(self.columns, len(rows))
+        found = Walked(self.columns, len(rows), self.spans)
         if not len(rows):
             return found
         offset, length = frames.offset[rows], frames.length[rows]
@@ -179,7 +185,7 @@ def _long_time(raw: bytes, unit: int) -> int:
             if size < 10**17
             else k.UNIT_NS
         )
-    return max(k.EARLIEST_NS, min(k.LATEST_NS, (value * _UNIT_NS[unit]).__floor__()))
+    return max(k.EARLIEST_NS, min(k.LATEST_NS, (value * UNIT_NS[unit]).__floor__()))
 
 
 def event_times(found: Walked, spec: JsonSpec, ingest_ns: Int64) -> tuple[Int64, Any]:

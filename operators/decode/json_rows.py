@@ -28,9 +28,11 @@ from operators.batch import (
 from operators.decode import json_kernels as k
 from operators.decode.columns import Decoded
 from operators.decode.derive import Deriving
+from operators.decode.json_carry import Carry, Flags, added_time, names_of
 from operators.decode.json_decoder import JsonWalker, Walked, details, event_times
 from operators.decode.json_rows_kernels import EACH, NAMED, descend
-from operators.decode.json_spec import FRAME, JsonSpec, Path, path_text
+from operators.decode.json_rows_spec import Naming
+from operators.decode.json_spec import FRAME, JsonSpec, Path, TimePath, path_text
 from operators.rejects import Reason
 
 _COLUMNS: Final = ("number", "boolean", "string")  # one column of a value for each JSON type
@@ -89,22 +91,41 @@ class JsonRowsDecoder:
         self.outer = JsonWalker(whole, (), frame_device, depth)
         self._frame_device = frame_device is not None
         columns, fields = list(metrics), list(spec.fields)
-        if self.rows.metric is not None and self.rows.value is not None:
-            columns, fields = _typed("value", self.rows.value)
+        container = spec.container
+        if self.rows.metric is not None:
+            columns, fields, container = [], [], None
+            for at, path in enumerate(self.rows.values):
+                extra, places = _typed(f"value {at}", path)
+                columns, fields = columns + extra, fields + places
         self._wide = len(columns) if self.rows.metric is None else 0
+        self._plus_at = self._quality_at = -1
+        if self.rows.plus is not None:
+            self._plus_at = len(columns)
+            columns, fields = [*columns, ("\x00plus", "number")], [*fields, ("\x00plus", self.rows.plus)]
         if self.rows.quality is not None:
+            self._quality_at = len(columns)
             extra, places = _typed("quality", self.rows.quality)
             columns, fields = columns + extra, fields + places
+        time = self.rows.timestamp
+        plus_time = None if time is None or time.plus is None else TimePath(time.plus, time.unit)
         element = JsonSpec(
-            timestamp=self.rows.timestamp,
-            hub_timestamp=None,
-            container=spec.container,
+            timestamp=time,
+            hub_timestamp=plus_time,
+            container=container,
             fields=tuple(fields),
             internals=spec.internals,
-            binary=self.rows.metric,
         )
-        self._quality_at = len(columns) - len(_COLUMNS) if self.rows.quality is not None else -1
-        self._inner = JsonWalker(element, tuple(columns), row_device, depth)
+        named = row_device.paths if row_device is not None else ()
+        self._row_device, self._device_spans = row_device, range(2, 2 + len(named))
+        metric_paths = self.rows.metric.paths if self.rows.metric is not None else ()
+        self._metric_spans = range(2 + len(named), 2 + len(named) + len(metric_paths))
+        texts = (*named, *metric_paths)
+        self._inner = JsonWalker(element, tuple(columns), None, depth, texts)
+        known = dict(fields)
+        if container is not None:
+            known |= {name: (*container, name) for name, _ in metrics}
+        at_path = [known.get(name, ()) for name in (*(name for name, _ in columns), *spec.internals)]
+        self._carry = Carry(self.rows.carry, at_path, texts, (time, plus_time))
         self._column = {name: at for at, (name, _) in enumerate(metrics)}
         self._kind = np.array([_OF_TYPE[kind] for _, kind in metrics] or [0], np.int64)
 
@@ -117,8 +138,9 @@ class JsonRowsDecoder:
         frame = elements.frame
         found = self._inner.walk(cut_elements(frames, rows, elements), np.arange(len(frame)))
         self._element_times(found)
-        own = found.time_state[0] == k.TIME_GOOD
-        ts_ns = np.where(own, found.times[0], frame_ts[frame])
+        self._carry.fill(found, frame)
+        own, own_ts = added_time(found, self.rows.timestamp, frames.ingest_ns[rows][frame])
+        ts_ns = np.where(own, own_ts, frame_ts[frame])
         source = np.where(own, 0, frame_source[frame]).astype(np.uint8)
         names = self._names(frames, outer, found, frame)
         metric = self._metric_columns(frames, found)
@@ -191,9 +213,11 @@ class JsonRowsDecoder:
 
     def _element_times(self, found: Walked) -> None:
         """A time that is there and is none."""
-        for at in np.flatnonzero((found.time_state[0] == k.TIME_BAD) & (found.status == 0)).tolist():
-            found.status[at], found.why[at] = Reason.malformed, k.W_TIME
-            found.place[at] = found.time_place[0, at]
+        for which in range(2):
+            bad = (found.time_state[which] == k.TIME_BAD) & (found.status == 0)
+            for at in np.flatnonzero(bad).tolist():
+                found.status[at], found.why[at] = Reason.malformed, k.W_TIME
+                found.place[at] = found.time_place[which, at]
 
     def _names(self, frames: FrameBatch, outer: Walked, found: Walked, frame: Int64) -> list[str] | None:
         """The device of each element, "" where none is named; None where the payload names none."""
@@ -202,20 +226,30 @@ class JsonRowsDecoder:
         if self._frame_device:
             whole = texts_at(frames, outer.spans[0])
             return [whole[row] for row in frame.tolist()]
-        return texts_at(frames, found.spans[0])
+        assert self._row_device is not None
+        return names_of(self._row_device, [texts_at(frames, found.spans[at]) for at in self._device_spans])
 
     def _metric_columns(self, frames: FrameBatch, found: Walked) -> Int64 | None:
         """Of a tall payload: the column of each element's metric, -1 where it is not declared."""
         if self.rows.metric is None:
             return None
         columns = np.full(len(found.status), -1, np.int64)
-        for at, name in enumerate(texts_at(frames, found.spans[1])):
+        spans = found.spans[list(self._metric_spans)]
+        named: Flags = np.any(spans[:, :, 0] >= 0, axis=0)
+        idle: Flags = np.zeros(len(columns), np.bool_)
+        if self.rows.carry:  # an element of nothing but what the others share
+            idle = np.all(found.quality[: len(_COLUMNS) * len(self.rows.values)] == ABSENT, axis=0)
+        names = names_of(self.rows.metric, [texts_at(frames, one) for one in spans])
+        for at, name in enumerate(names):
+            if idle[at]:
+                continue
             columns[at] = self._column.get(name, -1)
             if found.status[at]:
                 continue
-            if found.spans[1, at, 0] < 0:
+            if not named[at]:
                 found.status[at], found.place[at] = Reason.malformed, -1
-                found.detail[at] = f"{path_text(self.rows.metric)}: a metric's name is expected"
+                where = ", ".join(path_text(path) for path in self.rows.metric.paths)
+                found.detail[at] = f"{where}: a metric's name is expected"
             elif columns[at] < 0:
                 found.unknown[name] = found.unknown.get(name, 0) + 1
                 found.unknown_frame[at] = 1
@@ -289,7 +323,16 @@ class JsonRowsDecoder:
         quality = np.full((width, len(heads)), ABSENT, np.uint8)
         columns = metric[elements]
         of_type = self._kind[columns]
-        value[columns, reading] = found.value[of_type, elements]
+        for at in range(len(self.rows.values) - 1):  # the first path where something stands
+            nothing = found.quality[of_type, elements] == ABSENT
+            here = of_type // len(_COLUMNS) == at
+            of_type = np.where(nothing & here, of_type + len(_COLUMNS), of_type)
+        numbers = found.value[of_type, elements]
+        if self._plus_at >= 0:
+            plus = found.value[self._plus_at, elements]
+            adds = (found.quality[self._plus_at, elements] == GOOD) & (of_type % len(_COLUMNS) == 0)
+            numbers = np.where(adds, numbers + plus, numbers)
+        value[columns, reading] = numbers
         told = _marked(found.quality[of_type, elements][None, :], worse[elements])[0]
         quality[columns, reading] = told
         return np.array(heads, np.int64), value, quality
@@ -316,11 +359,12 @@ def _marked(quality: Bytes, worse: Bytes) -> Bytes:
     return np.where(quality <= UNCERTAIN, np.maximum(quality, worse[None, :]), quality).astype(np.uint8)
 
 
-def split_device(device: Path | None) -> tuple[Path | None, Path | None]:
-    """(path from the frame, path from the element)."""
+def split_device(device: Naming | None) -> tuple[Path | None, Naming | None]:
+    """(path from the frame, name from the element)."""
     if device is None:
         return None, None
-    return (device[1:], None) if device[0] == FRAME else (None, device)
+    first = device.paths[0]
+    return (first[1:], None) if first[0] == FRAME else (None, device)
 
 
 def _typed(what: str, path: Path) -> tuple[list[tuple[str, str]], list[tuple[str, Path]]]:

@@ -38,7 +38,8 @@ class JsonRowsBinaryDecoder:
         )
         self._frame_device, self._row_device = split_device(self.rows.device)
         element = replace(spec, timestamp=self.rows.timestamp, hub_timestamp=None, rows=None)
-        self._inner = JsonBinaryDecoder(element, metrics, depth=depth, device=self._row_device)
+        device = None if self._row_device is None else self._row_device.paths[0]
+        self._inner = JsonBinaryDecoder(element, metrics, depth=depth, device=device)
         self.param_names = self._inner.param_names
         self._params, self._device_params = params or {}, device_params or {}
 

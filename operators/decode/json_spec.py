@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 
@@ -14,49 +14,22 @@ from operators.contract.spec import Metric
 from operators.decode import json_kernels as k
 from operators.decode.derive_spec import Derived, parse_derive
 from operators.decode.json_rows_kernels import EACH
+from operators.decode.json_rows_spec import FRAME, ROW_KEYS, Path, Rows, TimePath, frame_time, parse_rows
 from operators.document import Node, Problems, nearest
-
-Path: TypeAlias = tuple[str | int, ...]
-"""Members by name, array places by number; in the path of `rows`, EACH is every element."""
 
 UNITS: Final = {"auto": k.UNIT_AUTO, "s": k.UNIT_S, "ms": k.UNIT_MS, "us": k.UNIT_US, "ns": k.UNIT_NS}
 COLUMN_TYPES: Final = {"number": k.NUMBER, "integer": k.INTEGER, "boolean": k.BOOLEAN, "string": k.STRING}
+UNIT_NS: Final = {k.UNIT_S: 10**9, k.UNIT_MS: 10**6, k.UNIT_US: 10**3, k.UNIT_NS: 1}
+LARGEST_BELOW: Final = 4 * 10**18  # ns; a sum below which a time counts from arrival
 LONGEST_PATH: Final = 64
 MOST_NODES: Final = 100_000
 
 _KEYS: Final = (
     *("format", "timestamp", "hub_timestamp", "metrics", "nodes", "binary", "encoding", "derive"),
 )
-_ROW_KEYS: Final = ("rows", "device", "metric", "value", "quality")
 _PART: Final = re.compile(
     r"(?P<dot>\.)?(?:(?P<name>[^.\[\]`]+)|`(?P<quoted>[^`]+)`|\[(?P<index>[0-9]{1,6}|\*)\])"
 )
-
-
-class TimePath(NamedTuple):
-    """Where a time stands and in which unit it is when it is a number."""
-
-    path: Path
-    unit: str = "ms"
-
-
-class Rows(NamedTuple):
-    """Arrays whose elements are readings. All paths but `path` begin at the element, or, where the
-    first part is FRAME, at the frame (device and timestamp alone).
-
-    device: the name of each reading's device. metric, value: a tall payload, one metric an element.
-    quality: of all values of an element. timestamp: its time; None: that of the frame.
-    """
-
-    path: Path
-    device: Path | None = None
-    metric: Path | None = None
-    value: Path | None = None
-    quality: Path | None = None
-    timestamp: TimePath | None = None
-
-
-FRAME: Final = "$"  # first part of a path in a row that begins at the frame
 
 
 DEVICE_TIME: Final = TimePath(("device_timestamp",))
@@ -130,29 +103,29 @@ def parse_json_spec(
     """The layout of a section whose `format` is json; what is wrong is in `problems`."""
     binary = node.get("binary")
     for key in node.keys:
-        if key in ("metric", "value", "quality") and "rows" in node.keys and binary is not None:
+        if key in ("metric", "value", "quality", "carry") and "rows" in node.keys and binary is not None:
             problems.add(node, f"'{key}' goes with rows of JSON, not with 'binary'", key=key)
-        elif key in _ROW_KEYS and "rows" not in node.keys and binary is None:
+        elif key in ROW_KEYS and "rows" not in node.keys and binary is None:
             problems.add(node, f"'{key}' goes with 'rows: \"path[*]\"'", key=key)
-        elif key not in (*_KEYS, *_ROW_KEYS) and binary is None:
-            problems.add(node, f"unknown key{nearest(key, (*_KEYS, *_ROW_KEYS))}", key=key)
-    timestamp = _time(node, "timestamp", DEVICE_TIME, problems)
+        elif key not in (*_KEYS, *ROW_KEYS) and binary is None:
+            problems.add(node, f"unknown key{nearest(key, (*_KEYS, *ROW_KEYS))}", key=key)
+    timestamp = _time(node, "timestamp", DEVICE_TIME, problems, rows="rows" in node.keys and binary is None)
     hub = _time(node, "hub_timestamp", HUB_TIME, problems)
     _path(node.get("nodes"), problems)
-    rows = _rows(node, timestamp, problems) if "rows" in node.keys else None
+    rows = _rows(node, timestamp, metrics, problems) if "rows" in node.keys else None
     if rows is not None and not isinstance(rows.path[0], str):  # the frame itself is an array
         timestamp = timestamp if "timestamp" in node.keys else None
         hub = hub if "hub_timestamp" in node.keys else None
     if binary is not None:
         if rows is not None:
-            timestamp = _frame_time(rows, timestamp, node)
+            timestamp = frame_time(rows, timestamp, "timestamp" in node.keys)
         return _binary(node, binary, timestamp, hub, rows, metrics, params, problems)
     if (encoding := node.get("encoding")) is not None:
         problems.add(encoding, "'encoding' goes with 'binary'")
     container: Path | None = ("data", "metrics")
     if rows is not None:  # the element itself, or nothing for a tall payload
         container = None if rows.metric is not None else ()
-        timestamp = _frame_time(rows, timestamp, node)
+        timestamp = frame_time(rows, timestamp, "timestamp" in node.keys)
     fields: list[tuple[str, Path]] = []
     if (given := node.get("metrics")) is not None:
         if given.is_map:
@@ -176,7 +149,9 @@ def parse_json_spec(
     )
 
 
-def _rows(node: Node, timestamp: TimePath | None, problems: Problems) -> Rows | None:
+def _rows(
+    node: Node, timestamp: TimePath | None, metrics: Mapping[str, Metric], problems: Problems
+) -> Rows | None:
     """What `rows` and its companions say."""
     given = node.get("rows")
     if given is None or not isinstance(given.value, str):
@@ -189,32 +164,8 @@ def _rows(node: Node, timestamp: TimePath | None, problems: Problems) -> Rows | 
     if EACH not in path:
         problems.add(given, f'[*] says which array holds the readings, e.g. "{given.value}[*]"')
         return None
-    device, metric, value, quality = (
-        _path(node.get(key), problems) for key in ("device", "metric", "value", "quality")
-    )
-    if (metric is None) != (value is None):
-        missing = "value" if value is None else "metric"
-        problems.add(node, f"'metric' and 'value' stand together; '{missing}' is missing", key="rows")
-    if metric is not None and (both := node.get("metrics")) is not None:
-        problems.add(both, "either 'metrics' or 'metric' and 'value'")
-    for key, found in (("metric", metric), ("value", value), ("quality", quality)):
-        if found is not None and found[0] == FRAME:
-            problems.add(node, "stands in the row; only device and timestamp may begin with $.", key=key)
-    if device == (FRAME,):
-        problems.add(node, "a path is expected behind '$.'", key="device")
     own = timestamp if "timestamp" in node.keys else None
-    if own is not None and own.path[0] == FRAME:
-        own = None
-    return Rows(path, device, metric, value, quality, own)
-
-
-def _frame_time(rows: Rows, timestamp: TimePath | None, node: Node) -> TimePath | None:
-    """The device's time that stands once for the frame, beside that of each row."""
-    if timestamp is None or "timestamp" not in node.keys:
-        return timestamp
-    if timestamp.path[0] == FRAME and len(timestamp.path) > 1:
-        return TimePath(timestamp.path[1:], timestamp.unit)
-    return None if rows.timestamp is not None else timestamp
+    return parse_rows(node, path, own, metrics, _path, problems)
 
 
 def _binary(
@@ -270,7 +221,7 @@ def _path(node: Node | None, problems: Problems) -> Path | None:
     return path
 
 
-def _time(node: Node, key: str, default: TimePath, problems: Problems) -> TimePath | None:
+def _time(node: Node, key: str, default: TimePath, problems: Problems, rows: bool = False) -> TimePath | None:
     given = node.get(key)
     if given is None:
         return default if key not in node.keys else None
@@ -280,19 +231,37 @@ def _time(node: Node, key: str, default: TimePath, problems: Problems) -> TimePa
         path = _path(given, problems)
         return None if path is None else TimePath(path)
     unit = "ms"
+    plus: Path | None = None
+    below: int | None = None
+    in_rows = key == "timestamp" and rows
+    known = ("path", "unit", "plus", "relative_below") if in_rows else ("path", "unit")
     for name, child in given.items():
         if name == "unit":
             if child.value not in UNITS:
                 problems.add(child, f"unknown unit '{child.raw}'; one of {', '.join(UNITS)}")
             else:
                 unit = str(child.value)
+        elif name == "plus" and in_rows:
+            plus = _path(child, problems)
+        elif name == "relative_below" and in_rows:
+            if isinstance(child.value, bool) or not isinstance(child.value, int | float):
+                problems.add(child, "a number is expected, in the unit of the time; SenML has 268435456")
+            else:
+                below = int(child.value)
+        elif name in ("plus", "relative_below"):
+            problems.add(given, f"'{name}' goes with 'timestamp' of 'rows'", key=name)
         elif name != "path":
-            problems.add(given, f"unknown key{nearest(name, ('path', 'unit'))}", key=name)
+            problems.add(given, f"unknown key{nearest(name, known)}", key=name)
     if given.get("path") is None:
         problems.add(given, "'path' is missing")
         return None
+    if unit == "auto" and (plus is not None or below is not None):
+        problems.add(given, "with 'plus' or 'relative_below' say the unit: s, ms, us or ns", key="unit")
+        below = None
+    if below is not None:
+        below = max(-LARGEST_BELOW, min(LARGEST_BELOW, below * UNIT_NS[UNITS[unit]]))
     path = _path(given.get("path"), problems)
-    return None if path is None else TimePath(path, unit)
+    return None if path is None else TimePath(path, unit, plus, below)
 
 
 @dataclass(slots=True)
@@ -315,9 +284,11 @@ class PathTable:
     most: int
 
 
-def path_table(spec: JsonSpec, metrics: tuple[tuple[str, str], ...], device: Path | None) -> PathTable:
+def path_table(
+    spec: JsonSpec, metrics: tuple[tuple[str, str], ...], device: Path | None, texts: Sequence[Path] = ()
+) -> PathTable:
     """Compile a layout. metrics: (name, type) in file order, columns 0..M; the internals follow.
-    device: where a frame names its device, if its payload does."""
+    device: where a frame names its device, if its payload does; texts: further spans, from the third on."""
     root = _Place()
     columns = [name for name, _ in metrics] + list(spec.internals)
     kinds = [COLUMN_TYPES[kind] for _, kind in metrics] + [k.ANY] * len(spec.internals)
@@ -333,7 +304,7 @@ def path_table(spec: JsonSpec, metrics: tuple[tuple[str, str], ...], device: Pat
             place.children.setdefault(name, _Place()).actions.append((k.METRIC, column))
     for name, path in spec.fields:
         _at(root, path).actions.append((k.METRIC, columns.index(name)))
-    for which, span in enumerate((device, spec.binary)):
+    for which, span in enumerate((device, spec.binary, *texts)):
         if span is not None:
             _at(root, span).actions.append((k.SPAN, which))
     return _compiled(root, np.array(kinds, np.uint8), np.array(units, np.uint8))
@@ -389,3 +360,7 @@ def _compiled(root: _Place, kinds: Bytes, units: Bytes) -> PathTable:
         units,
         max(1, max(row[k.ACT_END] - row[k.ACT] for row in nodes)),
     )
+
+
+__all__ = ["FRAME", "JsonSpec", "Path", "PathTable", "Rows", "TimePath", "parse_json_spec", "parse_path"]
+__all__ += ["DEVICE_TIME", "HUB_TIME", "UNITS", "UNIT_NS", "path_table", "path_text"]

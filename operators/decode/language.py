@@ -287,9 +287,15 @@ LANGUAGE: Final[dict[str, Mapped]] = {
             "encoding": Key(_one_of("hex", "base64"), "of `binary`; default: told by its look"),
             "derive": _FRAGMENT["derive"],
             "rows": Key(TEXT, 'an array with a reading in each element, `"values[*]"`'),
-            "device": Key(TEXT, "path in the row of the device's name; `$.` before it: in the frame"),
-            "metric": Key(TEXT, "tall rows: path of the metric's name"),
-            "value": Key(TEXT, "tall rows: path of its value"),
+            "device": Key(
+                _ref("DecodeNaming"), "path in the row of the device's name; `$.` before it: in the frame"
+            ),
+            "metric": Key(_ref("DecodeNaming"), "tall rows: path of the metric's name"),
+            "value": Key(_ref("DecodeRowValue"), "tall rows: path of its value"),
+            "carry": Key(
+                _any(TEXT, _list(TEXT)),
+                "paths in the row whose value holds for the rows behind it too, until another stands there",
+            ),
             "quality": Key(TEXT, "path of the quality"),
             **_AROUND,
         },
@@ -320,11 +326,29 @@ LANGUAGE: Final[dict[str, Mapped]] = {
             **{key: _CHECK[key] for key in ("order", "init", "xor", "poly", "reflect", "on_fail")},
         },
     ),
+    "DecodeNaming": Mapped(
+        "A name in a row (or its path alone)",
+        {
+            "first": Key(_any(TEXT, _list(TEXT)), "paths, of which the first that stands is the name"),
+            "join": Key(_any(TEXT, _list(TEXT)), "paths, whose texts one behind the other are the name"),
+            "map": Key(_map(TEXT), "of `metric`: what stands for such a name; others stay"),
+        },
+    ),
+    "DecodeRowValue": Mapped(
+        "A value in a row (or its path alone)",
+        {
+            "first": Key(_any(TEXT, _list(TEXT)), "paths, of which the first that stands is the value"),
+            "plus": Key(TEXT, "path of a number that is added to a number"),
+        },
+        ("first",),
+    ),
     "DecodePath": Mapped(
         "A time in JSON (or its path alone)",
         {
             "path": Key(TEXT, "where it stands"),
             "unit": Key(_one_of(*JSON_UNITS), "of a number; default `ms`; `auto`: by its size"),
+            "plus": Key(TEXT, "`timestamp` of rows: path of a time that is added, in the same unit"),
+            "relative_below": Key({"type": "number"}, "`timestamp` of rows: smaller ones count from arrival"),
         },
         ("path",),
     ),
@@ -387,10 +411,14 @@ LANGUAGE["DecodeJsonBinary"] = Mapped(
     {
         **LANGUAGE["DecodeBinary"].keys,
         **{name: LANGUAGE["DecodeJson"].keys[name] for name in _ENVELOPE},
+        "device": Key(TEXT, LANGUAGE["DecodeJson"].keys["device"].told),
     },
     ("format", "binary"),
 )
-SHORT_FORMS: Final = {"DecodePart": TEXT, "DecodePath": TEXT, "DecodeColumn": NUMBER_OR_TEXT}
+SHORT_FORMS: Final = {
+    **dict.fromkeys(("DecodePart", "DecodePath", "DecodeNaming", "DecodeRowValue"), TEXT),
+    "DecodeColumn": NUMBER_OR_TEXT,
+}
 EMPTY_FORMS: Final = ("DecodePath", "DecodeColumn", "DecodeField", "DecodeOpen", "DecodeFragment")
 
 

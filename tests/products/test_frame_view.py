@@ -54,8 +54,11 @@ def test_derived_values_ranges_and_text(tmp_path: Path) -> None:
     assert '- mode "fault"' in lines
     lines = decoded("modbus-tcp-drive", "--hex", "0008 0000 0003 01 84 02")
     assert lines[-1] == "no reading: the layout ignores this frame"
-    lines = decoded("senml-pack", "--hex", b'[{"bt": 1772355600, "v": 3.5}]'.hex())
-    assert lines[1:3] == ['[{"bt": 1772355600, "v": 3.5}]', "reading at 2026-03-01T09:00:00.000Z"]
+    lines = decoded("senml-pack", "--hex", b'[{"bt": 1772355600, "n": "voltage", "v": 3.5}]'.hex())
+    assert lines[1:3] == [
+        '[{"bt": 1772355600, "n": "voltage", "v": 3.5}]',
+        "reading at 2026-03-01T09:00:00.000Z",
+    ]
 
 
 def test_fields_and_their_bytes_share_a_colour() -> None:

@@ -18,6 +18,7 @@ from operators.decode import (
     binary_spec,
     csv_spec,
     enclosed,
+    json_rows_spec,
     json_spec,
     typed_spec,
     udf_spec,
@@ -43,7 +44,7 @@ def test_the_table_has_the_keys_that_the_readers_take() -> None:
     assert keys("DecodeBinary") == {*binary_spec.TOP_KEYS, *binary_spec.FRAGMENT_KEYS}
     assert keys("DecodeTime") == {*binary_fields.FIELD_KEYS, *binary_parts.TIME_KEYS}
     assert keys("DecodeCheck") == {*binary_parts.CHECKS, "on_fail"}
-    assert keys("DecodeJson") == {*json_spec._KEYS, *json_spec._ROW_KEYS, "part", "check"}
+    assert keys("DecodeJson") == {*json_spec._KEYS, *json_rows_spec.ROW_KEYS, "part", "check"}
     envelope = {
         "format",
         "timestamp",

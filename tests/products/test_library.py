@@ -27,4 +27,6 @@ def test_it_passes_check_and_its_vectors(path: Path) -> None:
     assert len(product.vectors) >= 3
     assert any(vector.reject is not None for vector in product.vectors)
     told = {name for vector in product.vectors for name in vector.values or {}}
+    for vector in product.vectors:
+        told |= {name for reading in vector.readings or () for name in reading.values or {}}
     assert told == set(product.metrics), "a vector for every metric"
