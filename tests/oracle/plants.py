@@ -9,16 +9,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.reference.plant_oracle_decode import MS, SECOND, crc16_modbus
+from tests.oracle.rule_seeds import Seeds, duration, make_action, make_formulas, make_rules, rule_text
+from tests.reference.plant_oracle_decode import SECOND, crc16_modbus
 from tests.reference.plant_oracle_expressions import Tree, text_of
 
 START = 1_772_355_600_000  # 2026-03-01T09:00:00Z
 TOPIC = "iotlink/prd/{hub}/{device}/periodic/pub/telemetry/json"
 MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 86400 * SECOND
-
-
-def duration(ns: int) -> str:
-    return f"{ns // SECOND}s" if ns % SECOND == 0 else f"{ns // MS}ms"
 
 
 # -- a plant as files ----
@@ -37,6 +34,15 @@ def write_plant(folder: Path, plant: dict[str, Any]) -> None:
     documents = [json.dumps(rule_text(rule)) for rule in plant["rules"]]
     if documents:
         (folder / "rules" / "all.yaml").write_text("\n---\n".join(documents) + "\n", "utf-8")
+    formulas = [
+        {"formulaId": name, "productId": product["productId"], "formula": text_of(tree)}
+        for product in plant["products"]
+        for name, tree in product["formulas"].items()
+    ]
+    if formulas:
+        (folder / "formulas").mkdir()
+        text = "\n---\n".join(json.dumps(each) for each in formulas)
+        (folder / "formulas" / "all.yaml").write_text(text + "\n", "utf-8")
     columns = list(dict.fromkeys(key for row in plant["devices"] for key in row))
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
@@ -46,7 +52,7 @@ def write_plant(folder: Path, plant: dict[str, Any]) -> None:
 
 
 def _product(product: dict[str, Any]) -> dict[str, Any]:
-    out = dict(product)
+    out = {key: value for key, value in product.items() if key != "formulas"}
     for key in ("expected_every", "live_within"):
         if key in out:
             out[key] = duration(out[key])
@@ -70,17 +76,6 @@ def _window(window: dict[str, Any]) -> dict[str, Any]:
         if key in out:
             out[key] = duration(out[key])
     return {"every": window["label"], **out}
-
-
-def rule_text(rule: dict[str, Any]) -> dict[str, Any]:
-    out = dict(rule)
-    for key in ("condition", "clear_condition"):
-        if key in out:
-            out[key] = text_of(out[key])
-    for key in ("on_delay", "off_delay"):
-        if key in out:
-            out[key] = duration(out[key])
-    return {"type": "threshold", **out}
 
 
 # -- a plant from a seed ----
@@ -114,16 +109,14 @@ def make_plant(random: Random) -> dict[str, Any]:
             devices.append(row)
     if random.random() < 0.3:
         devices.append({"device_id": "alpha-old", "productId": "alpha", "status": "retired"})
-    rules = []
     for product in products:
-        for number in range(random.randint(0, 4)):
-            rules.append(_make_rule(random, product, f"r{number}-{product['productId']}"))
+        product["formulas"] = make_formulas(random, product)
     return {
         "plant": "seeded",
         "sources": sources,
         "products": products,
         "devices": devices,
-        "rules": rules,
+        "rules": make_rules(random, products),
         "unknown": random.choice(["reject", "reject", "accept"]),
     }
 
@@ -160,7 +153,9 @@ def _json_product(random: Random, name: str, paths: bool) -> dict[str, Any]:
         decode["timestamp"] = {"path": "at.s", "unit": random.choice(["s", "us", "auto"])}
     if random.random() < 0.3:
         metrics["load"] = _number(random)
-        decode["derive"] = {"load": _sum(random, metrics, "temp")}
+        seeds = Seeds(random, metrics, {}, False)
+        second: Tree = ("metric", random.choice(seeds.numbers))
+        decode["derive"] = {"load": seeds.sum_of(("metric", "temp"), second)}
     product = {"productId": name, "version": 1, "decode": decode, "metrics": metrics}
     if name == "beta":
         product["topics"] = ["iotlink/+/+/+/periodic/pub/telemetry/json"]
@@ -238,83 +233,6 @@ def _number(random: Random) -> dict[str, Any]:
     return metric
 
 
-SEVERITIES = ["critical", "high", "medium", "low", "info"]
-
-
-def _make_rule(random: Random, product: dict[str, Any], name: str) -> dict[str, Any]:
-    rule: dict[str, Any] = {"ruleId": name, "productId": product["productId"]}
-    rule["condition"] = _condition(random, product, 2)
-    if random.random() < 0.3:
-        rule["clear_condition"] = _condition(random, product, 1)
-    elif random.random() < 0.3 and any(
-        f" {op} " in text_of(rule["condition"]) for op in ("<", "<=", ">", ">=")
-    ):
-        rule["deadband"] = random.choice([0.5, 5.0, 10.0])
-    if random.random() < 0.6:
-        rule["on_delay"] = random.choice([0, 500 * MS, SECOND, 3 * SECOND, 10 * SECOND, 90 * SECOND])
-    if random.random() < 0.4:
-        rule["off_delay"] = random.choice([SECOND, 4 * SECOND, 20 * SECOND])
-    rule["severity"] = random.choice(SEVERITIES)
-    if random.random() < 0.4:
-        rule["acknowledge"] = random.choice(["required", "none"]) if rule["severity"] != "info" else "none"
-    if random.random() < 0.4:
-        rule["message"] = (
-            "{device_id} {ruleId} {{{transition}}} {temp:.1f} {metrics.temp} {site_id} {severity}"
-        )
-        if "params" in product:
-            rule["message"] += " over {param.high}"
-    return rule
-
-
-def _condition(random: Random, product: dict[str, Any], depth: int) -> Tree:
-    if depth and random.random() < 0.4:
-        kind = random.choice(["and", "or", "not"])
-        if kind == "not":
-            return ("not", _condition(random, product, depth - 1))
-        return (kind, _condition(random, product, depth - 1), _condition(random, product, depth - 1))
-    metrics = product["metrics"]
-    name = random.choice(list(metrics))
-    kind = metrics[name].get("type", "number")
-    if kind == "string":
-        return (
-            "cmp",
-            random.choice(["==", "!="]),
-            ("metric", name),
-            ("text", random.choice(["run", "idle"])),
-        )
-    if kind == "boolean":
-        return ("metric", name)
-    side = _sum(random, metrics, name)
-    bound: Tree = ("num", float(random.choice([20, 40, 55, 60, 62.5, 75, 85])))
-    if "params" in product and random.random() < 0.4:
-        bound = ("param", "high")
-        if random.random() < 0.4:
-            bound = ("arith", "-", bound, ("num", 5.0))
-    if random.random() < 0.2:
-        return ("cmp", random.choice(["<", "<=", ">", ">="]), bound, side)
-    return ("cmp", random.choice([">", ">", ">=", "<", "<="]), side, bound)
-
-
-def _sum(random: Random, metrics: dict[str, Any], name: str) -> Tree:
-    metric: Tree = ("metric", name)
-    numbers = [n for n, m in metrics.items() if m.get("type", "number") in ("number", "integer")]
-    other: Tree = ("metric", random.choice(numbers))
-    roll = random.random()
-    if roll < 0.6:
-        return metric
-    if roll < 0.7:
-        return ("arith", random.choice(["+", "-", "*"]), metric, other)
-    if roll < 0.78:
-        return ("arith", "/", metric, other)
-    if roll < 0.84:
-        return ("call", random.choice(["min", "max"]), metric, other)
-    if roll < 0.9:
-        return ("call", "abs", ("arith", "-", metric, ("num", 50.0)))
-    if roll < 0.95:
-        return ("default", metric, ("num", 70.0))
-    return ("if", ("cmp", ">", metric, ("num", 50.0)), metric, other)
-
-
 # -- a recording from a seed ----
 
 
@@ -326,6 +244,7 @@ def make_lines(random: Random, plant: dict[str, Any], count: int) -> list[dict[s
     walks = {row["device_id"]: random.uniform(30, 80) for row in rows}
     last = {row["device_id"]: now for row in rows}
     skew = {row["device_id"]: random.choice([0, 0, 0, -2500, 1700, -40_000]) for row in rows}
+    acting = random.choice([0, 0, 0.1, 0.3, 0.7])
     with_ticks = random.random() < 0.25
     pace = random.choice([200, 1000, 1000, 5000])
     lines: list[dict[str, Any]] = []
@@ -347,6 +266,8 @@ def make_lines(random: Random, plant: dict[str, Any], count: int) -> list[dict[s
             while second * 1000 <= now:
                 lines.append({"tick": second * 1000})
                 second += 1 if now - second * 1000 < 5000 else 7
+        if random.random() < acting:
+            lines.append(make_action(random, plant, now, len(lines)))
         row = random.choice(rows)
         name = row["device_id"]
         roll = random.random()

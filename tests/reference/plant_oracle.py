@@ -8,7 +8,7 @@ Durations are nanoseconds, like all times. What the text leaves to a hash (`id`,
 from __future__ import annotations
 
 from collections import Counter, deque
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
 from fractions import Fraction
 from math import inf, sqrt
 from typing import Any
@@ -22,19 +22,14 @@ from tests.reference.plant_oracle_decode import (
     decode_binary,
     decode_json,
 )
-from tests.reference.plant_oracle_expressions import Tree, metrics_of, moved, text_of, value_of
+from tests.reference.plant_oracle_expressions import Past
+from tests.reference.plant_oracle_kinds import Absence, DeviceClock, Group, Sequence, Threshold
+from tests.reference.plant_oracle_rules import GRACE, Book, Place, Subject, time_text
 
 GOOD, UNCERTAIN, BAD, ABSENT = "good", "uncertain", "bad", "absent"
 WORST = {GOOD: 0, UNCERTAIN: 1, BAD: 2, ABSENT: 3}
 MINUTE, DAY = 60 * SECOND, 86400 * SECOND
-GRACE = SECOND
 TEMPLATE = ("iotlink", "env", "hub_id", "device_id", "type", "direction", "role", "format")
-
-
-def time_text(ns: int) -> str:
-    """`2026-03-01T09:00:00.000Z`, cut down to the millisecond."""
-    stamp = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ns // MS)
-    return stamp.strftime("%Y-%m-%dT%H:%M:%S.") + f"{stamp.microsecond // 1000:03d}Z"
 
 
 class Reading:
@@ -63,7 +58,7 @@ class Frame:
 class Device:
     """What is kept of one device."""
 
-    def __init__(self, row: dict[str, str], product: dict[str, Any], rules: list[dict[str, Any]]) -> None:
+    def __init__(self, row: dict[str, str], product: dict[str, Any]) -> None:
         self.row, self.product = row, product
         self.name = row["device_id"]
         self.newest: int | None = None
@@ -73,53 +68,39 @@ class Device:
         self.recent: deque[Any] = deque(maxlen=64)
         self.step: dict[str, float] = {}
         self.held: dict[str, tuple[Any, int, str]] = {}
-        self.last: tuple[int, int] | None = None  # position and ingest time of the last reading for rules
+        self.last: Place | None = None  # of the last reading for rules
         self.live = (0, 0)  # event and ingest time of that reading
-        self.alarms = [Alarm(self, rule) for rule in rules]
+        self.past = Past()
+        self.of_past: dict[str, Any] = {}
+        self.overrides: dict[str, float] = {}
+        self.evaluators: list[Any] = []
+        self.groups: list[Group] = []
+        self.clock: DeviceClock | None = None
         self.windows: dict[tuple[int, int], Window] = {}
         self.state: dict[str, dict[str, Any]] = {}
         self.ticked = 0
 
     def param(self, name: str) -> Any:
-        """A column of devices.csv overrides the product's default."""
+        """What an operator set, else a column of devices.csv, else the product's default."""
+        if name in self.overrides:
+            return self.overrides[name]
         cell = self.row.get(name, "")
         if cell != "":
             return float(cell)
         default = self.product.get("params", {}).get(name)
         return None if default is None else float(default)
 
-
-class Alarm:
-    """One rule on one device."""
-
-    def __init__(self, device: Device, rule: dict[str, Any]) -> None:
-        self.device, self.rule = device, rule
-        condition = rule["condition"]
-        self.clear: Tree = rule.get("clear_condition") or ("not", moved(condition, rule.get("deadband", 0.0)))
-        self.shown = list(dict.fromkeys(metrics_of(condition)))
-        self.metrics = {*self.shown, *metrics_of(self.clear)}
-        self.state = "idle"
-        self.since = self.paused = 0
-        self.paused_at: int | None = None
-        self.onset = 0
-        self.open = False  # an occurrence that is not closed yet
-        self.occurrence = 0
-        self.evidence: tuple[dict[str, Any], str] = ({}, ABSENT)
-        self.all_values: dict[str, Any] = {}
-        self.at_position: Counter[int] = Counter()
-        self.required = rule["severity"] != "info" and (
-            rule.get(
-                "acknowledge", "required" if rule["severity"] in ("critical", "high", "medium") else "none"
-            )
-            == "required"
-        )
-
-    @property
-    def due(self) -> int | None:
-        if self.state not in ("rising", "falling") or self.paused_at is not None:
-            return None
-        delay = self.rule.get("on_delay" if self.state == "rising" else "off_delay", 0)
-        return int(self.since + delay + self.paused)
+    def look_now(self, kind: str, name: str) -> Any:
+        """A value as the newest reading for rules left it."""
+        if kind == "param":
+            return self.param(name)
+        if kind == "device":
+            return self.row.get(name) or None
+        if kind == "past":
+            return self.of_past.get(name)
+        value, ts, _ = self.held.get(name, (None, 0, ABSENT))
+        every = self.product.get("expected_every")
+        return None if every is not None and self.live[0] - ts > 3 * every else value
 
 
 class Window:
@@ -136,15 +117,18 @@ class Window:
 class Oracle:
     """`run(lines)` fills the outputs."""
 
-    def __init__(self, plant: dict[str, Any]) -> None:
-        self.plant = plant
+    def __init__(self, plant: dict[str, Any], known: dict[str, tuple[str, str]] | None = None) -> None:
+        """known: subject and onset of the `alarm_id`s that operators name."""
+        self.plant, self.known = plant, known or {}
+        self.book = Book()
+        self.ranked = ranked(plant["rules"])
+        self.groups: list[Group] = []
+        self.ingests: list[int] = []
+        self.began: int | None = None
         self.products = {each["productId"]: each for each in plant["products"]}
         self.devices: dict[str, Device] = {}
         for row in plant["devices"]:
-            product = self.products[row["productId"]]
-            rules = [r for r in plant["rules"] if row["productId"] in _list(r["productId"])]
-            self.devices[row["device_id"]] = Device(row, product, rules)
-        self.alarms: list[dict[str, Any]] = []
+            self.add(Device(row, self.products[row["productId"]]))
         self.windows: list[tuple[Any, dict[str, Any]]] = []
         self.rejects: list[dict[str, Any]] = []
         self.telemetry: list[dict[str, Any]] = []
@@ -156,34 +140,62 @@ class Oracle:
     def run(self, lines: list[dict[str, Any]], close: bool = False) -> Oracle:
         """Lines of recorded input in order; `close` moves time past all that is open at the end."""
         has_ticks = any("tick" in line for line in lines)
-        ingest = position = 0
+        ingest = position = ticked = 0
         for line in lines:
             if "tick" in line:
                 self.tick(line["tick"] * MS)
+            if "action" in line:
+                self.begin(line["at"] * MS)
+                self.act(line["action"], line["at"] * MS)
             if "ingest_ts" not in line:
                 continue
-            before, ingest = ingest, max(ingest, line["ingest_ts"] * MS)
-            if not has_ticks and before and ingest // SECOND > before // SECOND:
-                self.tick(ingest // SECOND * SECOND)
+            ingest = max(ingest, line["ingest_ts"] * MS)
+            if not has_ticks and self.ingests and ingest // SECOND > ticked:
+                ticked = ingest // SECOND
+                self.tick(ticked * SECOND)
+            if not self.ingests:
+                ticked = ingest // SECOND
+            self.begin(ingest)
+            self.ingests.append(ingest)
             self.frame(Frame(line, ingest, position))
             position += 1
         if close:
             self.tick(ingest + 366 * DAY)
-        self.alarms.sort(key=lambda e: (e["position"], e["device_id"], e["ruleId"], e["sequence"]))
         self.windows.sort(key=lambda each: each[0])
         self.rejects.sort(key=lambda e: (e["position"], e["device_id"] or "", e["index"]))
         return self
 
+    def begin(self, now: int) -> None:
+        """The journal's first entry: from here on devices that were never heard are waited for."""
+        if self.began is None:
+            self.began = now
+            for device in self.devices.values():
+                for each in device.evaluators:
+                    if isinstance(each, Absence):
+                        each.wait_from(now)
+
     def tick(self, now: int) -> None:
         """Timers find themselves over by the device's clock."""
+        while timers := list(self.timers_at(now)):
+            *_, over, place = min(timers, key=lambda each: each[:5])
+            over(place)
         for device in self.devices.values():
-            if device.newest is None:
-                continue
-            clock = device.newest + now - device.newest_ingest
-            for alarm in device.alarms:
-                if alarm.due is not None and device.live[0] + now - device.live[1] >= alarm.due + GRACE:
-                    self.delay_over(alarm)
-            self.close_windows(device, clock - SECOND)
+            if device.newest is not None:
+                self.close_windows(device, device.newest + now - device.newest_ingest - SECOND)
+
+    def act(self, data: dict[str, Any], now: int) -> None:
+        """An operator's action: on an alarm, or a parameter of a device."""
+        if data["kind"] == "param":
+            own = self.devices[data["device_id"]].overrides
+            own.pop(data["param"], None)
+            if data["value"] is not None:
+                own[data["param"]] = float(data["value"])
+        else:
+            self.book.act(data, now, self.last_frame, self.known)
+
+    @property
+    def last_frame(self) -> Place:
+        return Place(len(self.ingests) - 1, self.ingests[-1]) if self.ingests else Place(0, 0)
 
     # -- a frame ----
 
@@ -231,8 +243,7 @@ class Oracle:
                 raise Refused("no_product", name, None)
             row = {"device_id": name, "productId": named[0], "hub_id": address.get("hub_id", "")}
             row["hub_id"] = "" if row["hub_id"] == "nohub" else row["hub_id"]
-            rules = [r for r in self.plant["rules"] if named[0] in _list(r["productId"])]
-            device = self.devices[name] = Device(row, self.products[named[0]], rules)
+            device = self.add(Device(row, self.products[named[0]]))
         if device.row["productId"] not in taking:
             raise Refused("no_product", name, None)
         product = device.product
@@ -283,8 +294,11 @@ class Oracle:
                 device.step[name] = value
         live_within = device.product.get("live_within", 15 * MINUTE)
         reading.historical = reading.frame.historical or reading.ingest - reading.ts > live_within
-        if reading.in_order and not reading.historical:
-            self.rules(reading)
+        if reading.in_order:
+            assert device.clock is not None
+            if not reading.historical:
+                self.rules(reading)
+            device.clock.in_order(reading)
         self.count_in_windows(reading)
         self.keep(reading)
 
@@ -367,146 +381,138 @@ class Oracle:
 
     # -- rules ----
 
+    def add(self, device: Device) -> Device:
+        """A device with its rules and groups."""
+        self.devices[device.name] = device
+        for rank, rule in enumerate(self.ranked):
+            if device.row["productId"] in _list(rule["productId"]):
+                self.add_rule(device, rule, rank)
+        live_within = device.product.get("live_within", 15 * MINUTE)
+        rule = {"ruleId": "device-clock"}
+        subject = self.subject(rule, f"{device.name}/device-clock", device, device.row, "low")
+        device.clock = DeviceClock(self.book, device, subject, live_within)
+        return device
+
+    def add_rule(self, device: Device, rule: dict[str, Any], rank: int) -> None:
+        kind, severity = rule.get("type", "threshold"), rule["severity"]
+        name = f"{device.name}/{rule['ruleId']}"
+        made: list[Any] = []
+        if kind == "group":
+            self.join(device, rule, rank)
+        elif kind == "limit":
+            for limit in ("HH", "H", "LL", "L"):
+                if limit not in rule["limits"]:
+                    continue
+                one = severity[limit] if isinstance(severity, dict) else severity
+                subject = self.subject(rule, f"{name}/{limit}", device, device.row, one)
+                condition = ("cmp", ">" if "H" in limit else "<", rule["of"], rule["limits"][limit])
+                made.append(Threshold(self.book, device, subject, condition))
+                if len(limit) == 1 and 2 * limit in rule["limits"]:
+                    self.book.suppress_by(subject, self.book.subjects[f"{name}/{2 * limit}"])
+        elif kind == "absence":
+            if "of" in rule:
+                name += f"/{rule['of']}"
+            made.append(Absence(self.book, device, self.subject(rule, name, device, device.row, severity)))
+        elif kind == "sequence":
+            made.append(Sequence(self.book, device, self.subject(rule, name, device, device.row, severity)))
+        else:
+            subject = self.subject(rule, name, device, device.row, severity)
+            made.append(Threshold(self.book, device, subject, rule["condition"]))
+        for each in made:
+            each.rank = rank
+            for by in _list(rule.get("suppressed_by", [])):
+                for other in [*device.evaluators, *device.groups]:
+                    if other.rule["ruleId"] == by:
+                        self.book.suppress_by(each.subject, other.subject)
+        device.evaluators += made
+
+    def join(self, device: Device, rule: dict[str, Any], rank: int) -> None:
+        """The device becomes a member of its group."""
+        value = device.row.get(rule["over"], "")
+        if not value or (device.row.get("status") or "in_service") != "in_service":
+            return
+        word = {"hub_id": "hub", "site_id": "site", "productId": "product"}[rule["over"]]
+        name = f"{word}:{value}/{rule['ruleId']}"
+        if name not in self.book.subjects:
+            row = {"productId": value if word == "product" else _list(rule["productId"])[0]}
+            if word != "product":
+                row[rule["over"]] = value
+            group = Group(self.book, self.subject(rule, name, None, row, rule["severity"]), value)
+            group.rank = rank
+            self.groups.append(group)
+        device.groups += [one for one in self.groups if one.subject.name == name]
+
+    def subject(
+        self, rule: dict[str, Any], name: str, device: Device | None, row: dict[str, Any], severity: str
+    ) -> Subject:
+        return self.book.subjects.setdefault(name, Subject(rule, name, device, row, severity))
+
+    def timers_of(self, device: Device) -> Iterator[Any]:
+        """(due, device, rank, which, order, what to do) of all that runs on one device."""
+        for number, each in enumerate(device.evaluators):
+            if each.due is not None:
+                yield each.due, device.name, each.rank, number, 0, each.over
+            for due, order, over in self.book.timers(each.subject):
+                yield due, device.name, each.rank, number, order, over
+
+    def timers_at(self, now: int) -> Iterator[Any]:
+        """What a tick finds over."""
+        for device in self.devices.values():
+            clock = device.live[0] + now - device.live[1] if device.last is not None else now
+            for *timer, over in self.timers_of(device):
+                each = device.evaluators[timer[3]]
+                by_journal = isinstance(each, Absence) and not each.heard and timer[4] == 0
+                if timer[0] + GRACE <= (now if by_journal else clock):
+                    alone = by_journal or device.last is None
+                    yield *timer, over, self.last_frame if alone else device.last
+        for number, group in enumerate(self.groups):
+            if group.due is not None and group.due + GRACE <= group.newest[0] + now - group.newest[1]:
+                yield group.due, "", group.rank, number, 0, group.over, self.last_frame
+            for due, order, over in self.book.timers(group.subject):
+                if due + GRACE <= now:
+                    yield due, "", group.rank, number, order, over, self.last_frame
+
+    def timers_before(self, reading: Reading) -> Iterator[Any]:
+        """What a reading finds over before it is applied."""
+        device = reading.device
+        for *timer, over in self.timers_of(device):
+            each = device.evaluators[timer[3]]
+            by_journal = isinstance(each, Absence) and not each.heard and timer[4] == 0
+            if timer[0] <= reading.ts and not by_journal and not (reading.rebased and timer[4] != 1):
+                yield *timer, over, device.last or self.frame_before(reading)
+        for number, group in enumerate(device.groups):
+            mine = bool(group.metrics & reading.values.keys())
+            if mine and group.due is not None and group.due <= max(reading.ts, group.newest[0]):
+                yield group.due, "", group.rank, number, 0, group.over, self.frame_before(reading)
+
+    def frame_before(self, reading: Reading) -> Place:
+        before = max(reading.position - 1, 0)
+        return Place(before, self.ingests[before])
+
     def rules(self, reading: Reading) -> None:
         device = reading.device
-        for alarm in device.alarms:
-            if reading.rebased:
-                alarm.paused_at, alarm.paused = None, 0
-                alarm.state = {"rising": "idle", "falling": "active"}.get(alarm.state, alarm.state)
-            elif alarm.due is not None and alarm.due <= reading.ts:
-                self.delay_over(alarm)
+        if reading.rebased:
+            for each in device.evaluators:
+                each.stepped(reading)
+                steps = each.subject.steps
+                each.subject.steps = [(reading.ts + step["after"], step) for _, step in steps]
+        while timers := list(self.timers_before(reading)):
+            *_, over, place = min(timers, key=lambda each: each[:5])
+            over(place)
         if reading.rebased:
             device.held = {n: (v, min(t, reading.ts), q) for n, (v, t, q) in device.held.items()}
         for name, (value, quality) in reading.values.items():
             device.held[name] = (value if quality != BAD else None, reading.ts, quality)
-        device.last = (reading.position, reading.ingest)
+        device.last = Place(reading.position, reading.ingest)
         device.live = (reading.ts, reading.ingest)
-        stale_after = device.product.get("expected_every")
-
-        def look(kind: str, name: str) -> Any:
-            if kind == "param":
-                return device.param(name)
-            value, ts, _ = device.held.get(name, (None, 0, ABSENT))
-            stale = stale_after is not None and reading.ts - ts > 3 * stale_after
-            return None if stale else value
-
-        for alarm in device.alarms:
-            shown = {name: look("metric", name) for name in alarm.shown}
-            qualities = [
-                ABSENT
-                if name not in device.held
-                else device.held[name][2]
-                if shown[name] is not None or device.held[name][2] == BAD
-                else ABSENT
-                for name in alarm.shown
-            ]
-            alarm.all_values = {"temp": look("metric", "temp")}
-            alarm.evidence = (shown, max(qualities, key=WORST.__getitem__))
-            if not alarm.metrics & reading.values.keys():
+        trees = [tree for each in device.evaluators for tree in each.trees()]
+        device.of_past = device.past.reading(reading.ts, reading.rebased, trees, device.look_now)
+        for each in device.evaluators:
+            each.see(reading, device.look_now)
+        for each in sorted([*device.groups, *device.evaluators], key=lambda one: one.rank):
+            if isinstance(each, Group) and not each.metrics & reading.values.keys():
                 continue
-            self.apply(
-                alarm, reading.ts, value_of(alarm.rule["condition"], look), value_of(alarm.clear, look)
-            )
-
-    def apply(self, alarm: Alarm, ts: int, condition: bool | None, clear: bool | None) -> None:
-        """One reading on one rule."""
-        if alarm.state in ("idle", "rising"):
-            start, stop, delay, waiting = condition, condition is False, "on_delay", "rising"
-        else:
-            start, stop, delay, waiting = clear, clear is False, "off_delay", "falling"
-        rest = "idle" if waiting == "rising" else "active"
-        if alarm.state == waiting:
-            if start is None:
-                alarm.paused_at = ts if alarm.paused_at is None else alarm.paused_at
-                return
-            if alarm.paused_at is not None:
-                alarm.paused += ts - alarm.paused_at
-                alarm.paused_at = None
-            if stop:
-                alarm.state = rest
-        elif start is True:
-            alarm.state, alarm.since, alarm.paused, alarm.paused_at = waiting, ts, 0, None
-            if not alarm.rule.get(delay):
-                self.delay_over(alarm)
-
-    def delay_over(self, alarm: Alarm) -> None:
-        """Raised or cleared, at the moment that is due."""
-        due = alarm.due
-        assert due is not None
-        if alarm.state == "rising":
-            if alarm.open:
-                self.event(alarm, "closed", due)
-            alarm.state, alarm.open, alarm.onset = "active", True, alarm.since
-            alarm.occurrence += 1
-            self.event(alarm, "raised", due)
-            return
-        alarm.state = "idle"
-        self.event(alarm, "cleared", due)
-        if not alarm.required:
-            alarm.open = False
-            self.event(alarm, "closed", due)
-
-    def event(self, alarm: Alarm, transition: str, event_time: int) -> None:
-        device, rule = alarm.device, alarm.rule
-        assert device.last is not None
-        position, ingest = device.last
-        number = alarm.at_position[position]
-        alarm.at_position[position] += 1
-        values, quality = alarm.evidence
-        condition = text_of(rule["condition"])
-        self.alarms.append(
-            {
-                "position": position,
-                "sequence": f"{position * 65536 + number:020d}",
-                "alarm": alarm.occurrence,
-                "ruleId": rule["ruleId"],
-                "productId": device.row["productId"],
-                "device_id": device.name,
-                "hub_id": device.row.get("hub_id") or None,
-                "site_id": device.row.get("site_id") or None,
-                "customer_id": device.row.get("customer_id") or None,
-                "transition": transition,
-                "severity": rule["severity"],
-                "onset_time": time_text(alarm.onset),
-                "event_time": time_text(event_time),
-                "ingest_time": time_text(ingest),
-                "actor": None,
-                "comment": None,
-                "state": {
-                    "active": alarm.state == "active" and transition == "raised",
-                    "acknowledged": not alarm.required,
-                    "latched": False,
-                    "shelved_until": None,
-                    "suppressed": False,
-                    "out_of_service": False,
-                },
-                "evidence": {
-                    "expression": condition,
-                    "values": dict(values),
-                    "quality": quality,
-                    "position": position,
-                },
-                "message": self.message(alarm, transition, condition),
-            }
-        )
-
-    def message(self, alarm: Alarm, transition: str, condition: str) -> str:
-        device, rule = alarm.device, alarm.rule
-        text: str = rule.get("message", "{ruleId}: {condition}")
-        temp, high = alarm.all_values.get("temp"), device.param("high")
-        for hole, value in {
-            "{{{transition}}}": "{" + transition + "}",
-            "{device_id}": device.name,
-            "{ruleId}": rule["ruleId"],
-            "{severity}": rule["severity"],
-            "{condition}": condition,
-            "{site_id}": device.row.get("site_id") or "unknown",
-            "{metrics.temp}": _plain(temp),
-            "{temp:.1f}": "unknown" if temp is None else f"{temp:.1f}",
-            "{param.high}": _plain(high),
-        }.items():
-            text = text.replace(hole, value)
-        return text
+            each.reading(reading, device.look_now)
 
     # -- windows ----
 
@@ -618,7 +624,7 @@ class Oracle:
 
     @property
     def summary(self) -> dict[str, Any]:
-        transitions = Counter(event["transition"] for event in self.alarms)
+        transitions = Counter(event["transition"] for event in self.book.events)
         return {"frames": self.frames, "readings": self.readings, "alarms": dict(transitions)}
 
 
@@ -644,17 +650,28 @@ def _aggregate(name: str, values: list[float], good: list[tuple[float, int]]) ->
     return (ordered[int(rank)], ordered[min(int(rank) + 1, len(values) - 1)])  # within 1 % of one of them
 
 
-def _plain(value: float | None) -> str:
-    """A number in a message: a whole one has no fraction."""
-    return "unknown" if value is None else str(int(value)) if value == int(value) else repr(value)
-
-
 def sum_in_order(values: list[float]) -> float:
     """Left to right, as doubles; `sum` of newer Pythons compensates."""
     total = 0.0
     for value in values:
         total += value
     return total
+
+
+def ranked(rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rules, each behind those that suppress it."""
+    by_name = {rule["ruleId"]: rule for rule in rules}
+    order: list[dict[str, Any]] = []
+
+    def put(rule: dict[str, Any]) -> None:
+        for name in _list(rule.get("suppressed_by", [])):
+            put(by_name[name])
+        if rule not in order:
+            order.append(rule)
+
+    for rule in rules:
+        put(rule)
+    return order
 
 
 def _list(value: Any) -> list[Any]:

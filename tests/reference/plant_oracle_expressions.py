@@ -3,8 +3,9 @@ as the text that a rule file holds. Nothing of it is shared with the engine: it 
 
 A tree: ("num", 5.0), ("text", "run"), ("metric", name), ("param", name), ("device", column),
 ("cmp", op, a, b), ("and", a, b), ("or", a, b), ("not", a), ("arith", op, a, b), ("call", name, a, ...),
-("if", c, a, b), ("default", a, b), ("unknown?", a).
-None is unknown; truth is True, False or None.
+("if", c, a, b), ("default", a, b), ("unknown?", a), ("formula", name, tree), and over the past
+("past", function, x), ("past", function, x, duration).
+None is unknown; truth is True, False or None. Durations are nanoseconds.
 """
 
 from __future__ import annotations
@@ -30,8 +31,11 @@ def text_of(tree: Tree) -> str:
         return f"'{tree[1]}'"
     if kind == "metric":
         return str(tree[1])
-    if kind in ("param", "device"):
+    if kind in ("param", "device", "formula"):
         return f"{kind}.{tree[1]}"
+    if kind == "past":
+        last = f", {tree[3] // 1_000_000}ms" if len(tree) > 3 else ""
+        return f"{tree[1]}({text_of(tree[2])}{last})"
     if kind in ("cmp", "arith"):
         return f"{_part(tree[2])} {tree[1]} {_part(tree[3])}"
     if kind in ("and", "or"):
@@ -69,7 +73,18 @@ def moved(tree: Tree, by: float, inside_not: bool = False) -> Tree:
         return (kind, *(moved(each, by, inside_not) for each in tree[1:]))
     if kind == "not":
         return ("not", moved(tree[1], by, not inside_not))
+    if kind == "formula":
+        return moved(tree[2], by, inside_not)
     return tree
+
+
+def pasts_of(tree: Tree) -> Iterator[Tree]:
+    """Functions over the past, those inside before those around them."""
+    for part in tree[1:]:
+        if isinstance(part, tuple):
+            yield from pasts_of(part)
+    if tree[0] == "past":
+        yield tree
 
 
 def value_of(tree: Tree, look: Lookup) -> Any:
@@ -79,6 +94,10 @@ def value_of(tree: Tree, look: Lookup) -> Any:
         return tree[1]
     if kind in ("metric", "param", "device"):
         return look(kind, tree[1])
+    if kind == "past":
+        return look(kind, text_of(tree))
+    if kind == "formula":
+        return value_of(tree[2], look)
     if kind == "cmp":
         return _compare(tree[1], value_of(tree[2], look), value_of(tree[3], look))
     if kind == "and":
@@ -143,3 +162,99 @@ def _call(name: str, parts: list[Any]) -> float | None:
     if name == "clamp":
         return min(max(numbers[0], numbers[1]), numbers[2])
     raise ValueError(name)
+
+
+class Past:
+    """What the readings of one device so far left for the functions over the past."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """The past begins anew."""
+        self.kept: dict[str, Any] = {}
+        self.newest: int | None = None
+
+    def reading(self, ts: int, stepped: bool, trees: list[Tree], look: Lookup) -> dict[str, Any]:
+        """The value of every function over the past at a reading, by its text."""
+        if stepped or (self.newest is not None and ts <= self.newest):
+            self.begin()
+        self.newest = ts
+        found: dict[str, Any] = {}
+
+        def inner(kind: str, name: str) -> Any:
+            return found[name] if kind == "past" else look(kind, name)
+
+        for tree in trees:
+            for node in pasts_of(tree):
+                text = text_of(node)
+                if text not in found:
+                    value = value_of(node[2], inner)
+                    found[text] = self.function(node, text, value, ts)
+        return found
+
+    def function(self, node: Tree, text: str, value: Any, ts: int) -> Any:
+        name = node[1]
+        if name == "held":
+            return self.held(text, value, ts, node[3])
+        if len(node) > 3:
+            return self.fold(text, name, value, ts, node[3])
+        kept = self.kept.get(text)
+        if name == "since":
+            if value is True:
+                self.kept[text] = kept = ts
+            return None if value is None or kept is None else (ts - kept) / 1e9
+        if value is not None:
+            self.kept[text] = (value, ts)
+        if name == "prev":
+            return None if kept is None else kept[0]
+        if kept is None or value is None:
+            return None
+        if name == "changed":
+            return bool(value != kept[0])
+        change = _finite(float(value) - float(kept[0]))
+        if name == "delta" or change is None:
+            return change
+        return _finite(change / ((ts - kept[1]) / 1e9))
+
+    def held(self, text: str, value: Any, ts: int, duration: int) -> bool | None:
+        """Kept: since when, how long it stood still, and since when it does."""
+        kept = self.kept.get(text)
+        if value is None:
+            if kept is not None and kept[2] is None:
+                kept[2] = ts
+            return None
+        if value is False:
+            self.kept.pop(text, None)
+            return False
+        if kept is None:
+            kept = self.kept[text] = [ts, 0, None]
+        if kept[2] is not None:
+            kept[1] += ts - kept[2]
+            kept[2] = None
+        return bool(ts - kept[0] - kept[1] >= duration)
+
+    def fold(self, text: str, name: str, value: Any, ts: int, duration: int) -> float | None:
+        kept: list[tuple[int, float]] = self.kept.setdefault(text, [])
+        if value is not None:
+            kept.append((ts, float(value)))
+        kept[:] = [each for each in kept if each[0] > ts - duration]
+        values = [each[1] for each in kept]
+        if name == "count":
+            return float(len(values))
+        if not values:
+            return None
+        if name in ("min", "max"):
+            return min(values) if name == "min" else max(values)
+        total = 0.0
+        for each in values:
+            total += each
+        if name == "sum":
+            return _finite(total)
+        mean = total / len(values)
+        if name == "avg":
+            return _finite(mean)
+        squares = 0.0
+        for each in values:
+            squares += (each - mean) * (each - mean)
+        return _finite(math.sqrt(squares / len(values)))
