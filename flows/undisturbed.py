@@ -98,9 +98,10 @@ def differences(plant: Plant, data: Path, recording: Path) -> Differences:
             found.kinds.append(compare(f"windows of {every}", lines, _stored_windows(client, every)))
         rejects = (f"{r.position}.{r.index} {r.reason.name} {r.message}" for r in outcome.reject_records)
         found.kinds.append(compare("rejects", rejects, _stored_rejects(client)))
-        ids = (str(event["id"]) for event in outcome.alarms)
-        stored = (str(row[0]) for row in client.query("SELECT id FROM alarms").result_rows)
-        found.kinds.append(compare("alarms in the historian", ids, stored))
+        ids = [f"{event['id']} 0" for event in outcome.alarms]
+        ids += [f"{event['id']} 1" for event in outcome.shadow_alarms]
+        stored = (f"{row[0]} {row[1]}" for row in client.query("SELECT id, _shadow FROM alarms").result_rows)
+        found.kinds.append(compare("alarms in the historian, those of shadow rules too", ids, stored))
     finally:
         client.close()
     with closing(OutputReader(data / "output")) as reader:

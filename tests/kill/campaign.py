@@ -41,6 +41,7 @@ VICTIMS = (
     "drainer-alarms-file",
     "receiver-line1",
     "receiver-hydraulics",
+    "archiver",
 )
 PAUSE_S = (0.2, 2.0)
 
@@ -186,7 +187,8 @@ class Campaign:
 
 
 def lively_plant(folder: Path) -> Path:
-    """The example press line with windows of five seconds and rules that raise and clear often."""
+    """The example press line with windows of five seconds, an archive, and rules of every kind that
+    raise and clear often."""
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("tests", ".penstock", "rules"))
     shutil.copytree(RULES, folder / "rules")
     for product in (folder / "products").glob("*.yaml"):
@@ -194,6 +196,8 @@ def lively_plant(folder: Path) -> Path:
         lively = text.replace("every: 1m", "every: 5s").replace("window.`1m`", "window.`5s`")
         assert lively != text
         product.write_text(lively, "utf-8")
+    with (folder / "plant.yaml").open("a", encoding="utf-8") as file:
+        file.write("archive: {path: archive/}\n")
     return folder
 
 
