@@ -4,12 +4,13 @@ an appender without a journal, a scripted source, recording and broken sinks, a 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from connectors.errors import JournalError
 from connectors.sink import OutputRecord
-from connectors.source import Appender, Frame, SourceStatus
+from connectors.source import Appender, Frame, FrameRows, Leaving, SourceStatus
 
 
 @dataclass(slots=True)
@@ -27,6 +28,9 @@ class MemoryAppender:
     controls: list[tuple[str, dict[str, object]]] = field(default_factory=list)
     appends: list[int] = field(default_factory=list)
     keys: dict[str, int] = field(default_factory=dict)
+    session: bytes = field(default_factory=lambda: os.urandom(16))
+    numbers: dict[bytes, int] = field(default_factory=dict)
+    _number: int = 0
     _room: asyncio.Event = field(default_factory=asyncio.Event)
     _order: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -58,6 +62,21 @@ class MemoryAppender:
             if key is not None:
                 self.keys[key] = position
             return position
+
+    async def append_rows(
+        self, rows: FrameRows, key: str | None = None, leaving: Leaving | None = None
+    ) -> int:
+        """See `connectors.source.Appender`."""
+        self._number = number = self._number + 1
+        if leaving is not None:
+            leaving(self.session, number)
+        position = await self.append(rows.frames(), key)
+        self.numbers[self.session] = number
+        return position
+
+    async def appended(self, session: bytes) -> int:
+        """See `connectors.source.Appender`."""
+        return self.numbers.get(session, 0)
 
     async def control(self, kind: str, data: Mapping[str, object]) -> None:
         """See `connectors.source.Appender`."""

@@ -8,16 +8,19 @@ waits for nothing and a busy one sends large appends by itself; a source that is
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from connectors.source import Appender, Frame
+from connectors.source import Appender, Frame, FrameRows, Leaving
 
 Token = TypeVar("Token")
 
 BATCH_FRAMES: Final = 4096
 BATCH_BYTES: Final = 4 << 20
+ROWS_AT_ONCE: Final = 16  # appends of columns that go out together, and become one commit
 BUSY_FRAMES: Final = 50  # an append of so many frames tells of a busy source
 BUSY_PAUSE_S: Final = 0.002
 ENOUGH_FRAMES: Final = 500  # so many are worth an append at once
@@ -26,6 +29,13 @@ ENOUGH_FRAMES: Final = 500  # so many are worth an append at once
 class _Control(NamedTuple):
     kind: str
     data: Mapping[str, object]
+
+
+@dataclass(slots=True, eq=False)
+class _Rows(Generic[Token]):
+    rows: FrameRows | None
+    token: Token
+    leaving: Leaving | None
 
 
 class Gather(Generic[Token]):
@@ -49,7 +59,7 @@ class Gather(Generic[Token]):
         self._durable = durable
         self._pressure = pressure
         self._max_frames, self._max_bytes = max_frames, max_bytes
-        self._queue: deque[tuple[Frame, Token] | _Control] = deque()
+        self._queue: deque[tuple[Frame, Token] | _Rows[Token] | _Control] = deque()
         self._wake = asyncio.Event()
         self._closing = False
         self.under_pressure = False
@@ -60,8 +70,20 @@ class Gather(Generic[Token]):
         """Queue a frame. Never blocks and never refuses: the bound is kept by the receiver,
         which reads nothing more under pressure."""
         self._queue.append((frame, token))
-        self.frames += 1
-        self.bytes += len(frame.payload)
+        self._queued(1, len(frame.payload))
+
+    def put_rows(self, rows: FrameRows | None, token: Token, leaving: Leaving | None = None) -> None:
+        """Queue what one journal entry holds, in one order with `put`. None: no frame, only a token
+        that is due when all before it is durable. leaving: see `Appender.append_rows`."""
+        self._queue.append(_Rows(rows, token, leaving))
+        if rows is None:
+            self._wake.set()
+        else:
+            self._queued(len(rows), len(rows.payload))
+
+    def _queued(self, frames: int, size: int) -> None:
+        self.frames += frames
+        self.bytes += size
         self._wake.set()
         if not self.under_pressure and (self.frames >= self._max_frames or self.bytes >= self._max_bytes):
             self.under_pressure = True
@@ -88,6 +110,8 @@ class Gather(Generic[Token]):
             if isinstance(first, _Control):
                 await self._appender.control(first.kind, first.data)
                 self._queue.popleft()
+            elif isinstance(first, _Rows):
+                await self._append_rows()
             else:
                 busy = await self._append_batch() >= BUSY_FRAMES
 
@@ -97,20 +121,41 @@ class Gather(Generic[Token]):
         size = 0
         while self._queue and len(frames) < BATCH_FRAMES and size < BATCH_BYTES:
             item = self._queue[0]
-            if isinstance(item, _Control):
+            if isinstance(item, (_Control, _Rows)):
                 break
             self._queue.popleft()
             frames.append(item[0])
             tokens.append(item[1])
             size += len(item[0].payload)
         await self._appender.append(frames)
-        self.frames -= len(frames)
+        self._settled(len(frames), size, tokens)
+        return len(frames)
+
+    async def _append_rows(self) -> None:
+        """What waits as columns, each an append, all on their way at once; a source whose batches
+        are large by themselves needs no pause."""
+        batch: list[_Rows[Token]] = []
+        for item in itertools.islice(self._queue, ROWS_AT_ONCE):
+            if not isinstance(item, _Rows):
+                break
+            batch.append(item)
+        for _ in batch:
+            self._queue.popleft()
+        told = [(item.rows, item.leaving) for item in batch]
+        await asyncio.gather(
+            *(self._appender.append_rows(rows, leaving=leaving) for rows, leaving in told if rows is not None)
+        )
+        frames = sum(len(rows) for rows, _ in told if rows is not None)
+        size = sum(len(rows.payload) for rows, _ in told if rows is not None)
+        self._settled(frames, size, [item.token for item in batch])
+
+    def _settled(self, frames: int, size: int, tokens: Sequence[Token]) -> None:
+        self.frames -= frames
         self.bytes -= size
         self._durable(tokens)
         if self.under_pressure and self.frames * 2 <= self._max_frames and self.bytes * 2 <= self._max_bytes:
             self.under_pressure = False
             self._pressure(False)
-        return len(frames)
 
     async def finish(self, task: asyncio.Task[None], seconds: float) -> bool:
         """Append what is queued, for at most `seconds`, and end `task` (which runs `run`).

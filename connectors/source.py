@@ -12,10 +12,12 @@ receiver and, for a dataflow of one's own, the Bytewax source), `README.md`, `sa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+from operators.batch import Bytes, UInt32
 
 
 @dataclass(slots=True)
@@ -29,6 +31,43 @@ class Frame:
     headers: tuple[tuple[str, str], ...] = ()
 
 
+Where = tuple[str, int, tuple[tuple[str, str], ...]]  # topic, port, headers of a Frame
+
+
+@dataclass(slots=True, eq=False)
+class FrameRows:
+    """Frames as columns, for a source that has no time for an object a frame: what one journal
+    entry holds, so at most 8,192 frames and 1 MiB of payload (a single frame: 16 MiB).
+
+    payload: the frames' bytes, one after the other; lengths: uint32[N] of them; where: uint32[N]
+    into `addresses`; flags: uint8[N] of operators.batch.FRAME_*.
+    """
+
+    payload: bytes
+    lengths: UInt32
+    where: UInt32
+    flags: Bytes
+    addresses: Sequence[Where]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def frames(self) -> list[Frame]:
+        """The same as objects."""
+        frames, start = [], 0
+        for size, where, flag in zip(
+            self.lengths.tolist(), self.where.tolist(), self.flags.tolist(), strict=True
+        ):
+            topic, port, headers = self.addresses[where]
+            frames.append(Frame(topic, self.payload[start : start + size], flag, port, headers))
+            start += size
+        return frames
+
+
+# told (session, number) of an append just before it leaves; see `Appender.append_rows`
+Leaving = Callable[[bytes, int], None]
+
+
 class Appender(Protocol):
     """Where a receiver puts frames."""
 
@@ -40,6 +79,18 @@ class Appender(Protocol):
         key: names these frames for ever, across restarts of both processes: under a key that the
         journal has (it remembers the last million) nothing is appended again, and the position
         is that of the first time."""
+
+    async def append_rows(
+        self, rows: FrameRows, key: str | None = None, leaving: Leaving | None = None
+    ) -> int:
+        """As `append`, in one order with it, for frames that are columns already; one entry.
+        Raises ValueError for rows that are none or more than an entry holds.
+
+        leaving: called with what names this append for ever (see `appended`)."""
+
+    async def appended(self, session: bytes) -> int:
+        """The last number of a session (of this or an earlier process, within a day) whose append
+        is in the journal; all before it are. 0 for an unknown one."""
 
     async def control(self, kind: str, data: Mapping[str, object]) -> None:
         """A journal entry that is no frame, e.g. `connected` {"source": name}."""

@@ -24,8 +24,9 @@ from connectors.errors import JournalError
 from connectors.journal import wire
 from connectors.journal.blocking import BlockingJournalClient
 from connectors.journal.connection import Connection
-from connectors.journal.entries import pack_frames, split
-from connectors.source import Frame
+from connectors.journal.entries import pack_address, pack_columns, pack_frames, split
+from connectors.source import Frame, FrameRows, Leaving, Where
+from operators.batch import Address
 
 __all__ = ["BlockingJournalClient", "JournalClient"]
 
@@ -33,6 +34,7 @@ RECONNECT_MIN: Final = 0.02  # seconds
 RECONNECT_MAX: Final = 1.0
 FULL_RETRY_MIN: Final = 0.05
 FULL_RETRY_MAX: Final = 1.0
+ADDRESSES_KEPT: Final = 100_000  # packed ones, of appended rows
 UNSENT_BYTES: Final = 8 << 20  # handed to the socket and not taken by it; then appends wait
 
 Parts = tuple[bytes | bytearray, ...]
@@ -65,6 +67,7 @@ class JournalClient:
         self._stalled = False  # an append was refused; only the oldest asks again
         self._retry: asyncio.TimerHandle | None = None
         self._full_delay = FULL_RETRY_MIN
+        self._packed: dict[Where, bytes] = {}
         self._states: dict[str, str] = {}  # source -> connected | disconnected, as last told
         self._restarted = False
         self._jitter = random.Random(self.session)  # noqa: S311
@@ -125,6 +128,41 @@ class JournalClient:
         positions = [await future for future in futures]
         return positions[0]
 
+    async def append_rows(
+        self, rows: FrameRows, key: str | None = None, leaving: Leaving | None = None
+    ) -> int:
+        """See `connectors.source.Appender`; waits and raises as `append` does."""
+        if len(self._packed) > ADDRESSES_KEPT:
+            self._packed.clear()
+        body = pack_columns(rows, [self._packed.get(one) or self._pack(one) for one in rows.addresses])
+        name = f"{key}#0".encode() if key is not None else b""
+        async with self._order:
+            future = await self._send(wire.APPEND, wire.KEY_SIZE.pack(len(name)), name, body, leaving=leaving)
+        return await future
+
+    def _pack(self, where: Where) -> bytes:
+        packed = self._packed[where] = pack_address(Address(self.source, *where))
+        return packed
+
+    async def appended(self, session: bytes) -> int:
+        """See `connectors.source.Appender`; waits while the journal is away. Not for the session
+        of this client, whose connection it would take."""
+        delay = RECONNECT_MIN
+        while not self._closed:
+            with contextlib.suppress(OSError, TimeoutError):
+                connection = Connection(wire.connect(self.path, timeout=1.0))
+                try:
+                    hello = {"session": session, "name": self.source[:100], "watch": False}
+                    connection.send(wire.message(wire.HELLO, 0, msgspec.msgpack.encode(hello)))
+                    kind, number, _ = await asyncio.wait_for(connection.read(), 10)
+                finally:
+                    connection.close()
+                if kind == wire.WELCOME:
+                    return int(number)
+            await asyncio.sleep(delay * (0.5 + self._jitter.random()))
+            delay = min(delay * 2, RECONNECT_MAX)
+        raise JournalError("the journal client was closed")
+
     async def control(self, kind: str, data: Mapping[str, object]) -> None:
         """A journal entry that is no frame, e.g. `connected` {"source": name}; durable when it
         returns. A client that loses the journal says again afterwards what is connected."""
@@ -134,7 +172,9 @@ class JournalClient:
             future = await self._send(wire.CONTROL, msgspec.msgpack.encode([kind, dict(data)]))
         await future
 
-    async def _send(self, kind: int, *body: bytes | bytearray) -> asyncio.Future[int]:
+    async def _send(
+        self, kind: int, *body: bytes | bytearray, leaving: Leaving | None = None
+    ) -> asyncio.Future[int]:
         """Number a message, send it if there is a connection; the future resolves when durable."""
         if self._closed:
             raise JournalError("the journal client was closed")
@@ -143,6 +183,8 @@ class JournalClient:
         if self._closed:
             raise JournalError("the journal client was closed")
         sequence, self._next = self._next, self._next + 1
+        if leaving is not None:
+            leaving(self.session, sequence)
         parts = self._message(kind, sequence, body)
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting[sequence] = (parts, future)
@@ -172,7 +214,7 @@ class JournalClient:
 
     async def _run(self) -> None:
         delay = RECONNECT_MIN
-        while True:
+        while not self._closed:
             try:
                 await self._serve()
                 delay = RECONNECT_MIN
@@ -208,6 +250,8 @@ class JournalClient:
             kind, _, body = await asyncio.wait_for(connection.read(), 10)
             if kind != wire.WELCOME:
                 raise ConnectionError(f"the journal refused: {body.decode(errors='replace')}")
+            if self._closed:  # wait_for forgets a cancellation that comes with the answer
+                return
             self._connection, self.connected = connection, True
             again = self._restarted
             self._restarted = True

@@ -31,7 +31,7 @@ import msgspec
 import numpy as np
 
 from connectors.errors import JournalError
-from connectors.source import Frame
+from connectors.source import Frame, FrameRows
 from operators.batch import Address, Control
 
 VERSION: Final = 1
@@ -145,21 +145,34 @@ def pack_rows(
     position: int = 0,
 ) -> bytearray:
     """Frames as columns, `where` pointing into `addresses`, as one entry."""
-    count = len(payloads)
+    lengths = np.fromiter(map(len, payloads), np.uint32, len(payloads))
+    columns = FrameRows(
+        b"".join(payloads), lengths, np.array(where, np.uint32), np.array(flags, np.uint8), ()
+    )
+    return pack_columns(columns, [pack_address(address) for address in addresses], ms, position)
+
+
+def pack_address(address: Address) -> bytes:
+    """An address as a table holds it."""
+    return msgspec.msgpack.encode(tuple(address))
+
+
+def pack_columns(rows: FrameRows, blobs: Sequence[bytes], ms: int = 0, position: int = 0) -> bytearray:
+    """Columns as one entry; `blobs` are the packed addresses that `rows.where` points into, in the
+    place of the addresses of the rows themselves."""
+    count, payload = len(rows), rows.payload
     if not 0 < count <= ENTRY_ROWS:
         raise ValueError(f"an entry holds 1 to {ENTRY_ROWS} frames, not {count}")
-    payload = b"".join(payloads)
     if len(payload) > max(ENTRY_BYTES, FRAME_BYTES):
         raise ValueError(f"an entry holds {FRAME_BYTES} bytes at most, not {len(payload)}")
-    blobs = [msgspec.msgpack.encode(tuple(address)) for address in addresses]
     table = np.fromiter(map(len, blobs), "<u4", len(blobs)).tobytes() + b"".join(blobs)
     if len(table) > TABLE_BYTES:
         raise ValueError(f"the addresses of an entry hold {TABLE_BYTES} bytes at most, not {len(table)}")
     body = bytearray(_HEADER.pack(VERSION, FRAMES, 0, count, ms, position))
     body += FRAMES_HEAD.pack(len(payload), len(table), len(blobs))
-    body += np.fromiter(map(len, payloads), "<u4", count).tobytes()
-    body += np.array(where, "<u4").tobytes()
-    body += bytes(flags)
+    body += rows.lengths.astype("<u4", copy=False).tobytes()
+    body += rows.where.astype("<u4", copy=False).tobytes()
+    body += rows.flags.tobytes()
     body += table
     body += payload
     return body
