@@ -16,6 +16,8 @@ from connectors.errors import ConfigError, PenstockError
 from connectors.files.config import FilesConfig
 from connectors.http.config import HttpConfig
 from connectors.mqtt.config import MqttConfig
+from connectors.opcua.config import OpcuaConfig
+from connectors.source import Surroundings
 from connectors.tcp.config import TcpConfig, listen_address
 from connectors.tls import in_folder, server_context
 from flows.plant_file import Plant
@@ -51,6 +53,8 @@ def try_addresses(plant: Plant, folder: Path = Path()) -> list[Tried]:
             found.append(_attempt(what, source.listen, partial(_listen, source.listen)))
         elif isinstance(source, HttpConfig):
             found.append(_attempt(what, source.listen, partial(_served, source, folder)))
+        elif isinstance(source, OpcuaConfig):
+            found.append(_attempt(what, source.endpoint, partial(_opcua, plant, name, source, folder)))
         elif isinstance(source, FilesConfig):
             found.append(Tried(what, source.watch, True, "a folder, made when it is not there"))
     if plant.sinks.alarms.bootstrap:
@@ -99,6 +103,14 @@ def _served(source: HttpConfig, folder: Path) -> str:
         return told
     server_context(*(in_folder(folder, name) for name in (source.cert_file, source.key_file, source.ca_file)))
     return f"{told}; the certificate and its key fit"
+
+
+def _opcua(plant: Plant, name: str, source: OpcuaConfig, folder: Path) -> str:
+    """A session with the source's security and user, and how many of its nodes are there."""
+    from connectors.opcua.check import try_server
+
+    text = None if source.nodes is None else plant.files.get(source.nodes, b"").decode("utf-8", "replace")
+    return try_server(source, Surroundings(plant.name, folder, folder / ".penstock"), name, text)
 
 
 def _kafka(plant: Plant) -> list[Tried]:

@@ -8,6 +8,7 @@ historian's drainer by the records themselves.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,7 @@ _DECODED: Final[Mapping[str, tuple[str, ...]]] = {
     "mqtt": ("topic", "product"),
     "tcp": ("topic", "product"),
     "http": ("topic", "product"),
+    "opcua": ("topic", "product"),
     "files": ("topic", "product", "live"),
 }
 
@@ -119,6 +121,9 @@ def _drainers(plant: Plant) -> list[Component]:
 def _receiver(plant: Plant, name: str, config: SourceConfig, folder: Path | None) -> Component:
     body = msgspec.to_builtins({"plant": plant.name, "source": name, "config": config})
     decoded = _DECODED.get(str(type(config).__struct_config__.tag), ())
+    nodes = getattr(config, "nodes", None)
+    if nodes is not None:  # the receiver begins anew with other nodes
+        body["nodes_sha256"] = hashlib.sha256(plant.files.get(nodes, b"")).hexdigest()
     start = {key: value for key, value in body["config"].items() if key not in decoded}
     return Component(
         name=f"receiver-{name}",

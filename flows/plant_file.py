@@ -12,6 +12,7 @@ from connectors.files.config import FilesConfig
 from connectors.http.config import HttpConfig
 from connectors.kafka.config import KafkaAlarmsConfig
 from connectors.mqtt.config import MqttConfig
+from connectors.opcua.config import OpcuaConfig
 from connectors.tcp.config import TcpConfig
 from flows.plant_vectors import Vector
 from operators.contract.spec import Contract, Metric
@@ -23,7 +24,7 @@ from operators.state.spec import AasMapping
 from operators.windows.spec import Window
 from rules.spec import Rule
 
-SourceConfig = MqttConfig | TcpConfig | HttpConfig | FilesConfig
+SourceConfig = MqttConfig | TcpConfig | HttpConfig | FilesConfig | OpcuaConfig
 
 
 class Product(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -19,7 +19,7 @@ from flows.plant_formulas import read_formulas
 from flows.plant_later import LATER
 from flows.plant_products import read_products
 from flows.plant_rules import read_rules, rule_product
-from flows.plant_sources import check_plant_yaml, check_source_products
+from flows.plant_sources import check_plant_yaml, check_source_files, check_source_products
 from flows.plant_tables import Table, check_devices, read_table
 from operators.convert import convert
 from operators.document import Node, Problem, Problems, decode_text, load_yaml, nearest
@@ -101,7 +101,7 @@ def load_plant(
     problems = Problems()
     documents: dict[str, list[Node]] = {}
     for path in sorted(files):
-        if _misnamed(path, problems):
+        if _misnamed(path, files, problems):
             continue
         if path.endswith(".yaml"):
             documents[path] = _read_yaml(path, files[path], problems)
@@ -125,6 +125,8 @@ def load_plant(
     rules, declared_rules = read_rules(
         _of("rules", documents), products, devices, actions, formulas, _shards(config), problems
     )
+    if config is not None:
+        check_source_files(documents["plant.yaml"][0], config, files, problems)
     if config is not None and products.complete:
         check_source_products(documents["plant.yaml"][0], config, products.declared, problems)
     products.check_references(declared_rules, formulas.declared, problems)
@@ -167,7 +169,7 @@ def _of(folder: str, documents: Mapping[str, list[Node]]) -> dict[str, list[Node
     return {path: nodes for path, nodes in documents.items() if path.startswith(f"{folder}/")}
 
 
-def _misnamed(path: str, problems: Problems) -> bool:
+def _misnamed(path: str, files: Mapping[str, bytes], problems: Problems) -> bool:
     """Files that would be left out because of their name are told, not ignored."""
     folder, slash, name = path.rpartition("/")
     mend = ""
@@ -179,6 +181,8 @@ def _misnamed(path: str, problems: Problems) -> bool:
         known = nearest(path, ["plant.yaml"])
         mend = "plant.yaml" if known else ""
     elif not slash and path.lower().endswith(".csv") and path not in TABLES:
+        if path.encode() in files.get("plant.yaml", b""):
+            return False  # a source's, e.g. the nodes of an OPC UA server
         mend = next((table for table in TABLES if table == path.lower() or nearest(path, [table])), "")
     if mend and mend != path:
         problems.found.append(Problem(path, 1, 1, "", f"is not read under this name; rename it to {mend}"))

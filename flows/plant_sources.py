@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 from connectors.http.config import HttpConfig, header_problem
 from connectors.mqtt.config import MqttConfig
+from connectors.opcua.config import OpcuaConfig
+from connectors.opcua.nodes import node_problem, parse_nodes
 from connectors.tcp.config import Delimiter, TcpConfig, listen_address
 from flows.plant_file import PlantYaml, SourceConfig
 from flows.plant_sinks import check_sinks
 from operators.decode.routing import device_problem, filter_problem, template_problem
-from operators.document import Node, Problems, nearest
+from operators.document import Node, Problem, Problems, nearest
 from operators.spec import DAY
 
 LONGEST_ID: Final = 128
@@ -127,11 +130,64 @@ def _check_source(node: Node, source: SourceConfig, problems: Problems) -> None:
         _each(node.get("acknowledge"), source.acknowledge, _hex_problem, problems)
         if isinstance(source.framing, Delimiter) and not source.framing.delimiter:
             problems.add(node, "the delimiter is empty", key="framing")
+    elif isinstance(source, OpcuaConfig):
+        _check_opcua(node, source, problems)
     else:
         if len(source.separator) != 1:
             _told(node.get("separator"), "one character is expected", problems)
         if not source.watch:
             _told(node.get("watch"), "the folder is empty; write for example inbox/", problems)
+
+
+def _check_opcua(node: Node, source: OpcuaConfig, problems: Problems) -> None:
+    endpoint = node.get("endpoint")
+    if endpoint is not None and not _unresolved(source.endpoint):
+        url = urlsplit(source.endpoint)
+        if url.scheme != "opc.tcp" or not url.hostname:
+            problems.add(endpoint, "an address such as opc.tcp://127.0.0.1:4840 is expected")
+        elif "@" in url.netloc:
+            problems.add(endpoint, "a user stands in 'username' and 'password', not in the address")
+    if (source.nodes is None) == (source.browse is None):
+        problems.add(node, "one of 'nodes' (a CSV file) and 'browse' says what is read")
+    browse = _given(node, "browse")
+    if browse is not None and source.browse is not None:
+        _each(browse.get("root"), source.browse.root, node_problem, problems)
+        for key in ("device", "depth"):
+            if getattr(source.browse, key) < 1:
+                _told(browse.get(key), "a number above 0 is expected", problems)
+    for key in ("queue", "nodes_per_session", "publishing", "retry", "timeout"):
+        if getattr(source, key) < 1:
+            _told(node.get(key), "a number above 0 is expected", problems)
+    if source.security != "none" and _given(node, "trust") is None:
+        problems.add(node, "a folder 'trust' with the server's certificate is expected", key="security")
+    if (_given(node, "cert_file") is None) != (_given(node, "key_file") is None):
+        problems.add(node, "'cert_file' and 'key_file' go together")
+    password = _given(node, "password")
+    if password is not None and not password.masked:
+        problems.warn(
+            password, "a password in plain text is kept in the journal; write ${NAME} or ${file:PATH}"
+        )
+    if password is not None and _given(node, "username") is None:
+        problems.add(node, "a password without 'username'", key="password")
+    if password is not None and source.security == "none":
+        problems.warn(password, "crosses the network in an unencrypted channel; give 'security'")
+
+
+def check_source_files(node: Node, config: PlantYaml, files: Mapping[str, bytes], problems: Problems) -> None:
+    """Files of the plant that sources name: the nodes of OPC UA servers."""
+    sources = node.get("sources")
+    for name, source in config.sources.items():
+        below = sources.get(name) if sources is not None else None
+        place = _given(below, "nodes") if below is not None else None
+        if place is None or not isinstance(source, OpcuaConfig) or source.nodes is None:
+            continue
+        data = files.get(source.nodes)
+        if data is None:
+            told = "; it lies beside plant.yaml" if "/" in source.nodes else ""
+            problems.add(place, f"cannot read the file '{source.nodes}' in the plant's folder{told}")
+            continue
+        for line, text in parse_nodes(data.decode("utf-8", "replace"))[1]:
+            problems.found.append(Problem(source.nodes, line, 1, "", text))
 
 
 def _check_http(node: Node, source: HttpConfig, problems: Problems) -> None:

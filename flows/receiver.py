@@ -25,6 +25,7 @@ from connectors.http.config import HttpConfig
 from connectors.journal.client import JournalClient
 from connectors.json_logs import log_as_json
 from connectors.mqtt.config import MqttConfig
+from connectors.opcua.config import OpcuaConfig
 from connectors.source import Appender, Receiver, Surroundings
 from connectors.tcp.config import TcpConfig
 from flows.status import StatusThread
@@ -33,7 +34,7 @@ from flows.wiring import source_kind
 STOP_S = 4.5  # from SIGTERM to the end, whatever hangs
 
 # the same as in flows.plant_file, which would bring the compiler into this process: 0.7 s and 60 MB
-SourceConfig = MqttConfig | TcpConfig | HttpConfig | FilesConfig
+SourceConfig = MqttConfig | TcpConfig | HttpConfig | FilesConfig | OpcuaConfig
 
 log = logging.getLogger("receiver")
 

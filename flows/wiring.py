@@ -9,6 +9,7 @@ from connectors.errors import ConfigError
 from connectors.files.config import FilesConfig
 from connectors.http.config import HttpConfig
 from connectors.mqtt.config import MqttConfig
+from connectors.opcua.config import OpcuaConfig
 from connectors.tcp.config import TcpConfig
 from operators.document import nearest
 
@@ -29,10 +30,11 @@ SOURCES: Final[dict[str, SourceKind]] = {
     "files": SourceKind(FilesConfig, "connectors.files.source:FilesReceiver"),
     "http": SourceKind(HttpConfig, "connectors.http.source:HttpReceiver"),
     "mqtt": SourceKind(MqttConfig, "connectors.mqtt.source:MqttReceiver"),
+    "opcua": SourceKind(OpcuaConfig, "connectors.opcua.source:OpcuaReceiver"),
     "tcp": SourceKind(TcpConfig, "connectors.tcp.source:TcpReceiver"),
 }
 
-LATER_SOURCES: Final = ("kafka", "opcua")
+LATER_SOURCES: Final = ("kafka",)
 
 
 def source_kind(kind: str) -> SourceKind:

@@ -204,7 +204,7 @@ class Router:
 
     def template(self, source: SourceSpec) -> Template:
         """How this source's addresses are read."""
-        text = source.topic or ("{device_id}" if source.kind == "files" else DEFAULT_TEMPLATE)
+        text = source.topic or ("{device_id}" if source.kind in ("files", "opcua") else DEFAULT_TEMPLATE)
         if text not in self._templates:
             self._templates[text] = Template(text)
         return self._templates[text]

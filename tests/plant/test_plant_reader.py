@@ -335,7 +335,7 @@ def test_every_kind_of_source_is_wired() -> None:
             source_kind(kind)
     with pytest.raises(ConfigError) as error:
         source_kind("mqt")
-    assert str(error.value) == "unknown kind 'mqt'; did you mean 'mqtt'? known: files, http, mqtt, tcp"
+    assert str(error.value) == "unknown kind 'mqt'; did you mean 'mqtt'? known: files, http, mqtt, opcua, tcp"
 
 
 @pytest.mark.parametrize("kind", SOURCES)

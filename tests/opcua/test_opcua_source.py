@@ -1,0 +1,254 @@
+"""The OPC UA source against a server that nobody here wrote (node-opcua)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from connectors.fakes import MemoryAppender
+from connectors.opcua.check import try_server
+from connectors.opcua.config import Browse, OpcuaConfig
+from connectors.opcua.source import OpcuaReceiver
+from connectors.source import Surroundings
+from operators.decode.decoders import build_decoder
+from operators.decode.spec import ProductDecode
+from operators.spec import MILLISECOND, SECOND
+from tests.decode_json.frames import batch, good_spec
+from tests.services.opcua_server import NAMESPACE, OTHERS, OpcuaServer, why_not
+
+lacking = why_not()
+pytestmark = pytest.mark.skipif(lacking is not None, reason=f"waived: {lacking}")
+
+NODES = [
+    ("press-01", "tempC", "Double", 20.5),
+    ("press-01", "rpm", "Int32", 1200),
+    ("press-01", "mode", "String", "idle"),
+    ("press-01", "on", "Boolean", True),
+    ("press-02", "tempC", "Double", 30.5),
+    ("press-02", "count", "Int64", 7),
+    ("press-02", "zones", "Double", [1.5, 2.5, 3.5]),
+]
+KINDS = {
+    "tempC": "number",
+    "rpm": "integer",
+    "mode": "string",
+    "on": "boolean",
+    "count": "integer",
+    "zone2": "number",
+}
+CSV = (
+    "node_id,device_id,metric,sampling_ms,deadband,index\n"
+    + "".join(
+        f"nsu={NAMESPACE};s={device}.{metric},{device},{metric},50,,\n"
+        for device, metric, _, _ in NODES
+        if metric != "zones"
+    )
+    + f"nsu={NAMESPACE};s=press-02.zones,press-02,zone2,50,,1\n"
+)
+AT = 1_772_355_600_000  # 2026-03-01T09:00:00Z
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[OpcuaServer]:
+    one = OpcuaServer(tmp_path / "server", NODES)
+    yield one
+    one.close()
+
+
+def configured(endpoint: str, **keys: Any) -> OpcuaConfig:
+    given: dict[str, Any] = {
+        "nodes": "nodes.csv",
+        "publishing": 50 * MILLISECOND,
+        "sampling": 50 * MILLISECOND,
+    }
+    return OpcuaConfig(endpoint=endpoint, retry=SECOND, **(given | keys))
+
+
+class Running:
+    """A receiver under test, beside its own appender."""
+
+    def __init__(self, folder: Path, config: OpcuaConfig, csv: str = CSV) -> None:
+        (folder / "nodes.csv").write_text(csv)
+        self.appender = MemoryAppender()
+        self.receiver = OpcuaReceiver.build("scada", config, Surroundings("plant", folder, folder / "data"))
+        self.stop = asyncio.Event()
+        self.task: asyncio.Task[None]
+
+    async def __aenter__(self) -> Running:
+        self.task = asyncio.create_task(self.receiver.run(self.appender, self.stop))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.stop.set()
+        await asyncio.wait_for(self.task, 5)
+
+    async def until(self, what: Callable[[], bool], seconds: float = 15) -> None:
+        limit = time.monotonic() + seconds
+        while not what():
+            assert time.monotonic() < limit, (self.receiver.status, self.values())
+            assert not self.task.done() or self.task.result() is None
+            await asyncio.sleep(0.02)
+
+    def readings(self) -> list[tuple[str, int, dict[str, tuple[Any, int]]]]:
+        """(device, milliseconds, {metric: (value, quality)}) in the order of the journal."""
+        frames = [one for one in self.appender.frames if not one.headers]
+        if not frames:
+            return []
+        product = ProductDecode("p", good_spec("format: typed", KINDS), tuple(KINDS.items()))
+        found = build_decoder(product, 64).decode(
+            batch([one.payload for one in frames]), np.arange(len(frames)), np.empty((0, len(frames)))
+        )
+        assert not found.status.any()
+        told = []
+        for n, frame in enumerate(found.frame.tolist()):
+            values: dict[str, tuple[Any, int]] = {}
+            for m, (name, kind) in enumerate(KINDS.items()):
+                if found.quality[m, n] != 3:
+                    value = float(found.value[m, n])
+                    shown = found.texts[int(value)] if kind == "string" else value
+                    values[name] = (shown, int(found.quality[m, n]))
+            told.append((frames[frame].topic, int(found.ts_ns[n]) // 1_000_000, values))
+        return told
+
+    def values(self) -> dict[str, tuple[Any, int]]:
+        """The newest of each metric by device."""
+        return {
+            f"{device}.{name}": value
+            for device, _, values in self.readings()
+            for name, value in values.items()
+        }
+
+
+def test_values_times_and_qualities(tmp_path: Path, server: OpcuaServer) -> None:
+    async def play() -> None:
+        async with Running(tmp_path, configured(server.endpoint)) as run:
+            await run.until(lambda: len(run.values()) == 7)
+            assert run.values() == {
+                "press-01.tempC": (20.5, 0), "press-01.rpm": (1200.0, 0), "press-01.mode": ("idle", 0),
+                "press-01.on": (1.0, 0), "press-02.tempC": (30.5, 0), "press-02.count": (7.0, 0),
+                "press-02.zone2": (2.5, 0),
+            }  # fmt: skip
+            server.tell(set=[["press-01.tempC", 21.5, AT], ["press-01.mode", "läuft", AT]])
+            server.set("press-02.tempC", 31.5, AT + 1, "UncertainLastUsableValue")
+            server.set("press-02.count", 8, AT + 2, "BadSensorFailure")
+            await run.until(
+                lambda: "press-02.count" in run.values() and run.values()["press-02.count"][1] == 2
+            )
+            told = run.readings()
+            assert ("press-01", AT, {"tempC": (21.5, 0), "mode": ("läuft", 0)}) in told
+            assert ("press-02", AT + 1, {"tempC": (31.5, 1)}) in told
+            assert run.receiver.status.extra.get("gaps_total", 0) == 0
+            assert run.appender.controls == [("connected", {"source": "scada"})]
+
+    asyncio.run(play())
+
+
+def test_a_restart_with_a_reordered_namespace(tmp_path: Path, server: OpcuaServer) -> None:
+    async def play() -> None:
+        async with Running(tmp_path, configured(server.endpoint)) as run:
+            await run.until(lambda: len(run.values()) == 7)
+            server.kill()
+            await run.until(lambda: run.receiver.status.state == "disconnected")
+            server.nodes[0] = ("press-01", "tempC", "Double", 99.5)
+            server.start([NAMESPACE, *OTHERS])
+            await run.until(lambda: run.values()["press-01.tempC"] == (99.5, 0), 10)
+            kinds = [kind for kind, _ in run.appender.controls]
+            assert kinds == ["connected", "disconnected", "connected"]
+
+    asyncio.run(play())
+
+
+def test_nodes_that_are_not_there_are_told_and_come_back(tmp_path: Path, server: OpcuaServer) -> None:
+    async def play() -> None:
+        csv = CSV + f"nsu={NAMESPACE};s=press-03.tempC,press-03,tempC,,,\nnsu=http://none/;i=1,x,y,,,\n"
+        async with Running(tmp_path, configured(server.endpoint), csv) as run:
+            await run.until(lambda: run.receiver.status.extra.get("missing_nodes") == 2)
+            await run.until(lambda: "press-03.tempC (BadNodeIdUnknown)" in run.receiver.status.detail)
+            assert "nsu=http://none/;i=1 (BadNoNamespace)" in run.receiver.status.detail
+            server.tell(add=["press-03", "tempC", "Double", 5.5])
+            await run.until(lambda: run.values().get("press-03.tempC") == (5.5, 0))
+            server.tell(remove="press-01.rpm")
+            await run.until(lambda: "press-01.rpm" in run.receiver.status.detail)
+            server.tell(add=["press-01", "rpm", "Int32", 4])
+            await run.until(lambda: run.values()["press-01.rpm"] == (4.0, 0))
+
+    asyncio.run(play())
+
+
+def test_a_subtree(tmp_path: Path, server: OpcuaServer) -> None:
+    async def play() -> None:
+        browse = Browse(include=["press-*/*"], exclude=["*/zones", "press-02/count"])
+        async with Running(tmp_path, configured(server.endpoint, nodes=None, browse=browse)) as run:
+            await run.until(lambda: len(run.values()) == 5)
+            assert set(run.values()) == {
+                *(f"press-01.{name}" for name in ("tempC", "rpm", "mode", "on")),
+                "press-02.tempC",
+            }
+
+    asyncio.run(play())
+
+
+def trusted(folder: Path, certificate: bytes) -> str:
+    """A trust folder with one certificate."""
+    (folder / "trusted").mkdir(exist_ok=True)
+    (folder / "trusted" / "server.der").write_bytes(certificate)
+    return "trusted"
+
+
+@pytest.mark.parametrize("policy", ["Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss"])
+def test_security_and_a_user(tmp_path: Path, policy: str) -> None:
+    server = OpcuaServer(tmp_path / "server", NODES, user="line", password="a-secret-of-scada")
+
+    async def play() -> None:
+        keys: dict[str, Any] = {"security": policy, "username": "line"}
+        keys["trust"] = trusted(tmp_path, server.certificate)
+        good = configured(server.endpoint, password="a-secret-of-scada", **keys)
+        async with Running(tmp_path, good) as run:
+            await run.until(lambda: len(run.values()) == 7)
+        assert "7 nodes are there" in await asyncio.to_thread(tried, tmp_path, good)
+        wrong = configured(server.endpoint, password="wrong", **keys)
+        async with Running(tmp_path, wrong) as run:
+            await run.until(lambda: "refuses: Bad" in run.receiver.status.detail)
+            assert not run.appender.frames
+
+    try:
+        asyncio.run(play())
+    finally:
+        server.close()
+
+
+def test_a_server_that_nobody_trusts(tmp_path: Path, server: OpcuaServer) -> None:
+    async def play() -> None:
+        (tmp_path / "trusted").mkdir()
+        config = configured(server.endpoint, security="Basic256Sha256", trust="trusted")
+        async with Running(tmp_path, config) as run:
+            await run.until(lambda: "the server's certificate is not trusted" in run.receiver.status.detail)
+            (refused,) = (tmp_path / "data" / "opcua" / "scada" / "refused").iterdir()
+            assert refused.read_bytes() == server.certificate
+            refused.rename(tmp_path / "trusted" / refused.name)
+            await run.until(lambda: len(run.values()) == 7)
+
+    asyncio.run(play())
+
+
+def tried(folder: Path, config: OpcuaConfig) -> str:
+    """What `check --connect` says."""
+    return try_server(config, Surroundings("plant", folder, folder / "data"), "scada", CSV)
+
+
+def test_check_connect_says_what_is_wrong(tmp_path: Path, server: OpcuaServer) -> None:
+    assert tried(tmp_path, configured(server.endpoint)) == "the server accepts; all 7 nodes are there"
+    server.tell(remove="press-01.rpm")
+    with pytest.raises(
+        OSError, match=r"the server accepts, but has no nsu=http://penstock.test/line;s=press-01.rpm"
+    ):
+        tried(tmp_path, configured(server.endpoint))
+    server.kill()
+    with pytest.raises(OSError, match="Connect call failed"):
+        tried(tmp_path, configured(server.endpoint))

@@ -1,0 +1,78 @@
+// An OPC UA server for tests: node server.js FOLDER '{"port", "namespaces", "devices", "user", "security", ...}'.
+// It reads commands as JSON lines and answers each with one line; the first line says that it is ready.
+"use strict";
+const readline = require("readline");
+const path = require("path");
+const modules = process.env.NODE_OPCUA;
+const ua = require(path.join(modules, "node_modules", "node-opcua"));
+
+const [folder, text] = process.argv.slice(2);
+const given = JSON.parse(text);
+const VARIANTS = { Double: ua.DataType.Double, Int64: ua.DataType.Int64, Boolean: ua.DataType.Boolean,
+  String: ua.DataType.String, Int32: ua.DataType.Int32, UInt16: ua.DataType.UInt16, Float: ua.DataType.Float };
+
+async function main() {
+  const manager = new ua.OPCUACertificateManager({ rootFolder: path.join(folder, "pki"), automaticallyAcceptUnknownCertificate: true });
+  await manager.initialize();
+  const server = new ua.OPCUAServer({
+    port: given.port, hostname: "127.0.0.1", resourcePath: "/", buildInfo: { productName: "tests" },
+    serverCertificateManager: manager, userCertificateManager: manager,
+    securityPolicies: [ua.SecurityPolicy.None, ua.SecurityPolicy.Basic256Sha256,
+      ua.SecurityPolicy.Aes128_Sha256_RsaOaep, ua.SecurityPolicy.Aes256_Sha256_RsaPss],
+    securityModes: [ua.MessageSecurityMode.None, ua.MessageSecurityMode.Sign, ua.MessageSecurityMode.SignAndEncrypt],
+    allowAnonymous: !given.user,
+    userManager: { isValidUser: (user, password) => user === given.user && password === given.password },
+    serverCapabilities: { maxSessions: 50, maxMonitoredItems: 200000, maxMonitoredItemsPerSubscription: 200000,
+      operationLimits: { maxMonitoredItemsPerCall: 10000 } },
+  });
+  await server.initialize();
+  const space = server.engine.addressSpace;
+  const found = {};
+  for (const uri of given.namespaces) space.registerNamespace(uri);
+  const home = space.getNamespace(given.home);
+  const objects = {};
+  function add(device, metric, kind, value) {
+    const root = space.rootFolder.objects;
+    objects[device] = objects[device] || home.addObject({ organizedBy: root, browseName: device, nodeId: `s=${device}` });
+    const rank = Array.isArray(value) ? 1 : -1;
+    const node = home.addVariable({ componentOf: objects[device], browseName: metric, nodeId: `s=${device}.${metric}`,
+      dataType: kind, valueRank: rank, arrayDimensions: rank > 0 ? [value.length] : undefined, minimumSamplingInterval: 0 });
+    found[`${device}.${metric}`] = { node, kind };
+    set(`${device}.${metric}`, value);
+  }
+  function set(name, value, at, status) {
+    const { node, kind } = found[name];
+    const array = Array.isArray(value);
+    const when = at ? new Date(at) : new Date();
+    node.setValueFromSource({ dataType: VARIANTS[kind], arrayType: array ? ua.VariantArrayType.Array : ua.VariantArrayType.Scalar,
+      value: array && kind === "Double" ? Float64Array.from(value) : kind === "Int64" && !array ? ua.coerceInt64(value) : value },
+      ua.StatusCodes[status || "Good"], when);
+  }
+  for (const [device, metric, kind, value] of given.nodes) add(device, metric, kind, value);
+  await server.start();
+  const say = (one) => process.stdout.write(JSON.stringify(one) + "\n");
+  let flood = null;
+  say({ ready: true, certificate: server.getCertificate().toString("hex") });
+  readline.createInterface({ input: process.stdin }).on("line", async (line) => {
+    const command = JSON.parse(line);
+    try {
+      if (command.set) for (const one of command.set) set(...one);
+      if (command.remove) { space.deleteNode(found[command.remove].node); delete found[command.remove]; }
+      if (command.add) add(...command.add);
+      if (command.flood) { // {every: ms, ticks}: every node gets a new value at each tick
+        let tick = 0;
+        const names = Object.keys(found).filter((name) => found[name].kind === "Double");
+        flood = setInterval(() => {
+          tick += 1;
+          const now = new Date();
+          for (const name of names) found[name].node.setValueFromSource(
+            { dataType: ua.DataType.Double, value: tick }, ua.StatusCodes.Good, now);
+          if (tick >= command.flood.ticks) clearInterval(flood);
+        }, command.flood.every);
+      }
+      if (command.stop) { await server.shutdown(0); say({ ok: true }); process.exit(0); }
+      say({ ok: true });
+    } catch (error) { say({ error: String(error && error.stack) }); }
+  }).on("close", () => process.exit(0));
+}
+main().catch((error) => { console.error(error); process.exit(1); });

@@ -1,0 +1,130 @@
+"""An OPC UA server of another maker's making (node-opcua) for tests, on loopback. Its packages are
+installed once by npm, in the versions of `opcua/package-lock.json`, into a folder outside the tree
+(PENSTOCK_OPCUA_CACHE)."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from flows.broker import free_port
+
+HERE = Path(__file__).parent / "opcua"
+CACHE = Path(
+    os.environ.get("PENSTOCK_OPCUA_CACHE")
+    or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "penstock" / "opcua"
+)
+NAMESPACE = "http://penstock.test/line"
+OTHERS = ("http://penstock.test/a", "http://penstock.test/b")
+
+Node = tuple[str, str, str, Any]  # device, metric, type, value
+
+
+def why_not() -> str | None:
+    """What this machine lacks for a server, or None."""
+    lacking = [name for name in ("node", "npm") if shutil.which(name) is None]
+    return f"no {' and no '.join(lacking)} here" if lacking else None
+
+
+def installed() -> Path:
+    """The folder of the packages; they are fetched the first time."""
+    lock = (HERE / "package-lock.json").read_bytes()
+    folder = CACHE / hashlib.sha256(lock).hexdigest()[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as one:
+        fcntl.flock(one, fcntl.LOCK_EX)
+        if not (folder / "ready").exists():
+            for name in ("package.json", "package-lock.json"):
+                shutil.copy(HERE / name, folder / name)
+            command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+            done = subprocess.run(
+                command, cwd=folder, capture_output=True, text=True, timeout=600, check=False
+            )
+            if done.returncode:
+                raise RuntimeError(f"npm ci: {done.stderr[-2000:]}")
+            (folder / "ready").touch()
+    return folder
+
+
+class OpcuaServer:
+    """A server with `nodes` in the namespace NAMESPACE; `namespaces` in their order, it included."""
+
+    def __init__(
+        self,
+        folder: Path,
+        nodes: Sequence[Node],
+        *,
+        port: int = 0,
+        namespaces: Sequence[str] = (*OTHERS, NAMESPACE),
+        user: str | None = None,
+        password: str | None = None,
+    ) -> None:
+        self.folder, self.nodes, self.user, self.password = folder, list(nodes), user, password
+        self.port = port or free_port()
+        self.endpoint = f"opc.tcp://127.0.0.1:{self.port}"
+        self.namespaces = list(namespaces)
+        self._process: subprocess.Popen[str] | None = None
+        self.start()
+
+    def start(self, namespaces: Sequence[str] | None = None) -> None:
+        self.namespaces = list(namespaces or self.namespaces)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        given = {
+            "port": self.port,
+            "namespaces": self.namespaces,
+            "home": NAMESPACE,
+            "nodes": self.nodes,
+            "user": self.user,
+            "password": self.password,
+        }
+        errors = (self.folder / "server.log").open("ab")
+        self._process = subprocess.Popen(
+            ["node", str(HERE / "server.js"), str(self.folder), json.dumps(given)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, "NODE_OPCUA": str(installed())},
+        )
+        self.certificate = bytes.fromhex(self._answer("ready")["certificate"])
+
+    def _answer(self, key: str) -> dict[str, Any]:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                answer: dict[str, Any] = json.loads(line)
+                assert key in answer, answer
+                return answer
+        raise AssertionError(f"the server ended: {(self.folder / 'server.log').read_text()[-2000:]}")
+
+    def tell(self, **command: Any) -> None:
+        """One command, done when it returns."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        self._answer("ok")
+
+    def set(self, name: str, value: Any, at_ms: int | None = None, status: str = "Good") -> None:
+        """A new value of `device.metric`."""
+        self.tell(set=[[name, value, at_ms, status]])
+
+    def kill(self) -> None:
+        """The server's end without a word."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def close(self) -> None:
+        with suppress(AssertionError, OSError):
+            self.kill()
