@@ -49,9 +49,7 @@ def try_addresses(plant: Plant, folder: Path = Path()) -> list[Tried]:
         what = f"sources.{name}"
         if isinstance(source, MqttConfig):
             found.append(_attempt(what, f"{source.host}:{source.port}", partial(_mqtt, plant, source)))
-        elif isinstance(source, TcpConfig):
-            found.append(_attempt(what, source.listen, partial(_listen, source.listen)))
-        elif isinstance(source, HttpConfig):
+        elif isinstance(source, TcpConfig | HttpConfig):
             found.append(_attempt(what, source.listen, partial(_served, source, folder)))
         elif isinstance(source, OpcuaConfig):
             found.append(_attempt(what, source.endpoint, partial(_opcua, plant, name, source, folder)))
@@ -96,7 +94,7 @@ def _listen(address: str) -> str:
     return "free to listen on"
 
 
-def _served(source: HttpConfig, folder: Path) -> str:
+def _served(source: HttpConfig | TcpConfig, folder: Path) -> str:
     """Its address, and its certificate with TLS."""
     told = _listen(source.listen)
     if not source.tls:

@@ -9,7 +9,6 @@ import msgspec
 
 from connectors.files.config import FilesConfig
 from connectors.mqtt.config import MqttConfig
-from connectors.tcp.config import LengthPrefix, TcpConfig
 from flows.plant_file import (
     DevicesConfig,
     JournalConfig,
@@ -32,7 +31,6 @@ _KEYS: Final[Mapping[type, tuple[str, ...]]] = {
     Sinks: ("aas", "telemetry"),
     ServerConfig: ("tokens", "tls"),
     MqttConfig: ("sparkplug",),
-    TcpConfig: ("tls", "cert_file", "key_file", "ca_file"),
     FilesConfig: ("compressed", "columns"),
     Product: ("formulas",),
 }
@@ -49,7 +47,6 @@ _HARMLESS: Final[Mapping[tuple[type, str], tuple[Any, ...]]] = {
 
 _KINDS: Final[Mapping[type, tuple[str, ...]]] = {
     MqttConfig: LATER_SOURCES,
-    LengthPrefix: ("stx_etx", "fixed", "modbus_tcp", "json_lines"),
 }
 
 _HIDDEN: Final[Mapping[type, tuple[str, ...]]] = {

@@ -8,11 +8,13 @@ from typing import Final
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
+from connectors.errors import ConfigError
 from connectors.http.config import HttpConfig, header_problem
 from connectors.mqtt.config import MqttConfig
 from connectors.opcua.config import OpcuaConfig
 from connectors.opcua.nodes import node_problem, parse_nodes
 from connectors.tcp.config import Delimiter, TcpConfig, listen_address
+from connectors.tcp.framing import framer
 from flows.plant_file import PlantYaml, SourceConfig
 from flows.plant_sinks import check_sinks
 from operators.decode.routing import device_problem, filter_problem, template_problem
@@ -130,6 +132,9 @@ def _check_source(node: Node, source: SourceConfig, problems: Problems) -> None:
         _each(node.get("acknowledge"), source.acknowledge, _hex_problem, problems)
         if isinstance(source.framing, Delimiter) and not source.framing.delimiter:
             problems.add(node, "the delimiter is empty", key="framing")
+        else:
+            _check_framing(node, source, problems)
+        _server_tls(node, source.tls, problems)
     elif isinstance(source, OpcuaConfig):
         _check_opcua(node, source, problems)
     else:
@@ -188,6 +193,19 @@ def check_source_files(node: Node, config: PlantYaml, files: Mapping[str, bytes]
             continue
         for line, text in parse_nodes(data.decode("utf-8", "replace"))[1]:
             problems.found.append(Problem(source.nodes, line, 1, "", text))
+
+
+def _check_framing(node: Node, source: TcpConfig, problems: Problems) -> None:
+    """What the framer itself says: `framing[.key]: what`."""
+    below = node.get("framing")
+    if below is None or source.max_frame < 1:
+        return
+    try:
+        framer(source.framing, source.max_frame)
+    except ConfigError as error:
+        where, _, what = str(error).partition(": ")
+        place = below.get(where.partition(".")[2])
+        problems.add(place if place is not None else below, what)
 
 
 def _check_http(node: Node, source: HttpConfig, problems: Problems) -> None:

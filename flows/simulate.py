@@ -24,7 +24,7 @@ from connectors.backoff import Backoff
 from connectors.errors import ConfigError
 from connectors.http.config import HttpConfig
 from connectors.mqtt.config import MqttConfig
-from connectors.tcp.config import LengthPrefix, TcpConfig, listen_address
+from connectors.tcp.config import Delimiter, LengthPrefix, TcpConfig, listen_address
 from connectors.tcp.framing import stream_bytes
 from flows.plant_file import Plant, Product
 from flows.simulated_frames import Encoder, encoder
@@ -139,7 +139,10 @@ class Simulator:
                 if bound is None or product.decode.format != "binary":
                     reasons.append(f"{name} (device: {config.device}) cannot tell {device}")
                     continue
-                tcp = _TcpLink(device, config, bound, self.told)
+                if not isinstance(config.framing, LengthPrefix | Delimiter) or config.tls:
+                    reasons.append(f"{name} has TLS or a framing that is not simulated")
+                    continue
+                tcp = _TcpLink(device, config, config.framing, bound, self.told)
                 self._links[f"{name}/{device}"] = tcp
                 return tcp, ""
             else:
@@ -202,8 +205,14 @@ class _TcpLink:
     """One device's connection to a TCP source. bound: the local address that tells the device."""
 
     def __init__(
-        self, device: str, config: TcpConfig, bound: tuple[str, int] | str | None, told: Told
+        self,
+        device: str,
+        config: TcpConfig,
+        framing: LengthPrefix | Delimiter,
+        bound: tuple[str, int] | str | None,
+        told: Told,
     ) -> None:
+        self._framing = framing
         self._device, self._config, self._told = device, config, told
         self._local = bound if isinstance(bound, tuple) else None
         host, self._port = listen_address(config.listen)
@@ -223,7 +232,7 @@ class _TcpLink:
         if len(self._kept) >= UNACKNOWLEDGED:
             self._told.dropped += 1
             return
-        self._kept.append(_framed(self._config, frame))
+        self._kept.append(_framed(self._framing, frame))
         self._unsent += 1
         self._more.set()
 
@@ -325,8 +334,7 @@ def _tcp_identity(config: TcpConfig, device: str) -> tuple[str, int] | str | Non
     return host, int(port) if colon else 0
 
 
-def _framed(config: TcpConfig, frame: bytes) -> bytes:
-    framing = config.framing
+def _framed(framing: LengthPrefix | Delimiter, frame: bytes) -> bytes:
     if isinstance(framing, LengthPrefix):
         length = len(frame) + (framing.size if framing.includes_header else 0)
         return length.to_bytes(framing.size, "big" if framing.order == "be" else "little") + frame

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -28,11 +28,54 @@ class Delimiter(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_fi
     max: Size = 65_535
 
 
+class StxEtx(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="stx_etx"):
+    """Each frame stands between two bytes; what stands outside is garbage."""
+
+    stx: str = "\x02"
+    etx: str = "\x03"
+    escape: str | None = None
+    trailer: int = 0  # bytes behind ETX that belong to the frame, such as a checksum
+    keep: bool = False  # STX and ETX are part of the payload
+    between: str = "\r\n"  # bytes that may stand between frames
+    max: Size = 65_535
+
+
+CHECK_BYTES: Final = {"sum8": 1, "xor8": 1, "crc16_modbus": 2, "crc16_ccitt": 2, "crc32": 4}
+
+
+class Fixed(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="fixed"):
+    """Frames of one size."""
+
+    size: int
+    sync: str | None = None  # hex bytes that each frame begins with
+    check: Literal["sum8", "xor8", "crc16_modbus", "crc16_ccitt", "crc32"] | None = None
+    check_order: Literal["le", "be"] = "le"
+
+
+class ModbusTcp(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="modbus_tcp"):
+    """Modbus TCP: a frame is a PDU, its port the unit."""
+
+    header: bool = False  # the header of 7 bytes is part of the payload
+
+
+class JsonLines(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="json_lines"):
+    """Each line is a frame."""
+
+    max: Size = 65_535
+
+
+Framing = LengthPrefix | Delimiter | StxEtx | Fixed | ModbusTcp | JsonLines
+
+
 class TcpConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="tcp"):
     """A TCP server that devices or gateways connect to."""
 
     listen: str
-    framing: LengthPrefix | Delimiter
+    framing: Framing
+    tls: bool = False
+    cert_file: str | None = None
+    key_file: str | None = None
+    ca_file: str | None = None  # peers must show a certificate of this authority
     device: str = "peer"
     product: str | None = None
     topic: str | None = None

@@ -8,19 +8,14 @@ them, so that garbage is seen and counted, once.
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple, Protocol
+from typing import Protocol
 
 from connectors.errors import ConfigError
-from connectors.tcp.config import Delimiter, LengthPrefix
+from connectors.tcp.config import Delimiter, Fixed, Framing, JsonLines, LengthPrefix, ModbusTcp, StxEtx
+from connectors.tcp.parts import HEAD, Part, stream_bytes
+from connectors.tcp.synchronising import FixedFramer, ModbusFramer, StxEtxFramer
 
-HEAD: Final = 4096  # bytes kept of garbage
-
-
-class Part(NamedTuple):
-    """A frame, or with `why` the beginning of bytes that are none."""
-
-    payload: bytes
-    why: str = ""
+__all__ = ["HEAD", "Framer", "Part", "framer", "stream_bytes"]
 
 
 class Framer(Protocol):
@@ -39,12 +34,20 @@ class Framer(Protocol):
         """The connection ends here: what is left over, told as garbage."""
 
 
-def framer(config: LengthPrefix | Delimiter, max_frame: int) -> Framer:
+def framer(config: Framing, max_frame: int) -> Framer:
     """A framer for one connection; frames are capped by `framing.max` and by `max_frame`.
-    Raises `ConfigError` for a delimiter or escape that cannot work."""
+    Raises `ConfigError` for a framing that cannot work."""
+    if isinstance(config, Fixed):
+        return FixedFramer(config, max_frame)
+    if isinstance(config, ModbusTcp):
+        return ModbusFramer(config)
     cap = min(config.max, max_frame)
     if isinstance(config, LengthPrefix):
         return LengthFramer(config, cap)
+    if isinstance(config, StxEtx):
+        return StxEtxFramer(config, cap)
+    if isinstance(config, JsonLines):
+        return JsonLinesFramer(cap)
     return DelimiterFramer(config, cap)
 
 
@@ -113,6 +116,7 @@ class DelimiterFramer:
         self._unescape = re.compile(b"(?s)" + escaped + b"(.)") if escaped else None
         self._cap = cap
         self._raw_cap = cap * 2 if escaped else cap  # every byte may be escaped
+        self._head = min(HEAD, self._raw_cap + 1)  # of garbage; what no cut of the stream changes
         self._buffer = bytearray()
         self._scanned = 0
         self._skipping = False
@@ -138,7 +142,7 @@ class DelimiterFramer:
         del buffer[:start]
         self._scanned = max(scanned, safe, start) - start
         if not self._skipping and len(buffer) > self._raw_cap + len(self._delimiter):
-            parts.append(Part(bytes(buffer[:HEAD]), f"no delimiter within {self._cap} bytes"))
+            parts.append(Part(bytes(buffer[: self._head]), f"no delimiter within {self._cap} bytes"))
             self._skipping = True
         if self._skipping:
             del buffer[: self._scanned]
@@ -157,16 +161,25 @@ class DelimiterFramer:
             return
         payload = raw if self._unescape is None else self._unescape.sub(rb"\1", raw)
         if len(payload) > self._cap:
-            parts.append(Part(raw[:HEAD], f"no delimiter within {self._cap} bytes"))
+            parts.append(Part(raw[: self._head], f"no delimiter within {self._cap} bytes"))
         else:
             parts.append(Part(payload))
 
 
-def stream_bytes(key: str, text: str) -> bytes:
-    """Text of the configuration as stream bytes: each character is one byte, up to U+00FF."""
-    try:
-        return text.encode("latin-1")
-    except UnicodeEncodeError as error:
-        raise ConfigError(
-            f"framing.{key}: {text!r} holds a character beyond U+00FF; write bytes as \\xNN"
-        ) from error
+class JsonLinesFramer(DelimiterFramer):
+    """Each line is a frame, without its `\\r`; blank lines are none."""
+
+    def __init__(self, cap: int) -> None:
+        super().__init__(Delimiter(), cap + 1)  # and its `\\r`
+        self._line_cap = cap
+
+    def feed(self, data: bytes) -> list[Part]:
+        parts: list[Part] = []
+        for payload, why, _ in super().feed(data):
+            line = payload if why else payload.removesuffix(b"\r")
+            if why or len(line) > self._line_cap:
+                head = line[: self._line_cap + 1][:HEAD]
+                parts.append(Part(head, f"no end of a line within {self._line_cap} bytes"))
+            elif not line.isspace() and line:
+                parts.append(Part(line))
+        return parts

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import resource
 import socket
 import time
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final, cast
 
 from connectors.backoff import Backoff
@@ -21,6 +23,7 @@ from connectors.gather import Gather
 from connectors.source import Appender, Frame, SourceStatus, Surroundings
 from connectors.tcp.config import TcpConfig, listen_address
 from connectors.tcp.framing import Part, framer
+from connectors.tls import in_folder, server_context
 
 WAITING_FRAMES: Final = 50_000  # of all connections, received and not yet durable, before reading pauses
 WAITING_BYTES: Final = 64_000_000
@@ -30,6 +33,8 @@ KEEP_IDLE_S: Final = 30  # Linux defaults to two hours
 KEEP_INTERVAL_S: Final = 10
 KEEP_COUNT: Final = 3
 USER_TIMEOUT_MS: Final = 30_000  # acknowledgements that the peer's host never confirms
+HANDSHAKE_S: Final = 10.0
+OTHER_FILES: Final = 200  # open beside the connections
 FINISH_S: Final = 3.0  # of the 5 s in which a receiver ends
 
 log = logging.getLogger(__name__)
@@ -43,7 +48,7 @@ class TcpReceiver:
     While the journal is behind, sockets are not read.
     """
 
-    def __init__(self, name: str, config: TcpConfig) -> None:
+    def __init__(self, name: str, config: TcpConfig, folder: Path = Path()) -> None:
         self.name = name
         self.config = config
         self.status = SourceStatus()
@@ -58,16 +63,19 @@ class TcpReceiver:
             self.acknowledge = bytes.fromhex(config.acknowledge or "")
         except ValueError as error:
             raise ConfigError(f"source {name}: {error}") from error
+        self._files = [
+            in_folder(folder, name) for name in (config.cert_file, config.key_file, config.ca_file)
+        ]
         framer(config.framing, config.max_frame)  # says now what is wrong with it
 
     @classmethod
     def build(cls, name: str, config: TcpConfig, surroundings: Surroundings) -> TcpReceiver:
         """See `connectors.source.Receiver`."""
-        return cls(name, config)
+        return cls(name, config, surroundings.folder)
 
     async def run(self, appender: Appender, stop: asyncio.Event) -> None:
         """See `connectors.source.Receiver`. Raises `ConfigError` for an address that can never be
-        listened on and `JournalError` when the journal is gone for good."""
+        listened on, TLS files that are none, and `JournalError` when the journal is gone for good."""
         self.gather = Gather(
             appender, self._durable, self._press, max_frames=WAITING_FRAMES, max_bytes=WAITING_BYTES
         )
@@ -101,6 +109,10 @@ class TcpReceiver:
     async def _listen(self, stop: asyncio.Event) -> asyncio.Server | None:
         backoff = Backoff(limit_s=5.0)
         loop = asyncio.get_running_loop()
+        secure: dict[str, Any] = {}
+        if self.config.tls:
+            secure = {"ssl": server_context(*self._files), "ssl_handshake_timeout": HANDSHAKE_S}
+        allow_files(self.config.max_connections + OTHER_FILES)
         while not stop.is_set():
             try:
                 server = await loop.create_server(
@@ -109,6 +121,7 @@ class TcpReceiver:
                     self._port,
                     backlog=1024,
                     reuse_address=True,
+                    **secure,
                 )
             except OSError as error:
                 said = f"cannot listen on {self.config.listen}: {error.strerror or error}"
@@ -253,7 +266,7 @@ class _Connection(asyncio.Protocol):
         self._put(self.framer.end("the peer ended the connection"))
         self._count_partial(0)
         self.frame_began = None
-        return self.waiting_frames > 0
+        return self.waiting_frames > 0 and not self.receiver.config.tls  # TLS ends on both sides at once
 
     def pause_writing(self) -> None:
         self.hold("acknowledgements")  # a peer that does not read them need not be read
@@ -299,11 +312,11 @@ class _Connection(asyncio.Protocol):
         receiver = self.receiver
         if not parts:
             return
-        for payload, why in parts:
+        for payload, why, port in parts:
             headers = (*self.headers, ("resync", why)) if why else self.headers
             self.waiting_frames += 1
             self.waiting_bytes += len(payload)
-            receiver.gather.put(Frame(self.host, payload, headers=headers), (self, len(payload)))
+            receiver.gather.put(Frame(self.host, payload, 0, port, headers), (self, len(payload)))
         receiver.status.frames += len(parts)
         receiver.status.last_frame_ms = int(time.time() * 1000)
         receiver.status.state = "connected"
@@ -314,6 +327,17 @@ class _Connection(asyncio.Protocol):
     def _count_partial(self, partial: int) -> None:
         self.receiver.partial_bytes += partial - self.partial
         self.partial = partial
+
+
+def allow_files(wanted: int) -> None:
+    """Let this process have so many files open, as far as its hard limit goes; a shortfall is logged."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        log.warning("the limit of open files is %d: less than max_connections needs (ulimit -Hn)", hard)
+        wanted = hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        log.info("raised the limit of open files from %d to %d", soft, wanted)
 
 
 def _keep_alive(sock: Any) -> None:

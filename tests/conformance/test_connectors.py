@@ -25,7 +25,7 @@ from connectors.journal.reader import JournalReader
 from connectors.journal.wire import socket_path
 from connectors.mqtt.config import MqttConfig
 from connectors.source import Receiver
-from connectors.tcp.config import Delimiter, LengthPrefix, TcpConfig
+from connectors.tcp.config import Delimiter, Fixed, JsonLines, LengthPrefix, ModbusTcp, StxEtx, TcpConfig
 from flows.receiver import SourceFile, build_receiver
 from flows.status import write_atomically
 from operators.convert import convert
@@ -323,7 +323,14 @@ def test_every_option_is_in_the_sample(kind: str, source: str, struct: type[msgs
 
 
 def test_every_option_of_framing_is_in_the_sample() -> None:
-    for name, struct in (("legacy", LengthPrefix), ("lines", Delimiter)):
+    for name, struct in (
+        ("legacy", LengthPrefix),
+        ("lines", Delimiter),
+        ("scales", StxEtx),
+        ("counters", Fixed),
+        ("modbus", ModbusTcp),
+        ("events", JsonLines),
+    ):
         node = sample("tcp").get(name)
         assert node is not None
         framing = node.plain()["framing"]
