@@ -170,9 +170,9 @@ class OpcuaReceiver:
             gone.update(told.gone)
             self._gaps += lost
             self._overflows += told.overflows
-            self._values += told.values
             if told.frames:
                 await self._appender.append(told.frames)
+            self._values += told.values
             self.status.frames += len(told.frames)
             self.status.bytes += sum(len(frame.payload) for frame in told.frames)
             self.status.last_frame_ms = int(time.time() * 1000)
