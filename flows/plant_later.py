@@ -55,6 +55,22 @@ _HIDDEN: Final[Mapping[type, tuple[str, ...]]] = {
 }
 
 
+def _of_other_kinds() -> dict[type, dict[str, str]]:
+    """Keys that fit other kinds of rules: a key of `limit` in a threshold rule is no slip of the pen."""
+    keys = {
+        name: {one.encode_name for one in msgspec.structs.fields(kind)} for name, kind in RULE_TYPES.items()
+    }
+    told: dict[type, dict[str, str]] = {}
+    for name, kind in RULE_TYPES.items():
+        others = sorted(set().union(*keys.values()) - keys[name])
+        told[kind] = {
+            key: f"does not fit a rule of type {name}; it is for "
+            f"{', '.join(other for other in RULE_TYPES if key in keys[other])}"
+            for key in others
+        }
+    return told
+
+
 class DecodeSection(msgspec.Struct):
     """A `decode:` section before the metrics that it decodes to are known."""
 
@@ -67,4 +83,4 @@ def _decode_section(node: Node, problems: Problems) -> DecodeSection:
 
 _HOOKS: Final[Mapping[type, Callable[[Node, Problems], Any]]] = {DecodeSpec: _decode_section}
 
-LATER: Final = Later(_KEYS, LATER_VALUES, _KINDS, _HOOKS, _HIDDEN, _HARMLESS)
+LATER: Final = Later(_KEYS, LATER_VALUES, _KINDS, _HOOKS, _HIDDEN, _HARMLESS, _of_other_kinds())

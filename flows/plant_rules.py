@@ -130,7 +130,7 @@ class _Checker:
         problems = self.problems
         before = len(problems.errors)
         name = node.get("ruleId")
-        if name is not None and isinstance(name.value, str):
+        if name is not None and isinstance(name.value, str) and name.value:
             _root(node, name.value)
         kind = self._type(node)
         if kind is None:
@@ -150,8 +150,11 @@ class _Checker:
         sound = [one for one in rule.products if one not in hidden]
         if not sound and rule.products:
             return None
+        told_at = {(one.line, one.column) for one in problems.errors[before:]}
         for one in check_rule(msgspec.structs.replace(rule, productId=sound), self.known):
             place = _below(node, one.field)
+            if place is not node and (place.line, place.column) in told_at:
+                continue  # it could not be read, so its default stands there
             if one.start >= 0 and isinstance(place.value, str):
                 problems.add_caret(place, one.text, one.start, one.stop)
                 if one.warning:
@@ -175,6 +178,9 @@ class _Checker:
             if node.is_map:
                 self.problems.add(node, f"'type' is missing; known: {', '.join(RULE_TYPES)}")
             return RULE_TYPES["threshold"]
+        if kind.is_map or kind.is_list:
+            self.problems.add(kind, f"a text is expected, not {shown(kind)}; known: {', '.join(RULE_TYPES)}")
+            return None
         if kind.value not in RULE_TYPES:
             mend = nearest(kind.raw, RULE_TYPES) or f"; known: {', '.join(RULE_TYPES)}"
             self.problems.add(kind, f"unknown type {shown(kind)}{mend}")

@@ -48,6 +48,7 @@ class Later:
     tagged union -> tags. `hooks`: Struct type -> what makes its value instead (for sections with a
     reader of their own). `hidden`: Struct type -> fields that no file may say (filled in later).
     harmless: (Struct type, key) -> values that say what happens anyway; others are not done yet.
+    elsewhere: Struct type -> keys that only its relatives have -> what is told of them.
     """
 
     keys: Mapping[type, Collection[str]] = field(default_factory=dict)
@@ -56,6 +57,7 @@ class Later:
     hooks: Mapping[type, Callable[[Node, Problems], Any]] = field(default_factory=dict)
     hidden: Mapping[type, Collection[str]] = field(default_factory=dict)
     harmless: Mapping[tuple[type, str], Collection[Any]] = field(default_factory=dict)
+    elsewhere: Mapping[type, Mapping[str, str]] = field(default_factory=dict)
 
 
 NOT_YET: Final = "is not yet in this version"
@@ -191,6 +193,8 @@ class _Walk:
                     self.wrong(child, f"'{key}: {child.raw}' {NOT_YET}")
                 elif key in later or (kind.cls, key) in self.later.harmless:
                     self.wrong(node, f"'{key}' {NOT_YET}", key)
+                elif key in self.later.elsewhere.get(kind.cls, ()):
+                    self.wrong(node, self.later.elsewhere[kind.cls][key], key)
                 else:
                     names = [*([kind.tag_field] if kind.tag_field else []), *known, *later]
                     mend = nearest(key, names) or f"; known: {', '.join(sorted(known))}"
@@ -323,7 +327,8 @@ class _Walk:
             return self.wrong(node, f"one of {', '.join(texts)} is expected, not {shown(node)}")
         mend = nearest(str(value), texts) if not node.masked else ""
         mend = mend or f"; one of {', '.join(texts)}"
-        return self.wrong(node, f"unknown value {shown(node).removeprefix('the number ')}{mend}")
+        what = f"'{node.raw}'" if isinstance(value, bool) else shown(node).removeprefix("the number ")
+        return self.wrong(node, f"unknown value {what}{mend}")
 
     def scalar_of(self, node: Node, kind: inspect.Type, *, expression: bool) -> Any:
         value = node.value

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from operators.batch import Bytes
 from operators.jit import kernel
+
+_SHORT: Final = 8192  # as long as an expression can be
+_ALL: Final = (1 << 64) - 1
 
 
 @kernel
@@ -26,10 +31,25 @@ def hash_bytes(payload: Bytes, start: int, stop: int) -> int:
 
 def text_code(text: str) -> int:
     """The code of a text: equal texts have equal codes, in every process and for ever."""
-    data = np.frombuffer(text.encode("utf-8"), np.uint8)
+    encoded = text.encode("utf-8")
+    if len(encoded) <= _SHORT:
+        return _hash_short(encoded)
+    data = np.frombuffer(encoded, np.uint8)
     return int(hash_bytes(data, 0, len(data)))
+
+
+def _hash_short(data: bytes) -> int:
+    """`hash_bytes` without the kernel: whoever only reads rules does not wait until it is loaded."""
+    state = 0xCBF29CE484222325
+    for byte in data:
+        state = ((state ^ byte) * 0x100000001B3) & _ALL
+    state ^= state >> 33
+    state = (state * 0xFF51AFD7ED558CCD) & _ALL
+    state ^= state >> 33
+    state = (state * 0xC4CEB9FE1A85EC53) & _ALL
+    return (state ^ (state >> 33)) >> 12
 
 
 def warm_up() -> None:
     """Compile the kernel."""
-    text_code("warm")
+    hash_bytes(np.frombuffer(b"warm", np.uint8), 0, 4)

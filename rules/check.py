@@ -11,10 +11,11 @@ from typing import Any, Final, NamedTuple
 from operators.document import nearest
 from operators.expression.formulas import formulas_of
 from operators.expression.grammar import parse
-from operators.expression.program import Scope, check_condition, metrics_of, resolved
+from operators.expression.program import Scope, check_condition, kind_of, metrics_of, resolved
 from operators.expression.ranges import verdict
 from operators.expression.tree import (
     Binary,
+    Bool,
     Compare,
     Expr,
     ExpressionError,
@@ -24,7 +25,15 @@ from operators.expression.tree import (
 )
 from rules.message import Template, parse_message
 from rules.schedule import schedule_problem
-from rules.spec import LIMITS, LimitRule, LimitSeverity, Rule, RuleProduct
+from rules.spec import (
+    LIMITS,
+    SEVERITY_NUMBERS,
+    LimitRule,
+    LimitSeverity,
+    Rule,
+    RuleProduct,
+    SeverityMap,
+)
 
 DEVICE_WORDS: Final = ("device_id", "productId", "hub_id")
 """Attributes that every device has, in devices.csv or not."""
@@ -175,6 +184,9 @@ def check_rule(rule: Rule, known: Known) -> list[RuleProblem]:
     ]
     if not rule.products:
         found.append(RuleProblem("productId", "names no product"))
+    for at, name in enumerate(rule.products):
+        if name in rule.products[:at]:
+            found.append(RuleProblem(f"productId.{at}", f"'{name}' stands twice; remove one"))
     found += _keys(rule, known)
     from rules.check_kinds import KIND_CHECKS  # it needs this module
 
@@ -194,7 +206,11 @@ def _keys(rule: Rule, known: Known) -> Iterator[RuleProblem]:
             yield RuleProblem(field, f"does not fit a rule of type {rule.type}; leave it out")
     if getattr(rule, "severity", None) == "info" and rule.acknowledge == "required":
         yield RuleProblem("acknowledge", "an info rule is an event and never acknowledged; leave it out")
-    if rule.clear_condition is not None and rule.deadband:
+    if (
+        rule.clear_condition is not None
+        and rule.deadband
+        and not {"clear_condition", "deadband"} & {*rule.UNFIT}
+    ):
         yield RuleProblem("deadband", "clear_condition says already when it clears; leave one out")
     if rule.deadband is not None and not 0 <= rule.deadband < float("inf"):
         yield RuleProblem("deadband", "must be 0 or more")
@@ -204,12 +220,16 @@ def _keys(rule: Rule, known: Known) -> Iterator[RuleProblem]:
             continue  # told already
         if before is not None and step.after <= before.after:
             yield RuleProblem(f"escalate.{at}.after", "must be later than the step before")
+        if step.after <= 0:
+            yield RuleProblem(f"escalate.{at}.after", "must be more than 0s")
         if step.severity is None and step.notify is None:
-            yield RuleProblem(f"escalate.{at}", "changes nothing; give a severity, or somebody to notify")
+            text = "changes nothing; give a severity, or somebody to notify"
+            yield RuleProblem(f"escalate.{at}.severity", text)
+    yield from _escalated_severities(rule)
     if rule.where is not None:
         yield from check_expression("where", rule.where, known.scopes(rule))
     for at, schedule in enumerate(rule.schedules):
-        wrong = schedule_problem(schedule)
+        wrong = schedule_problem(schedule) if schedule is not None else None  # None: told already
         if wrong is not None:
             yield RuleProblem(f"schedule.{at}.{wrong[0]}", wrong[1])
     if rule.autoAction is not None and rule.autoAction not in known.actions:
@@ -217,6 +237,22 @@ def _keys(rule: Rule, known: Known) -> Iterator[RuleProblem]:
         yield RuleProblem("autoAction", f"no action '{rule.autoAction[:60]}'{mend}")
     if rule.max_shelve is not None and rule.max_shelve <= 0:
         yield RuleProblem("max_shelve", "must be more than 0s")
+
+
+def _escalated_severities(rule: Rule) -> Iterator[RuleProblem]:
+    """Steps that lessen a severity, or leave it as it is, change nothing."""
+    severity = getattr(rule, "severity", None)
+    if severity is None or isinstance(severity, SeverityMap):
+        return  # told already, or the device says it
+    reached = min((rule.severity_of(part) for part in rule.parts), key=SEVERITY_NUMBERS.__getitem__)
+    for at, step in enumerate(rule.escalate):
+        if step is None or step.severity is None:
+            continue
+        if SEVERITY_NUMBERS[step.severity] <= SEVERITY_NUMBERS[reached]:
+            text = f"changes nothing: it is {reached} already, and a step only makes it graver"
+            yield RuleProblem(f"escalate.{at}.severity", text, warning=True)
+        else:
+            reached = step.severity
 
 
 def check_expression(field: str, text: str, scopes: Iterator[Scope]) -> Iterator[RuleProblem]:
@@ -242,7 +278,8 @@ def _check_threshold(rule: Rule, known: Known) -> Iterator[RuleProblem]:
         except ExpressionError as error:
             yield RuleProblem(key, error.message, error.start, error.stop)
     if "condition" in trees:
-        if not metrics_of(trees.values()) and not any(formulas_of(tree) for tree in trees.values()):
+        empty = not metrics_of(trees.values()) and not any(formulas_of(tree) for tree in trees.values())
+        if empty:
             stop = len(rule.conditions[""])
             yield RuleProblem("condition", "names no metric, so no reading evaluates it", 0, stop)
         try:
@@ -255,7 +292,7 @@ def _check_threshold(rule: Rule, known: Known) -> Iterator[RuleProblem]:
             problems = check_condition(tree, scope)
             for wrong in problems:
                 yield RuleProblem(key, wrong.message, wrong.start, wrong.stop)
-            if not problems and key == "condition":
+            if not problems and key == "condition" and not empty:
                 told = _doubtful(tree, scope, known)
                 if told:
                     yield RuleProblem(key, told, tree.start, tree.stop, True)
@@ -273,23 +310,24 @@ def _check_limit(rule: Rule, known: Known) -> Iterator[RuleProblem]:
         for name in LIMITS:
             told = getattr(rule.severity, name) is not None
             if name in bounds and not told:
-                yield RuleProblem("severity", f"'{name}' is missing; every limit has its severity")
+                yield RuleProblem(f"severity.{name}", f"'{name}' is missing; every limit has its severity")
             if told and name not in bounds:
                 yield RuleProblem(f"severity.{name}", f"there is no limit '{name}'")
     texts = {"of": rule.of} | {
         f"limits.{name}": text for name, text in bounds.items() if isinstance(text, str)
     }
-    sound = True
+    wrong: set[str] = set()
     for key, text in texts.items():
         for problem in _check_number(key, text, known.scopes(rule)):
-            sound = False
+            wrong.add(key)
             yield problem
-    if not sound:
+    if "of" in wrong:
         return
     if not metrics_of([parse(rule.of)]) and not formulas_of(parse(rule.of)):
         yield RuleProblem("of", "names no metric, so no reading evaluates it", 0, len(rule.of))
+        return
     for name, text in rule.conditions.items():
-        for scope in known.scopes(rule):
+        for scope in known.scopes(rule) if f"limits.{name}" not in wrong else ():
             tree = parse(text)
             problems = check_condition(tree, scope)
             for error in problems:
@@ -311,10 +349,23 @@ def _check_number(key: str, text: str, scopes: Iterator[Scope]) -> Iterator[Rule
     except ExpressionError as error:
         yield RuleProblem(key, error.message, error.start, error.stop)
         return
+    if isinstance(tree, Bool | Compare | Logic | Not):
+        yield RuleProblem(key, "this is a condition where a number is expected", tree.start, tree.stop)
+        return
     compared = Compare(tree.start, tree.stop, ">", tree, tree)
     for scope in scopes:
-        for wrong in check_condition(compared, scope):
+        problems = check_condition(compared, scope)
+        if _is_text(tree, scope):
+            problems = [ExpressionError("this is a text where a number is expected", tree.start, tree.stop)]
+        for wrong in problems:
             yield RuleProblem(key, wrong.message, wrong.start, wrong.stop)
+
+
+def _is_text(tree: Expr, scope: Scope) -> bool:
+    try:
+        return kind_of(tree, scope) == "text"
+    except ExpressionError:
+        return False
 
 
 def message_of(rule: Rule, scope: Scope) -> Template:

@@ -10,6 +10,7 @@ from operators.document import nearest
 from operators.expression.formulas import formulas_of
 from operators.expression.grammar import parse
 from operators.expression.program import metrics_of
+from operators.expression.ranges import Ranges, verdict
 from operators.expression.tree import Expr, ExpressionError, Name, is_temporal, walk
 from rules.check import Known, RuleProblem, check_expression
 from rules.group import when_scope
@@ -18,6 +19,7 @@ from rules.spec import AbsenceRule, GroupRule, ReportedRule, Rule, SequenceRule,
 
 MOST_STEPS: Final = 16
 _WIDTH: Final = {"device_id": 0, "hub_id": 1, "site_id": 2, "productId": 3}
+_WHEN_RANGES: Final[Ranges] = {"share": (0.0, 1.0), "count": (0.0, None), "total": (0.0, None)}
 _DECODED_ROLES: Final = ("telemetry", "control_request", "control_result", "provisioning_complete")
 
 
@@ -65,7 +67,8 @@ def _parsed(text: str | None) -> Expr | None:
 def _check_sequence(rule: Rule, known: Known) -> Iterator[RuleProblem]:
     assert isinstance(rule, SequenceRule)
     why = "leave it out, and let `within` of a last `not` step be the delay"
-    yield from _unfit(rule, ("on_delay", "off_delay", "deadband"), why)
+    yield from _unfit(rule, ("on_delay",), why)
+    yield from _unfit(rule, ("off_delay", "deadband"), "leave it out")
     yield from _steady(rule, metrics=True)
     if not rule.steps:
         yield RuleProblem("steps", "names no step")
@@ -85,11 +88,11 @@ def _check_sequence(rule: Rule, known: Known) -> Iterator[RuleProblem]:
             continue
         if step.within is not None and not at and step.not_ is None:
             yield RuleProblem(f"{field}.within", "the first step has none before it to count from")
+        elif step.within is not None and step.within <= 0:
+            yield RuleProblem(f"{field}.within", "must be more than 0s")
         if step.not_ is not None:
             if step.within is None:
-                yield RuleProblem(field, "'within' is missing: for how long it must not hold")
-            elif step.within <= 0:
-                yield RuleProblem(f"{field}.within", "must be more than 0s")
+                yield RuleProblem(f"{field}.within", "'within' is missing: for how long it must not hold")
             if waits:
                 why = "follows another 'not' step" if at else "is the first step"
                 yield RuleProblem(f"{field}.not", f"{why}; put a condition before it")
@@ -117,13 +120,20 @@ def _check_absence(rule: Rule, known: Known) -> Iterator[RuleProblem]:
 def _check_group(rule: Rule, known: Known) -> Iterator[RuleProblem]:
     assert isinstance(rule, GroupRule)
     yield from _condition("condition", rule.condition, rule, known)
-    yield from check_expression("when", rule.when, iter((when_scope(),)))
+    scope = when_scope()
+    wrong = list(check_expression("when", rule.when, iter((scope,))))
+    for one in wrong:
+        mend = "; `when` has count, total and share" if one.text.startswith("no metric") else ""
+        yield one._replace(text=f"{one.text}{mend}")
     when = _parsed(rule.when)
     for node in walk(when) if when is not None else ():
         if is_temporal(node):
             yield RuleProblem("when", "cannot look at the past; use on_delay", node.start, node.stop)
     if when is not None and not metrics_of([when]):
         yield RuleProblem("when", "names none of count, total and share", 0, len(rule.when))
+    elif when is not None and not wrong and (holds := verdict(when, scope, _WHEN_RANGES)) is not None:
+        told = "always holds" if holds else "never holds"
+        yield RuleProblem("when", told, 0, len(rule.when), True)
     if known.shards > 1 and _WIDTH[rule.over] > _WIDTH[known.shards_by]:
         yield RuleProblem(
             "over",

@@ -96,6 +96,10 @@ def _field(inside: str, known: Mapping[str, Collection[str]], owner: str, start:
     if rest not in known[root]:
         if root == "metrics":
             mend = nearest(rest, [*known["metrics"], *WORDS])
+            if not rest:
+                mend = "; write '{{}}' for braces"
+            elif name.startswith("formula"):
+                mend = "; a message takes metrics, parameters and columns, no formulas"
             what = f"no metric '{rest[:40]}' in {owner}{mend}"
         elif root == "param":
             what = f"no parameter '{rest[:40]}' in {owner}{nearest(rest, known[root])}"

@@ -52,6 +52,17 @@ WINDOW_AGGREGATES: Final = (
     *("count", "good", "bad", "coverage", "min", "max", "mean", "last", "std", "p50", "p95", "p99"),
 )
 _LONGEST_DURATION_NS: Final = 1 << 62
+_OTHER_NAMES: Final = {
+    "mean": "; write avg(x, 5m)",
+    "average": "; write avg(x, 5m)",
+    "stddev": "; write std(x, 5m)",
+    "ln": "; write log(x)",
+    "mod": "; write a % b",
+    "isnull": "; write x == null",
+    "coalesce": "; write default(x, y)",
+    "duration": "; write held(c, 10s) or since(c)",
+}
+"""What functions are called elsewhere."""
 
 
 class Limits(NamedTuple):
@@ -79,6 +90,10 @@ def parse(text: str, *, limits: Limits = DEFAULT_LIMITS, window: str = "") -> Ex
             limits.characters,
             limits.characters + 1,
         )
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ExpressionError("half of a surrogate pair is no character", error.start, error.end) from None
     if not text.strip():
         raise ExpressionError("the expression is empty", 0, max(1, len(text)))
     return _Parser(tokens(text), limits, text, window).whole()
@@ -134,8 +149,11 @@ class _Parser:
             raise ExpressionError(
                 "the expression ends where a value is expected", max(0, token.start - 1), token.start
             )
-        if token.kind == "op" and token.text in MENDS:
+        if token.kind in ("op", "name") and token.text in MENDS:
             raise ExpressionError(MENDS[token.text], token.start, token.stop)
+        before = self.tokens[max(0, self.tokens.index(token) - 1)]
+        if before.text in ("NOT", "Not"):
+            raise ExpressionError(f"'{before.text}' is no operator; write 'not'", before.start, before.stop)
         raise ExpressionError(f"'{token.text[:40]}' is not expected here", token.start, token.stop)
 
     # -- building
@@ -350,9 +368,9 @@ class _Parser:
             return self.built(Name(first.start, stop, "", (parts[0],), text))
         root = parts[0]
         if first.kind == "quoted" or root not in ROOTS:
+            mend = nearest(root, ROOTS) or "; a name with a dot stands whole in backticks"
             raise ExpressionError(
-                f"nothing is called '{root}.'{nearest(root, ROOTS)}; "
-                "a name with a dot stands whole in backticks",
+                f"nothing is called '{root[:40]}.'{mend}",
                 first.start,
                 stop,
             )
@@ -361,6 +379,12 @@ class _Parser:
                 raise ExpressionError(f"'{text[:60]}' is no function", first.start, stop)
             target = Name(first.start, stop, root, (parts[1],), text)
             return self.call(parts[2], first, self.take(), target)
+        if root == "alarm":
+            raise ExpressionError(
+                "alarms stand in AAS mappings alone; what one alarm means for another is suppressed_by",
+                first.start,
+                stop,
+            )
         if len(parts) != 2:
             raise ExpressionError(
                 f"'{text[:60]}' has too many dots; a name with a dot stands whole in backticks",
@@ -373,7 +397,9 @@ class _Parser:
         own = function in WINDOW_AGGREGATES and self.window != ""
         if target is None and function not in FUNCTIONS and not own:
             raise ExpressionError(
-                f"no function '{function[:40]}'{nearest(function, FUNCTIONS)}", first.start, first.stop
+                f"no function '{function[:40]}'{_OTHER_NAMES.get(function) or nearest(function, FUNCTIONS)}",
+                first.start,
+                first.stop,
             )
         if target is not None and function not in WINDOW_AGGREGATES:
             raise ExpressionError(

@@ -164,6 +164,22 @@ def kind_of(expression: Expr, scope: Scope) -> Kind:
     return _Builder(scope).build(resolved(expression, scope)).kind
 
 
+def _meant(name: str, metrics: Mapping[str, MetricType]) -> str:
+    """The mend for a name that is no metric: another one, or how to write what looks like a name."""
+    if name.lower() in ("true", "false"):
+        return f"; write {name.lower()}"
+    if name.lower() in ("none", "nan", "nil"):
+        return "; write null"
+    if name in ("param", "device", "formula"):
+        return f"; write {name}.NAME"
+    return nearest(name, metrics)
+
+
+def _a_text(name: str, metrics: Mapping[str, MetricType]) -> bool:
+    """Whether a name that is compared is no metric, nor like one: then a text without its quotes."""
+    return name not in metrics and len(name) <= 40 and not _meant(name, metrics)
+
+
 class _Value(NamedTuple):
     kind: Kind
     id: int  # of the instruction that gives it
@@ -334,7 +350,7 @@ class _Builder:
             kind = scope.metrics.get(name)
             if kind is None:
                 raise ExpressionError(
-                    f"no metric '{name}' in {scope.owner}{nearest(name, scope.metrics)}",
+                    f"no metric '{name}' in {scope.owner}{_meant(name, scope.metrics)}",
                     node.start,
                     node.stop,
                 )
@@ -379,6 +395,15 @@ class _Builder:
         return self.number(float(value))
 
     def compare(self, node: Compare) -> _Value:
+        if node.op in ("==", "!=") and not self.scope.window:
+            for side in (node.left, node.right):
+                if isinstance(side, Name) and side.root == "" and _a_text(side.parts[0], self.scope.metrics):
+                    name = side.parts[0]
+                    raise ExpressionError(
+                        f"no metric '{name}' in {self.scope.owner}; a text stands in quotes: '{name}'",
+                        side.start,
+                        side.stop,
+                    )
         left, right = node.left, node.right
         if node.op in ("==", "!=") and (isinstance(left, Null) or isinstance(right, Null)):
             value = self.build(right if isinstance(left, Null) else left)

@@ -14,7 +14,7 @@ _TOKEN: Final = re.compile(
   | (?P<name>[^\W\d]\w*)
   | (?P<quoted>`[^`\n]*`)
   | (?P<text>'(?:[^']|'')*' | "(?:[^"]|"")*")
-  | (?P<op>\*\*|==|!=|<=|>=|<>|&&|\|\||[-+*/%<>().,=!^&|~?:\[\]{};@$])
+  | (?P<op>\*\*|//|=>|=<|==|!=|<=|>=|<>|&&|\|\||[-+*/%<>().,=!^&|~?:\[\]{};@$])
     """,
     re.VERBOSE,
 )
@@ -27,6 +27,8 @@ _UNIT: Final = re.compile(
     re.VERBOSE,
 )
 KEYWORDS: Final = frozenset({"and", "or", "not", "true", "false", "null"})
+_NO_UNITS: Final = KEYWORDS | {"if", "else", "is", "in", "between", "AND", "OR", "NOT", "And", "Or", "Not"}
+"""Words behind a number that mean something else, here or in other languages."""
 MENDS: Final = {
     "=": "'=' is no operator; write '==' to compare",
     "<>": "'<>' is no operator; write '!='",
@@ -36,6 +38,18 @@ MENDS: Final = {
     "^": "'^' is no operator; write '**' for a power",
     "&": "'&' is no operator; write bitand(a, b)",
     "|": "'|' is no operator; write bitor(a, b)",
+    "=>": "'=>' is no operator; write '>='",
+    "=<": "'=<' is no operator; write '<='",
+    "//": "'//' is no operator; write floor(a / b)",
+    "AND": "'AND' is no operator; write 'and'",
+    "OR": "'OR' is no operator; write 'or'",
+    "And": "'And' is no operator; write 'and'",
+    "Or": "'Or' is no operator; write 'or'",
+    "is": "'is' is no operator; write '==', e.g. a == null",
+    "in": "'in' is no operator; write a == 1 or a == 2",
+    "between": "'between' is no operator; write low < a and a < high",
+    "if": "'if' is a function; write if(condition, then, else)",
+    "else": "'else' is no operator; write if(condition, then, else)",
     "?": "'?' is no operator; write if(condition, then, else)",
 }
 
@@ -56,7 +70,7 @@ def tokens(text: str) -> list[Token]:
     while at < len(text):
         if found and found[-1].kind == "number" and at > found[-1].stop:
             unit = _UNIT.match(text, at)
-            if unit is not None and unit.group() not in KEYWORDS:
+            if unit is not None and unit.group() not in _NO_UNITS:
                 found.append(Token("unit", unit.group(), at, unit.end()))
                 at = unit.end()
                 continue

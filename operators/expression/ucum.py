@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,6 +21,9 @@ from typing import Any, Final
 from operators.document import nearest
 
 _LONGEST: Final = 60
+_NAMES: Final = re.compile(r"\{[^{}]*\}|\[[^\[\]]*\]")
+_BEYOND: Final = re.compile(r"[A-Za-z%*^'\"][-+]?[0-9]{3}|[0-9]{10}|\({4}")
+"""Powers and factors whose exact value would fill the memory, and brackets that nobody writes."""
 _KEPT_AS: Final = 1  # rises when what is kept changes its form
 _LIKELY: Final[Mapping[str, str]] = {
     "°C": "Cel",
@@ -95,6 +99,10 @@ def _ask(text: str) -> Unit:
     """What the library says."""
     if not 0 < len(text) <= _LONGEST or not text.isascii():
         raise UnitError(_refusal(text, ()))
+    if _BEYOND.search(_NAMES.sub("u", text)):
+        raise UnitError(
+            f"'{text}' is no usable unit; powers have at most two digits, factors nine, brackets three levels"
+        )
     if not _LIBRARY:
         from ucumvert import PintUcumRegistry
 

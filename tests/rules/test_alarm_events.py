@@ -307,7 +307,7 @@ def test_messages() -> None:
         ("50 } x", "a single '}'; write '}}' for a brace", 3, 4),
         ("{tempC:>99999999f}", "'>99999999f' is no number format; write for example {tempC:.1f}", 0, 18),
         ("{0.__class__}", "no metric '0.__class__' in press-v1", 0, 13),
-        ("{}", "no metric '' in press-v1", 0, 2),
+        ("{}", "no metric '' in press-v1; write '{{}}' for braces", 0, 2),
         ("{tempC.real}", "no metric 'tempC.real' in press-v1; did you mean 'tempC'?", 0, 12),
         ("x" * 3000, "a message of 3000 characters; at most 2000 are taken", 2000, 2001),
     ],
