@@ -85,6 +85,8 @@ class Timers:
         """Take note of a standing's timers, which may have changed at a place of the slice (None: at
         a control)."""
         board, device = self._board(standing.subject)
+        if board is not self.journal:  # a device that was not heard has a clock from now on
+            self.journal.leave(standing)
         standings = board.standings.get(device)
         if standing.next_timer() == k.NEVER:
             if standings is None or standings.pop(standing.subject.name, None) is None:
@@ -304,6 +306,12 @@ class _JournalBoard(_Board):
         self.ticks: Int64 = np.zeros(0, np.int64)
         self.lasts_of: Callable[[], Int64] = lambda: np.zeros((0, 2), np.int64)  # of `Timers.begin`
         self.item: Slice | None = None
+
+    def leave(self, standing: Timed) -> None:
+        """Its timers stand elsewhere from now on."""
+        standings = self.standings.get(0)
+        if standings is not None and standings.pop(standing.subject.name, None) is not None and not standings:
+            del self.standings[0]
 
     def begin(self, item: Slice) -> None:
         self.item, self.ticks = item, item.frames.ticks.ns
