@@ -248,9 +248,18 @@ def make_lines(random: Random, plant: dict[str, Any], count: int) -> list[dict[s
     with_ticks = random.random() < 0.25
     pace = random.choice([200, 1000, 1000, 5000])
     lines: list[dict[str, Any]] = []
+    away: set[str] = set()
+    says_connected = random.random() < 0.2
+    if says_connected:
+        lines += [{"connected": source, "at": now} for source in plant["sources"]]
     for _ in range(count):
-        if random.random() < 0.02:
-            row = random.choice(rows)
+        if says_connected and random.random() < 0.08:
+            source = random.choice(list(plant["sources"]))
+            away ^= {source}
+            lines.append({"disconnected" if source in away else "connected": source, "at": now})
+        here = [row for row in rows if _source(row) not in away]
+        if here and random.random() < 0.02:
+            row = random.choice(here)
             behind = random.choice([20_000, 90_000, 1_200_000])
             for step in range(random.randint(3, 12)):
                 stamp = now - behind + step * random.choice([1000, 1000, 7000])
@@ -268,7 +277,9 @@ def make_lines(random: Random, plant: dict[str, Any], count: int) -> list[dict[s
                 second += 1 if now - second * 1000 < 5000 else 7
         if random.random() < acting:
             lines.append(make_action(random, plant, now, len(lines)))
-        row = random.choice(rows)
+        if not here:
+            continue
+        row = random.choice(here)
         name = row["device_id"]
         roll = random.random()
         stamp = now + skew[name]
@@ -289,7 +300,7 @@ def make_lines(random: Random, plant: dict[str, Any], count: int) -> list[dict[s
         line = _frame(random, product, row, stamp, walks[name])
         line["ingest_ts"] = now - (random.choice([1, 800]) if random.random() < 0.03 else 0)
         if random.random() < 0.03 and lines:
-            earlier = [each for each in lines if "topic" in each]
+            earlier = [each for each in lines if "topic" in each and each["source"] not in away]
             line = {**random.choice(earlier[-8:]), "ingest_ts": now} if earlier else line
         if random.random() < 0.02:
             line["historical"] = True
@@ -297,6 +308,10 @@ def make_lines(random: Random, plant: dict[str, Any], count: int) -> list[dict[s
             line["retained"] = True
         lines.append(line)
     return lines
+
+
+def _source(row: dict[str, Any]) -> str:
+    return "peers" if row["productId"] == "gamma" else "line1"
 
 
 def _frame(

@@ -70,6 +70,7 @@ class Device:
         self.held: dict[str, tuple[Any, int, str]] = {}
         self.last: Place | None = None  # of the last reading for rules
         self.live = (0, 0)  # event and ingest time of that reading
+        self.source = ""  # of that reading
         self.past = Past()
         self.of_past: dict[str, Any] = {}
         self.overrides: dict[str, float] = {}
@@ -125,6 +126,7 @@ class Oracle:
         self.groups: list[Group] = []
         self.ingests: list[int] = []
         self.began: int | None = None
+        self.away: set[str] = set()  # sources that are not connected
         self.products = {each["productId"]: each for each in plant["products"]}
         self.devices: dict[str, Device] = {}
         for row in plant["devices"]:
@@ -147,6 +149,14 @@ class Oracle:
             if "action" in line:
                 self.begin(line["at"] * MS)
                 self.act(line["action"], line["at"] * MS)
+            if "connected" in line or "disconnected" in line:
+                self.begin(line["at"] * MS)
+                self.away.discard(line.get("connected", ""))
+                self.away |= {line["disconnected"]} if "disconnected" in line else set()
+                for device in self.devices.values():
+                    for each in device.evaluators:
+                        if isinstance(each, Absence):
+                            each.connection(self.away, line["at"] * MS)
             if "ingest_ts" not in line:
                 continue
             ingest = max(ingest, line["ingest_ts"] * MS)
@@ -504,7 +514,7 @@ class Oracle:
         for name, (value, quality) in reading.values.items():
             device.held[name] = (value if quality != BAD else None, reading.ts, quality)
         device.last = Place(reading.position, reading.ingest)
-        device.live = (reading.ts, reading.ingest)
+        device.live, device.source = (reading.ts, reading.ingest), reading.frame.source
         trees = [tree for each in device.evaluators for tree in each.trees()]
         device.of_past = device.past.reading(reading.ts, reading.rebased, trees, device.look_now)
         for each in device.evaluators:

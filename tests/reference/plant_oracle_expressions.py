@@ -56,7 +56,7 @@ def _part(tree: Tree) -> str:
 
 def metrics_of(tree: Tree) -> Iterator[str]:
     """Metrics in the order in which they stand."""
-    if tree[0] == "metric":
+    if tree[:1] == ("metric",):
         yield tree[1]
     for part in tree[1:]:
         if isinstance(part, tuple):

@@ -153,7 +153,7 @@ class Threshold(Evaluator):
             "not",
             moved(condition, self.rule.get("deadband", 0.0)),
         )
-        self.metrics = {*self.shown, *metrics_of(self.clear)}
+        self.metrics = {*self.shown, *metrics_of(self.clear), *metrics_of(self.rule.get("where", ()))}
         self.delays = Delays(book, subject)
 
     def trees(self) -> list[Tree]:
@@ -191,7 +191,27 @@ class Absence(Evaluator):
         self.of = of
         self.heard = False
         self.onset = 0
+        self.end: int | None = None
+        self.paused_at: int | None = None  # of the journal's clock
         self.state = "waiting"  # missing: raised, or kept from it
+
+    @property
+    def due(self) -> int | None:
+        return self.end if self.paused_at is None else None
+
+    @due.setter
+    def due(self, value: int | None) -> None:
+        pass
+
+    def connection(self, away: set[str], now: int) -> None:
+        """A source was connected or disconnected; its clock stands still while the device's is away (of
+        one never heard: any)."""
+        stands = bool(away) if not self.heard else self.device.source in away
+        if stands and self.paused_at is None:
+            self.paused_at = now
+        elif not stands and self.paused_at is not None:
+            self.end = None if self.end is None else self.end + now - self.paused_at
+            self.paused_at = None
 
     def in_service(self) -> bool:
         return (self.device.row.get("status") or "in_service") == "in_service"
@@ -200,7 +220,7 @@ class Absence(Evaluator):
         """Waits, from a moment of the device's clock (heard) or of the journal's."""
         self.onset = onset
         if self.state == "waiting" and self.in_service():
-            self.due = onset + self.rule["for"]
+            self.end, self.paused_at = onset + self.rule["for"], None
 
     def stepped(self, reading: Any) -> None:
         if self.heard:
@@ -211,7 +231,7 @@ class Absence(Evaluator):
         self.evidence = self.evidence._replace(values=UNSAID, quality=UNSAID)
 
     def over(self, place: Place) -> None:
-        due, self.due = self.due, None
+        due, self.end = self.end, None
         assert due is not None
         self.state = "missing"
         evidence = self.evidence
