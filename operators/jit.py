@@ -30,6 +30,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 WARMED: tuple[str, ...] = (
     "operators.text",
     "connectors.journal.merging",
+    "connectors.mqtt.publishes",
     "connectors.opcua.kernels",
     "operators.decode.kernels",
     "operators.decode.binary_kernels",

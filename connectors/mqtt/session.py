@@ -1,30 +1,32 @@
 """One connection to an MQTT broker, driven by the event loop.
 
-paho's own thread is not used: the socket is watched by asyncio, so that not reading it is all
-that back-pressure needs, and no message is handed from thread to thread.
+The socket is read in large pieces, out of which a kernel takes the messages; not reading it is all
+that back-pressure needs. A pause of 2 ms after each read makes the pieces of a busy source larger.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
+import numpy as np
 
 from connectors.errors import ConfigError
+from connectors.mqtt import packets
 from connectors.mqtt.config import MqttConfig
+from connectors.mqtt.publish_kernels import FULL, MORE, OTHER, SINGLE
+from connectors.mqtt.publishes import ALIASES, HARD_CAP, Batch, Malformed, Publishes
+from operators.batch import Int64, UInt64
 
 CONNECT_TIMEOUT_S: Final = 10.0
-READS_AT_ONCE: Final = 256  # messages before other work of the loop gets its turn
+BUFFER: Final = 512 << 10  # bytes of one reading, and of a packet that it can hold
+READ_PAUSE_S: Final = 0.002
+_HEADS: Final = 256 << 10  # a packet's topic and properties, beside its payload
 
 log = logging.getLogger(__name__)
 
@@ -33,215 +35,310 @@ class MqttSession:
     """A connection from CONNECT to its end; never reconnects.
 
     on_accepted is called once, before the first message, with whether the broker kept our
-    session; on_message with each message, in order; both in the loop's thread. `lost` resolves
-    with the reason when the connection has ended.
+    session; on_batch with what each reading brought, in order; both in the loop's thread. `lost`
+    resolves with the reason when the connection has ended. held: see `Publishes`.
     """
 
     def __init__(
         self,
         config: MqttConfig,
         client_id: str,
+        held: UInt64,
         on_accepted: Callable[[MqttSession, bool], None],
-        on_message: Callable[[MqttSession, mqtt.MQTTMessage], None],
+        on_batch: Callable[[MqttSession, Batch], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._config = config
+        self._client_id = client_id
+        self._version5 = config.protocol == "5"
         self._on_accepted = on_accepted
-        self._on_message = on_message
-        self._socket: Any = None
-        self._reading = False
-        self._paused = False
-        self._messages = 0
+        self._on_batch = on_batch
+        cap = min(config.max_payload, config.max_frame, HARD_CAP)
+        self._publishes = Publishes(self._version5, held, cap, BUFFER)
+        self._buffer = np.empty(BUFFER, np.uint8)
+        self._start = self._end_at = 0  # of what the buffer holds
+        self._head: tuple[bytes, int] | None = None  # of a packet too large to keep, and its size
+        self._skip = 0  # bytes of it that are still to come
+        self._out = bytearray()
+        self._socket: socket.socket | None = None
+        self._tls = _tls(config)
+        self._watched = self._paused = self._resting = False
+        self._pinged = False
+        self._in_s = self._out_s = self._loop.time()
         self._answer: asyncio.Future[None] = self._loop.create_future()
         self.lost: asyncio.Future[str] = self._loop.create_future()
         self.refused: list[str] = []  # subscriptions the broker refuses
-        self._client = self._build(client_id)
+
+    @property
+    def repeats(self) -> int:
+        """Messages that came again while the first was not acknowledged."""
+        return self._publishes.repeats
 
     async def connect(self) -> None:
         """Reach the broker and wait for its answer. Raises OSError (with the reason in words)
-        when that fails and `ConfigError` when a certificate file is unusable."""
-        client, config = self._client, self._config
-        properties = None
-        arguments: dict[str, Any] = {}
-        if config.protocol == "5":
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's
-            properties.SessionExpiryInterval = min(config.session_expiry // 10**9, 0xFFFF_FFFF)
-            properties.ReceiveMaximum = min(config.max_inflight, 65_535)
-            arguments = {"clean_start": False, "properties": properties}
-        keep_alive = min(max(config.keep_alive // 10**9, 1), 65_535)
-
-        def reach() -> None:
-            client.connect(config.host, config.port, keepalive=keep_alive, **arguments)
-
-        await _in_thread(self._loop, reach)
-        self._socket = client.socket()
-        if self._socket is None:
-            raise ConnectionError("the broker closed the connection")
-        self._watch_reading()
-        self._want_write()
+        when that fails."""
+        config = self._config
+        self._keep_alive = min(max(config.keep_alive // 10**9, 1), 65_535)
+        reached = await _in_thread(self._loop, self._reach)
+        if self.lost.done():
+            reached.close()
+            raise ConnectionError("closed")
+        reached.setblocking(False)
+        self._socket = reached
+        self._write(
+            packets.connect(
+                self._client_id,
+                self._version5,
+                self._keep_alive,
+                config.username,
+                config.password,
+                min(config.session_expiry // 10**9, 0xFFFF_FFFF),
+                min(config.max_inflight, 65_535),
+                ALIASES,
+            )
+        )
+        self._watch()
         try:
             await asyncio.wait_for(asyncio.shield(self._answer), CONNECT_TIMEOUT_S)
         except TimeoutError as error:
             raise ConnectionError("the broker does not answer CONNECT") from error
 
-    def acknowledge(self, mids: list[int]) -> None:
+    def acknowledge(self, mids: Int64) -> None:
         """PUBACK these messages, in this order."""
-        if self._socket is None:
-            return
-        for mid in mids:
-            self._client.ack(mid, 1)
-        self._writable()
+        if self._socket is not None and len(mids):
+            self._write(packets.pubacks(mids))
 
     def pause(self, paused: bool) -> None:
         """Stop or resume reading from the socket."""
         self._paused = paused
-        self._watch_reading()
+        self._watch()
+        if not paused and (self._start < self._end_at or self._pending()):
+            self._loop.call_soon(self._readable)
 
     def tick(self) -> None:
         """To be called once a second: keep-alive. A paused connection is not pinged, as the
         answer would not be read; the broker may then end it, and keeps the session."""
-        if self._socket is not None and not self._paused:
-            self._client.loop_misc()
+        if self._socket is None or self._paused:
+            return
+        now = self._loop.time()
+        if self._pinged and now - self._in_s > self._keep_alive:
+            self._end("the broker does not answer")
+        elif not self._pinged and now - min(self._in_s, self._out_s) > self._keep_alive * 0.75:
+            self._pinged = True
+            self._write(packets.PINGREQ_PACKET)
 
     async def close(self) -> None:
         """DISCONNECT, behind the acknowledgements so far; a peer that takes nothing for half a
         second is left without."""
         if self._socket is not None:
-            self._client.disconnect()
+            self._write(packets.DISCONNECT_PACKET)
             until = self._loop.time() + 0.5
-            while self._socket is not None and self._client.want_write() and self._loop.time() < until:
-                self._writable()
+            while self._out and self._loop.time() < until:
                 await asyncio.sleep(0.005)
         self.abort()
 
     def abort(self) -> None:
         """Let go of the socket without a word."""
-        open_socket = self._client.socket()
-        if open_socket is not None:
-            self._forget_socket()
-            open_socket.close()
         self._end("closed")
 
-    def _build(self, client_id: str) -> mqtt.Client:
+    def _reach(self) -> socket.socket:
         config = self._config
-        version5 = config.protocol == "5"
-        client = mqtt.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=client_id,
-            clean_session=None if version5 else False,
-            protocol=mqtt.MQTTv5 if version5 else mqtt.MQTTv311,
-            reconnect_on_failure=False,
-            manual_ack=True,
-        )
-        client.connect_timeout = CONNECT_TIMEOUT_S
-        if config.username is not None:
-            client.username_pw_set(config.username, config.password)
-        if config.tls:
-            try:
-                client.tls_set(config.ca_file, config.cert_file, config.key_file)
-            except (OSError, ValueError) as error:
-                files = ", ".join(
-                    name for name in (config.ca_file, config.cert_file, config.key_file) if name
-                )
-                raise ConfigError(f"TLS files {files or '(none)'}: {_words(error)}") from error
-        client.on_connect = self._connected
-        client.on_disconnect = self._disconnected
-        client.on_subscribe = self._subscribed
-        client.on_message = self._received
-        client.on_socket_close = self._closing
-        client.on_socket_register_write = self._register_write
-        client.on_socket_unregister_write = self._unregister_write
-        return client
+        reached = socket.create_connection((config.host, config.port), CONNECT_TIMEOUT_S)
+        try:
+            reached.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is None:
+                return reached
+            return self._tls.wrap_socket(reached, server_hostname=config.host)
+        except BaseException:
+            reached.close()
+            raise
 
-    # paho's callbacks; all but those during `connect` come in the loop's thread
+    # reading
 
-    def _connected(self, client: Any, userdata: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
-        if self._answer.done():
+    def _watch(self) -> None:
+        if self._socket is None:
             return
-        if reason.is_failure:
-            self._answer.set_exception(ConnectionRefusedError(f"the broker refuses us: {reason}"))
-            self._answer.exception()  # seen, also when nobody waits any more
-            return
-        qos = self._config.qos
-        if self._config.protocol == "5":
-            options = SubscribeOptions(qos=qos, retainAsPublished=False)
-            client.subscribe([(topic, options) for topic in self._config.subscribe])
-        else:
-            client.subscribe([(topic, qos) for topic in self._config.subscribe])
-        self._on_accepted(self, bool(flags.session_present))
-        self._answer.set_result(None)
-
-    def _subscribed(
-        self, client: Any, userdata: Any, mid: int, reasons: list[ReasonCode], properties: Any
-    ) -> None:
-        for topic, reason in zip(self._config.subscribe, reasons, strict=False):
-            if reason.is_failure:
-                self.refused.append(f"{topic}: {reason}")
-                log.error("the broker refuses the subscription %s: %s", topic, reason)
-
-    def _received(self, client: Any, userdata: Any, message: mqtt.MQTTMessage) -> None:
-        self._messages += 1
-        self._on_message(self, message)
-
-    def _disconnected(
-        self, client: Any, userdata: Any, flags: Any, reason: ReasonCode, properties: Any
-    ) -> None:
-        said = (
-            "the broker ended the connection" if flags.is_disconnect_packet_from_server else "connection lost"
-        )
-        self._end(f"{said}: {reason}")
-
-    def _closing(self, client: Any, userdata: Any, sock: Any) -> None:
-        if self._socket is not None:
-            self._forget_socket()
-
-    def _register_write(self, client: Any, userdata: Any, sock: Any) -> None:
-        if self._socket is not None:
-            self._loop.add_writer(self._socket, self._writable)
-
-    def _unregister_write(self, client: Any, userdata: Any, sock: Any) -> None:
-        if self._socket is not None:
-            self._loop.remove_writer(self._socket)
-
-    # the socket in the event loop
-
-    def _want_write(self) -> None:
-        if self._client.want_write():
-            self._loop.add_writer(self._socket, self._writable)
-
-    def _watch_reading(self) -> None:
-        wanted = self._socket is not None and not self._paused
-        if wanted and not self._reading:
-            self._loop.add_reader(self._socket, self._readable)
-            if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
-                self._loop.call_soon(self._readable)
-        elif not wanted and self._reading and self._socket is not None:
-            self._loop.remove_reader(self._socket)
-        self._reading = wanted
+        wanted = not self._paused and not self._resting
+        if wanted != self._watched:
+            self._watched = wanted
+            if wanted:
+                self._loop.add_reader(self._socket, self._readable)
+            else:
+                self._loop.remove_reader(self._socket)
 
     def _readable(self) -> None:
-        for _ in range(READS_AT_ONCE):
-            if self._socket is None or self._paused:
+        if self._socket is None or self._paused or self._resting:
+            return
+        filled = self._fill()
+        if self._start < self._end_at:
+            try:
+                self._split()
+            except Malformed as error:
+                self._end(f"the broker sent what is no MQTT: {error}")
+        if self._socket is None or self._paused:
+            return
+        if filled:  # there may be more; a busy socket is not waited for
+            self._loop.call_soon(self._readable)
+            return
+        self._resting = True
+        self._watch()
+        self._loop.call_later(READ_PAUSE_S, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = False
+        self._watch()
+        if self._pending():
+            self._readable()
+
+    def _pending(self) -> bool:
+        # decrypted bytes do not make the socket readable
+        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+
+    def _fill(self) -> bool:
+        """Read what there is; True where the buffer is full and there may be more."""
+        assert self._socket is not None
+        self._make_room()
+        view = memoryview(self._buffer)  # type: ignore[arg-type]  # an array is a buffer
+        while self._end_at < len(view):
+            try:
+                count = self._socket.recv_into(view[self._end_at :])
+            except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return False
+            except OSError as error:
+                self._lose(f"connection lost: {_words(error)}")
+                return False
+            if not count:
+                self._lose("connection lost: the broker closed it")
+                return False
+            self._in_s = self._loop.time()
+            skipped = min(self._skip, count) if self._skip else 0
+            if skipped:
+                self._skip -= skipped
+                if skipped < count:
+                    self._buffer[self._end_at : self._end_at + count - skipped] = self._buffer[
+                        self._end_at + skipped : self._end_at + count
+                    ].copy()
+            self._end_at += count - skipped
+            if self._head is not None and not self._skip:
+                head, self._head = self._head, None
+                try:
+                    self._on_batch(self, self._publishes.single(*head))
+                except Malformed as error:
+                    self._end(f"the broker sent what is no MQTT: {error}")
+                    return False
+        return True
+
+    def _lose(self, reason: str) -> None:
+        """The connection ended; what was read before is still taken."""
+        if self._start < self._end_at:
+            try:
+                self._split()
+            except Malformed:
+                log.warning("the last bytes of the broker are no MQTT")
+        self._end(reason)
+
+    def _make_room(self) -> None:
+        """Move what is left to the front; a large packet gets a buffer of its size."""
+        left = self._end_at - self._start
+        need = max(BUFFER, min(self._publishes.need, HARD_CAP + _HEADS) if left else 0)
+        if need != len(self._buffer):
+            longer = np.empty(need, np.uint8)
+            longer[:left] = self._buffer[self._start : self._end_at]
+            self._buffer = longer
+        elif self._start:
+            self._buffer[:left] = self._buffer[self._start : self._end_at].copy()
+        self._start, self._end_at = 0, left
+
+    def _split(self) -> None:
+        """Hand on the messages in the buffer, answer the rest, up to a packet that is not whole."""
+        publishes = self._publishes
+        while self._start < self._end_at and not self.lost.done():
+            why = publishes.split(self._buffer, self._start, self._end_at)
+            self._start = publishes.at
+            batch = publishes.take()
+            if batch is not None:
+                self._on_batch(self, batch)
+            if why == FULL:
+                continue
+            need, here = publishes.need, self._end_at - self._start
+            if why == MORE:
+                if need > HARD_CAP + _HEADS:
+                    raise Malformed(f"a packet of {need} bytes that is no message")
                 return
-            before = self._messages
-            self._client.loop_read()
-            if self._messages == before:
-                break
-        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() and not self._paused:
-            self._loop.call_soon(self._readable)  # decrypted bytes do not make the socket readable
+            if (
+                why == SINGLE
+                and here < min(need, HARD_CAP + _HEADS)
+                and (need <= HARD_CAP + _HEADS or here < _HEADS)
+            ):
+                return
+            whole = self._buffer[self._start : min(self._start + need, self._end_at)].tobytes()
+            if why == OTHER:
+                self._start += need
+                self._control(whole)
+            elif why == SINGLE and len(whole) < need:
+                self._head, self._skip = (whole, need), need - len(whole)
+                self._start += len(whole)
+            elif why == SINGLE:
+                self._start += need
+                self._on_batch(self, publishes.single(whole, need))
+            else:
+                raise Malformed(f"a packet that begins with {whole[:8].hex(' ')}")
+
+    def _control(self, packet: bytes) -> None:
+        kind, at = packet[0] >> 4, 1
+        while packet[at] & 128:
+            at += 1
+        body = packet[at + 1 :]
+        if kind == packets.CONNACK and len(body) >= 2 and not self._answer.done():
+            said = packets.refusal(body, self._version5)
+            if said is not None:
+                self._answer.set_exception(ConnectionRefusedError(f"the broker refuses us: {said}"))
+                self._answer.exception()  # seen, also when nobody waits any more
+                return
+            self._write(packets.subscribe(self._config.subscribe, self._config.qos, self._version5))
+            self._on_accepted(self, bool(body[0] & 1))
+            self._answer.set_result(None)
+        elif kind == packets.SUBACK and len(body) >= 2:
+            for said in packets.refused_topics(body, self._config.subscribe, self._version5):
+                self.refused.append(said)
+                log.error("the broker refuses the subscription %s", said)
+        elif kind == packets.PINGRESP:
+            self._pinged = False
+        elif kind == packets.DISCONNECT and self._version5:
+            self._end(f"the broker ended the connection: {packets.farewell(body)}")
+        else:
+            raise Malformed(f"a packet of type {kind}")
+
+    # writing
+
+    def _write(self, data: bytes) -> None:
+        was_empty = not self._out
+        self._out += data
+        if was_empty:
+            self._writable()
 
     def _writable(self) -> None:
-        if self._socket is not None:
-            self._client.loop_write()
-
-    def _forget_socket(self) -> None:
-        if self._reading:
-            self._loop.remove_reader(self._socket)
+        if self._socket is None:
+            return
+        try:
+            while self._out:
+                sent = self._socket.send(self._out)
+                del self._out[:sent]
+                self._out_s = self._loop.time()
+        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            self._loop.add_writer(self._socket, self._writable)
+            return
+        except OSError as error:
+            self._end(f"connection lost: {_words(error)}")
+            return
         self._loop.remove_writer(self._socket)
-        self._reading = False
-        self._socket = None
 
     def _end(self, reason: str) -> None:
+        gone, self._socket = self._socket, None
+        if gone is not None:
+            self._loop.remove_reader(gone)
+            self._loop.remove_writer(gone)
+            gone.close()
         if not self._answer.done():
             self._answer.set_exception(ConnectionError(reason))
             self._answer.exception()
@@ -249,29 +346,45 @@ class MqttSession:
             self.lost.set_result(reason)
 
 
-async def _in_thread(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:
-    """Run blocking work in a daemon thread, which a stopping process need not wait for."""
-    done: asyncio.Future[None] = loop.create_future()
+def _tls(config: MqttConfig) -> ssl.SSLContext | None:
+    """Raises `ConfigError` when a certificate file is unusable."""
+    if not config.tls:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=config.ca_file)
+        if config.cert_file is not None:
+            context.load_cert_chain(config.cert_file, config.key_file)
+    except (OSError, ValueError) as error:
+        files = ", ".join(name for name in (config.ca_file, config.cert_file, config.key_file) if name)
+        raise ConfigError(f"TLS files {files or '(none)'}: {_words(error)}") from error
+    return context
 
-    def settle(error: BaseException | None) -> None:
+
+async def _in_thread(loop: asyncio.AbstractEventLoop, work: Callable[[], socket.socket]) -> socket.socket:
+    """Run blocking work in a daemon thread, which a stopping process need not wait for."""
+    done: asyncio.Future[socket.socket] = loop.create_future()
+
+    def settle(made: socket.socket | None, error: BaseException | None) -> None:
         if done.done():
-            return
-        if error is None:
-            done.set_result(None)
-        else:
+            if made is not None:
+                made.close()
+        elif made is not None:
+            done.set_result(made)
+        elif error is not None:
             done.set_exception(error)
 
     def body() -> None:
+        made: socket.socket | None = None
         outcome: BaseException | None = None
         try:
-            work()
+            made = work()
         except (OSError, ValueError) as error:
             outcome = error if isinstance(error, OSError) else ConnectionError(_words(error))
         if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, outcome)
+            loop.call_soon_threadsafe(settle, made, outcome)
 
     threading.Thread(target=body, name="mqtt-connect", daemon=True).start()
-    await done
+    return await done
 
 
 def _words(error: BaseException) -> str:

@@ -8,24 +8,24 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-import paho.mqtt.client as mqtt
+import numpy as np
 
 from connectors.backoff import Backoff
 from connectors.gather import Gather
 from connectors.mqtt.config import MqttConfig
+from connectors.mqtt.publishes import Batch, warm_up
 from connectors.mqtt.session import MqttSession
-from connectors.source import Appender, Frame, SourceStatus, Surroundings
-from operators.batch import FRAME_RETAINED
+from connectors.source import Appender, SourceStatus, Surroundings
+from operators.batch import Int64, UInt64
 
-HARD_CAP: Final = 16_000_000  # of a payload: beyond it only the head is kept, and the size told
-HEAD: Final = 4096
 WAITING_BYTES: Final = 32_000_000  # in hand and not yet durable, before reading pauses
 STEADY_S: Final = 10.0  # a connection that held so long begins with the first back-off again
 FINISH_S: Final = 3.0  # of the 5 s in which a receiver ends
 
 log = logging.getLogger(__name__)
 
-_Token = tuple[MqttSession, int]  # the session a message came by, and its packet id; 0: QoS 0
+# the session that messages came by, their packet ids and the marks of their content
+_Token = tuple[MqttSession, Int64, UInt64]
 
 
 class MqttReceiver:
@@ -33,7 +33,8 @@ class MqttReceiver:
 
     A message is acknowledged (PUBACK) only after the journal has it on disk, in the order of
     arrival, and only to the connection that brought it: after a lost connection the broker sends
-    what was not acknowledged again. While the journal is behind, the socket is not read.
+    what was not acknowledged again, and what of that has been taken already is acknowledged without
+    a second entry. While the journal is behind, the socket is not read.
     """
 
     def __init__(self, name: str, config: MqttConfig, *, plant: str) -> None:
@@ -41,13 +42,12 @@ class MqttReceiver:
         self.config = config
         self.client_id = config.client_id or f"penstock-{plant}-{name}"
         self.status = SourceStatus()
-        self._cap = min(config.max_payload, config.max_frame, HARD_CAP)
+        # by packet id: what was taken and is not acknowledged; outlives a connection
+        self._held: UInt64 = np.zeros(65_536, np.uint64)
         self._peer = f"{config.host}:{config.port}"
         self._session: MqttSession | None = None
         self._last_frame = time.monotonic()
-        header = config.device.partition(":")
-        # further properties would only multiply the addresses of a batch
-        self._header = header[2] if header[0] == "header" else None
+        self._repeats = 0  # of connections that ended
 
     @classmethod
     def build(cls, name: str, config: MqttConfig, surroundings: Surroundings) -> MqttReceiver:
@@ -57,6 +57,7 @@ class MqttReceiver:
     async def run(self, appender: Appender, stop: asyncio.Event) -> None:
         """See `connectors.source.Receiver`. Raises `ConfigError` for unusable TLS files and
         `JournalError` when the journal is gone for good."""
+        warm_up()
         gather: Gather[_Token] = Gather(
             appender,
             self._acknowledge,
@@ -98,7 +99,7 @@ class MqttReceiver:
         """One connection, from trying it to its end. When it is to be ended by us, it is left
         open in `self._session`, so that what is in hand can still be acknowledged."""
         status = self.status
-        session = MqttSession(self.config, self.client_id, self._accepted, self._receive)
+        session = MqttSession(self.config, self.client_id, self._held, self._accepted, self._receive)
         connecting = asyncio.create_task(session.connect())
         first: list[asyncio.Future[Any]] = [connecting, stopping, sender]
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
@@ -129,11 +130,14 @@ class MqttReceiver:
             0,
         )
         log.warning("%s: %s", self._peer, session.lost.result())
+        self._repeats += session.repeats
         self._session = None
         self._gather.control("disconnected", {"source": self.name})
 
     def _accepted(self, session: MqttSession, kept: bool) -> None:
         self._session = session
+        if not kept:
+            self._held[:] = 0
         self._gather.control("connected", {"source": self.name})
         session.pause(self._gather.under_pressure)
         said = "kept" if kept else "new"
@@ -154,39 +158,27 @@ class MqttReceiver:
                 )
             status.state = "silent"
         status.extra["waiting_frames"] = float(self._gather.frames)
+        status.extra["repeats_total"] = float(self._repeats + session.repeats)
         status.extra["paused"] = float(self._gather.under_pressure)
 
-    def _receive(self, session: MqttSession, message: mqtt.MQTTMessage) -> None:
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:  # the protocol forbids it; told as it came
-            topic = message._topic.decode("utf-8", "backslashreplace")
-        payload = bytes(message.payload)
-        headers: tuple[tuple[str, str], ...] = ()
-        if self._header is not None and message.properties is not None:
-            pairs = getattr(message.properties, "UserProperty", [])
-            headers = tuple((key, value) for key, value in pairs if key == self._header)
-        if len(payload) > self._cap:
-            said = f"{len(payload)} bytes; max_payload allows {self._cap}"
-            if len(payload) > HARD_CAP:
-                payload, said = payload[:HEAD], f"{said}; the first {HEAD} are kept"
-            headers = (*headers, ("too_large", said))
-        flags = FRAME_RETAINED if message.retain else 0
+    def _receive(self, session: MqttSession, batch: Batch) -> None:
         status = self.status
-        status.frames += 1
-        status.bytes += len(payload)
+        rows = batch.rows
+        if rows is not None:
+            status.frames += len(rows)
+            status.bytes += len(rows.payload)
         status.last_frame_ms = int(time.time() * 1000)
         status.state = "connected"
         self._last_frame = time.monotonic()
-        self._gather.put(
-            Frame(topic, payload, flags, headers=headers), (session, message.mid if message.qos else 0)
-        )
+        self._gather.put_rows(rows, (session, batch.mids, batch.marks))
 
     def _acknowledge(self, tokens: Sequence[_Token]) -> None:
         # a packet id means nothing to another connection than its own
-        current = self._session
-        if current is not None:
-            current.acknowledge([mid for session, mid in tokens if mid and session is current])
+        for session, mids, marks in tokens:
+            if session is self._session and len(mids):
+                # from here on the broker may give the id to another message
+                self._held[mids[self._held[mids] == marks]] = 0
+                session.acknowledge(mids)
 
     def _press(self, pressed: bool) -> None:
         if pressed:

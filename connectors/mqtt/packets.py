@@ -1,0 +1,124 @@
+"""The packets of a session around its messages (MQTT 3.1.1 and 5), by paho's encoders of
+properties and reason codes."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from operators.batch import Int64
+
+CONNACK: Final = 2
+PUBACK: Final = 4
+SUBACK: Final = 9
+PINGRESP: Final = 13
+DISCONNECT: Final = 14
+PINGREQ_PACKET: Final = b"\xc0\x00"
+DISCONNECT_PACKET: Final = b"\xe0\x00"
+# MQTT 3.1.1, table 3.1; the words of protocol 5's codes of the same meaning
+_REFUSALS: Final = {
+    1: "Unsupported protocol version",
+    2: "Client identifier not valid",
+    3: "Server unavailable",
+    4: "Bad user name or password",
+    5: "Not authorized",
+}
+
+
+def connect(
+    client_id: str,
+    version5: bool,
+    keep_alive: int,
+    username: str | None,
+    password: str | None,
+    session_expiry: int,
+    receive_maximum: int,
+    aliases: int,
+) -> bytes:
+    """CONNECT that continues a session, or begins one that is kept."""
+    flags = (0x80 if username is not None else 0) | (0x40 if password is not None else 0)
+    body = b"\x00\x04MQTT" + struct.pack(">BBH", 5 if version5 else 4, flags, keep_alive)
+    if version5:
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's
+        properties.SessionExpiryInterval = session_expiry
+        properties.ReceiveMaximum = receive_maximum
+        properties.TopicAliasMaximum = aliases
+        body += properties.pack()  # type: ignore[no-untyped-call]
+    for text in (client_id, username, password):
+        if text is not None:
+            body += _text(text)
+    return _packet(0x10, body)
+
+
+def subscribe(topics: Sequence[str], qos: int, version5: bool, number: int = 1) -> bytes:
+    """SUBSCRIBE; protocol 5's options are the defaults: retained messages come, flagged."""
+    body = number.to_bytes(2, "big") + (b"\x00" if version5 else b"")
+    return _packet(0x82, body + b"".join(_text(topic) + bytes([qos]) for topic in topics))
+
+
+def pubacks(mids: Int64) -> bytes:
+    """PUBACKs of these packet ids, in their order; a success needs no reason code."""
+    packets = np.empty((len(mids), 4), np.uint8)
+    packets[:, 0], packets[:, 1] = 0x40, 2
+    packets[:, 2], packets[:, 3] = mids >> 8, mids & 255
+    return packets.tobytes()
+
+
+def refusal(body: bytes, version5: bool) -> str | None:
+    """What a CONNACK says; None for welcome."""
+    code = body[1]
+    if code == 0:
+        return None
+    return _reason(PacketTypes.CONNACK, code) if version5 else _REFUSALS.get(code, f"code {code}")
+
+
+def refused_topics(body: bytes, topics: Sequence[str], version5: bool) -> list[str]:
+    """The subscriptions that a SUBACK refuses, each with why."""
+    at = 2 + (_properties_size(body[2:]) if version5 else 0)
+    return [
+        f"{topic}: {_reason(PacketTypes.SUBACK, code)}"
+        for topic, code in zip(topics, body[at:], strict=False)
+        if code >= 128
+    ]
+
+
+def farewell(body: bytes) -> str:
+    """Why a broker of protocol 5 ended the connection."""
+    return _reason(PacketTypes.DISCONNECT, body[0] if body else 0)
+
+
+def _reason(kind: int, code: int) -> str:
+    try:
+        return str(ReasonCode(kind, identifier=code))
+    except (KeyError, AssertionError):
+        return f"code {code}"
+
+
+def _properties_size(data: bytes) -> int:
+    size = shift = 0
+    for at, byte in enumerate(data[:4]):
+        size |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return at + 1 + size
+    return len(data)
+
+
+def _text(text: str) -> bytes:
+    data = text.encode()
+    return len(data).to_bytes(2, "big") + data
+
+
+def _packet(kind: int, body: bytes) -> bytes:
+    size, head = len(body), bytearray([kind])
+    while True:
+        head.append(size & 127 | (128 if size > 127 else 0))
+        size >>= 7
+        if not size:
+            return bytes(head) + body
