@@ -114,11 +114,13 @@ class SourceStatus:
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a receiver may need to know beside its own configuration. folder: the plant's, for
-    relative paths; data: the data directory, for what it keeps beside the journal."""
+    relative paths; data: the data directory, for what it keeps beside the journal; files: path ->
+    text of the files of the applied plant that its configuration names."""
 
     plant: str
     folder: Path
     data: Path
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 class Receiver(Protocol):

@@ -8,7 +8,6 @@ historian's drainer by the records themselves.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -122,8 +121,8 @@ def _receiver(plant: Plant, name: str, config: SourceConfig, folder: Path | None
     body = msgspec.to_builtins({"plant": plant.name, "source": name, "config": config})
     decoded = _DECODED.get(str(type(config).__struct_config__.tag), ())
     nodes = getattr(config, "nodes", None)
-    if nodes is not None:  # the receiver begins anew with other nodes
-        body["nodes_sha256"] = hashlib.sha256(plant.files.get(nodes, b"")).hexdigest()
+    if nodes is not None:  # those of the applied plant; the receiver begins anew with others
+        body["files"] = {nodes: plant.files.get(nodes, b"").decode("utf-8", "replace")}
     start = {key: value for key, value in body["config"].items() if key not in decoded}
     return Component(
         name=f"receiver-{name}",

@@ -40,12 +40,14 @@ log = logging.getLogger("receiver")
 
 
 class SourceFile(msgspec.Struct, kw_only=True):
-    """What the supervisor writes for a receiver. folder: the plant's, for relative paths."""
+    """What the supervisor writes for a receiver. folder: the plant's, for relative paths; files: path ->
+    text of what the configuration names of the applied plant."""
 
     plant: str
     source: str
     config: SourceConfig
     folder: str | None = None
+    files: dict[str, str] = {}
 
 
 def read_source_file(path: Path) -> SourceFile:
@@ -62,7 +64,7 @@ def build_receiver(source: SourceFile, data: Path) -> Receiver:
     """The receiver of a source's kind. Raises `ConfigError`."""
     kind = str(source.config.__struct_config__.tag)
     folder = Path(source.folder) if source.folder is not None else data.parent
-    surroundings = Surroundings(source.plant, folder, data)
+    surroundings = Surroundings(source.plant, folder, data, source.files)
     receiver: Receiver = source_kind(kind).load().build(source.source, source.config, surroundings)
     return receiver
 

@@ -71,6 +71,8 @@ async def _missing(client: Client, items: list[Item], namespaces: list[str]) -> 
             [client.get_node(one) for _, one in part], AttributeIds.NodeClass
         )
         missing += [
-            item.node for (item, _), answer in zip(part, answers, strict=True) if answer.StatusCode.is_bad()
+            item.node
+            for (item, _), answer in zip(part, answers, strict=True)
+            if answer.StatusCode is not None and answer.StatusCode.is_bad()
         ]
     return missing

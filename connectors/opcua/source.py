@@ -48,11 +48,7 @@ class OpcuaReceiver:
         self._identity = Identity(name, config, surroundings)
         self._items: list[Item] | None = None
         if config.nodes is not None:
-            path = surroundings.folder / config.nodes
-            try:
-                self._items = read_nodes(path.read_text(encoding="utf-8"), config.nodes)
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError(f"source {name}: {path}: {getattr(error, 'strerror', error)}") from error
+            self._items = read_nodes(_file(config.nodes, surroundings), config.nodes)
         elif config.browse is None:
             raise ConfigError(f"source {name}: 'nodes' or 'browse' says what is read")
         self._up: set[int] = set()
@@ -248,6 +244,17 @@ class OpcuaReceiver:
 
 
 _TROUBLE: Final = (OSError, UaError, ConnectError, asyncio.TimeoutError)
+
+
+def _file(name: str, surroundings: Surroundings) -> str:
+    """A file of the applied plant; in a dataflow of one's own, of the folder."""
+    if name in surroundings.files:
+        return surroundings.files[name]
+    path = surroundings.folder / name
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _said(error: BaseException) -> str:

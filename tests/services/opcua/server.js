@@ -62,13 +62,16 @@ async function main() {
       if (command.flood) { // {every: ms, ticks}: every node gets a new value at each tick
         let tick = 0;
         const names = Object.keys(found).filter((name) => found[name].kind === "Double");
+        const began = Date.now();
         flood = setInterval(() => {
-          tick += 1;
-          const now = new Date();
-          for (const name of names) found[name].node.setValueFromSource(
-            { dataType: ua.DataType.Double, value: tick }, ua.StatusCodes.Good, now);
+          while (tick < command.flood.ticks && began + tick * command.flood.every <= Date.now()) {
+            const due = new Date(began + tick * command.flood.every);
+            tick += 1;
+            for (const name of names) found[name].node.setValueFromSource(
+              { dataType: ua.DataType.Double, value: tick }, ua.StatusCodes.Good, due);
+          }
           if (tick >= command.flood.ticks) clearInterval(flood);
-        }, command.flood.every);
+        }, command.flood.every / 4);
       }
       if (command.stop) { await server.shutdown(0); say({ ok: true }); process.exit(0); }
       say({ ok: true });
