@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings
 from granian.rsgi import ProtocolClosed, ProtocolError  # type: ignore[attr-defined]  # imported there, not listed
@@ -28,7 +29,8 @@ from connectors.errors import ConfigError, JournalError
 from connectors.gather import Gather
 from connectors.http.bodies import Batch, Refused, split, unpack
 from connectors.http.config import HttpConfig
-from connectors.source import Appender, Frame, SourceStatus, Surroundings
+from connectors.journal.entries import ENTRY_BYTES, ENTRY_ROWS
+from connectors.source import Appender, Frame, FrameRows, SourceStatus, Surroundings, Where
 from connectors.tcp.config import listen_address
 from connectors.tls import in_folder, server_context
 
@@ -80,7 +82,7 @@ class HttpReceiver:
         self._peer = kind == "peer"
         self._known: OrderedDict[str, bytes] = OrderedDict()
         self._unpacking = asyncio.Lock()
-        self._tasks: set[asyncio.Task[int]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._reading: dict[asyncio.Task[Any] | None, float] = {}  # requests whose body comes, since when
         self._pending: dict[asyncio.Future[Any], float] = {}  # what requests wait for, since when
         self._in_hand = 0  # bytes of bodies, from the head of a request to its answer
@@ -282,14 +284,14 @@ class HttpReceiver:
             found.append(("csv", batch.csv))
         head = tuple(found)
         name = None if key is None else self._key(key, topic, port, head, body)
-        frames = [Frame(topic, payload, 0, port, head) for payload in payloads]
-        if name is None and len(frames) <= AT_ONCE:
+        if name is None and len(payloads) <= AT_ONCE:
+            frames = [Frame(topic, payload, 0, port, head) for payload in payloads]
             done = asyncio.get_running_loop().create_future()
             for frame in frames[:-1]:
                 self.gather.put(frame, None)
             self.gather.put(frames[-1], done)
         else:
-            done = self._append(frames, name)
+            done = self._append(_columns((topic, port, head), payloads), name)
         self._pending[done] = time.monotonic()
         try:
             await done
@@ -303,27 +305,33 @@ class HttpReceiver:
         finally:
             self._pending.pop(done, None)
         status = self.status
-        status.frames += len(frames)
+        status.frames += len(payloads)
         status.last_frame_ms = int(time.time() * 1000)
         status.state = "connected"
         self.last_frame = time.monotonic()
 
-    def _append(self, frames: list[Frame], name: str | None) -> asyncio.Future[Any]:
+    def _append(self, runs: list[FrameRows], name: str | None) -> asyncio.Future[Any]:
         """An append of its own, which goes on when its request has been given up: that ends what is
         returned, not the append."""
-        task = asyncio.create_task(self.appender.append(frames, name))
+        frames = sum(map(len, runs))
+        task = asyncio.create_task(self._append_all(runs, name))
         done = asyncio.shield(task)
         self._tasks.add(task)
-        self._direct_frames += len(frames)
+        self._direct_frames += frames
 
-        def over(task: asyncio.Task[int]) -> None:
+        def over(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
-            self._direct_frames -= len(frames)
+            self._direct_frames -= frames
             if not task.cancelled():
                 task.exception()  # told to the request, if it is still there
 
         task.add_done_callback(over)
         return done
+
+    async def _append_all(self, runs: list[FrameRows], name: str | None) -> None:
+        """One after the other, so that what a restart leaves is the beginning of a batch."""
+        for number, rows in enumerate(runs):
+            await self.appender.append_rows(rows, None if name is None else f"{name}/{number}")
 
     def _key(self, key: str, topic: str, port: int, headers: tuple[tuple[str, str], ...], body: bytes) -> str:
         """The append's name. The body is part of it: another body under a key that the memory here has
@@ -436,6 +444,30 @@ async def _drain(proto: Any) -> None:
         async with asyncio.timeout(DRAIN_S):
             async for _ in proto:
                 pass
+
+
+def _columns(where: Where, payloads: list[bytes]) -> list[FrameRows]:
+    """Payloads of one address in runs that each fit an entry of the journal."""
+    sizes = np.fromiter(map(len, payloads), np.uint32, len(payloads))
+    ends = np.cumsum(sizes, dtype=np.int64)
+    runs: list[FrameRows] = []
+    start = 0
+    while start < len(payloads):
+        before = int(ends[start - 1]) if start else 0
+        fits = int(np.searchsorted(ends, before + ENTRY_BYTES, "right"))
+        stop = min(max(fits, start + 1), start + ENTRY_ROWS, len(payloads))
+        count = stop - start
+        runs.append(
+            FrameRows(
+                payload=b"".join(payloads[start:stop]),
+                lengths=sizes[start:stop],
+                where=np.zeros(count, np.uint32),
+                flags=np.zeros(count, np.uint8),
+                addresses=[where],
+            )
+        )
+        start = stop
+    return runs
 
 
 def _port(query: str) -> int:

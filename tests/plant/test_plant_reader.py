@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import time
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from flows.schema_command import FILES, schema_of
 from flows.wiring import LATER_SOURCES, SOURCES, source_kind
 from operators.document import Problems, load_yaml
 from operators.spec import MINUTE, SECOND
+from tests.receivers.certificates import Authority
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "tests" / "golden" / "base"
@@ -323,6 +325,39 @@ server: {listen: "127.0.0.1:0"}
         "ok    sources.b  127.0.0.1:0  free to listen on",
         "ok    historian  127.0.0.1:0  free to listen on",
         "ok    server  127.0.0.1:0  free to listen on",
+    ]
+
+
+def test_check_connect_looks_at_what_listens(tmp_path: Path) -> None:
+    shutil.copytree(BASE, tmp_path, dirs_exist_ok=True)
+    authority = Authority(tmp_path, "ours")
+    authority.issue("server")
+    authority.issue("other")
+    held = socket.create_server(("127.0.0.1", 0))
+    port = held.getsockname()[1]
+    (tmp_path / "plant.yaml").write_text(
+        f"""
+plant: line
+sources:
+  a: {{kind: http, listen: "127.0.0.1:{port}"}}
+  b: {{kind: http, listen: "127.0.0.1:0", tls: true, cert_file: server.pem, key_file: server.key}}
+  c: {{kind: tcp, listen: "127.0.0.1:0", framing: {{kind: modbus_tcp}}, tls: true, cert_file: server.pem,
+      key_file: other.key}}
+  d: {{kind: http, listen: "127.0.0.1:0", tls: true, cert_file: none.pem, key_file: server.key}}
+  e: {{kind: tcp, listen: "192.0.2.1:7001", framing: {{kind: json_lines}}}}
+historian: {{listen: "127.0.0.1:0"}}
+server: {{listen: "127.0.0.1:0"}}
+"""
+    )
+    result = CliRunner().invoke(check, [str(tmp_path), "--connect"], standalone_mode=False)
+    held.close()
+    assert [line for line in result.stdout.splitlines() if "sources." in line] == [
+        f"FAIL  sources.a  127.0.0.1:{port}  Address already in use",
+        "ok    sources.b  127.0.0.1:0  free to listen on; the certificate and its key fit",
+        "FAIL  sources.c  127.0.0.1:0  cert_file, key_file: not a certificate with its key"
+        " (key values mismatch)",
+        f"FAIL  sources.d  127.0.0.1:0  cert_file: {tmp_path}/none.pem: No such file or directory",
+        "FAIL  sources.e  192.0.2.1:7001  Cannot assign requested address",
     ]
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from connectors.http.config import HttpConfig
 from connectors.http.source import HttpReceiver
 from operators.spec import MILLISECOND, SECOND
 from tests.receivers.certificates import Authority
+from tests.receivers.proxy import Proxy
 from tests.receivers.running import running, until
 
 
@@ -348,7 +350,7 @@ def test_tls_with_client_certificates(tmp_path: Path) -> None:
                 assert (await web.post("/ingest/a", content=b"1")).status_code == 200
             for context in (ours.client(None), ours.client("stranger"), theirs.client("stranger")):
                 async with await client(source, verify=context) as web:
-                    with pytest.raises(httpx.TransportError):
+                    with pytest.raises((httpx.TransportError, ssl.SSLError)):
                         await web.post("/ingest/a", content=b"2")
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{source.port}") as web:
                 with pytest.raises(httpx.TransportError):
@@ -390,5 +392,54 @@ def test_every_answer_is_json() -> None:
             answer = await web.post(path, content=b"")
             assert answer.headers["content-type"] == "application/json"
             json.loads(answer.text)
+
+    scene(work)
+
+
+def test_a_proxy_that_drips_cuts_and_half_opens() -> None:
+    body = b"\n".join(b"line %03d" % number for number in range(50))
+    head = {"content-type": "application/jsonl", "idempotency-key": "k"}
+
+    async def work(source: HttpReceiver, journal: MemoryAppender, web: httpx.AsyncClient) -> None:
+        async with Proxy(source.port) as proxy:
+            there = f"http://127.0.0.1:{proxy.port}/ingest/a"
+            proxy.cut_after = 300  # in the body: nothing of it is taken
+            async with httpx.AsyncClient(timeout=5) as cut:
+                with pytest.raises(httpx.HTTPError):
+                    await cut.post(there, content=body, headers=head)
+            await until(lambda: source._in_hand == 0)
+            assert journal.frames == []
+            proxy.cut_after, proxy.piece, proxy.delay_s = None, 7, 0.0005  # drips
+            async with httpx.AsyncClient(timeout=20) as slow:
+                assert (await slow.post(there, content=body, headers=head)).json() == {"accepted": 50}
+            assert len(journal.frames) == 50
+            proxy.piece, proxy.delay_s = 65_536, 0.0
+            journal.fill()
+            async with httpx.AsyncClient(timeout=1) as deaf:  # the answer is lost on its way
+                posting = asyncio.create_task(
+                    deaf.post(there, content=b"once", headers={"idempotency-key": "x"})
+                )
+                await until(lambda: source._pending)
+                proxy.half_open()
+                journal.drain()
+                with pytest.raises(httpx.HTTPError):
+                    await posting
+        again = await web.post("/ingest/a", content=b"once", headers={"idempotency-key": "x"})
+        assert again.json() == {"accepted": 1}
+        assert [frame.payload for frame in journal.frames[50:]] == [b"once"]
+
+    scene(work)
+
+
+def test_a_large_batch_is_split_into_entries_in_order() -> None:
+    lines = [b"%d" % number * (1 + number % 40) for number in range(30_000)]
+
+    async def work(source: HttpReceiver, journal: MemoryAppender, web: httpx.AsyncClient) -> None:
+        for _ in range(2):
+            head = {"content-type": "application/jsonl", "idempotency-key": "large"}
+            assert (await web.post("/ingest/a", content=b"\n".join(lines), headers=head)).status_code == 200
+        assert [frame.payload for frame in journal.frames] == lines
+        assert len(journal.appends) > 3
+        assert max(journal.appends) <= 8192
 
     scene(work)
