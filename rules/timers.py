@@ -330,7 +330,8 @@ class _JournalBoard(_Board):
         first = self.first(device)
         due = first.next_timer()
         positions = self._positions()
-        start = int(np.searchsorted(positions * SEQ_PER_FRAME, place.at, "left"))
+        side: Any = "left" if place.order == BY_TICK else "right"  # ticks before a row are behind it
+        start = int(np.searchsorted(positions * SEQ_PER_FRAME, place.at, side))
         tick = max(start, int(np.searchsorted(self.ticks, due + GRACE_NS)))
         if tick >= len(self.ticks):
             return None
