@@ -100,6 +100,8 @@ def show_alarms(
             show(events_table(rows))
         else:
             click.echo("no alarm events" if filters.query() or shadow else "no alarm events yet")
+            if shadow:
+                click.echo("what is older is in the historian: table alarms, WHERE _shadow", err=True)
     elif as_json or once or not sys.stdout.isatty():
         rows = looked.open_alarms(filters)[:limit]
         if as_json:
@@ -235,9 +237,7 @@ def _action(action: str, told: str) -> click.Command:
     ]
     if shelving:
         options += [
-            click.option(
-                "--for", "duration", help="how long, e.g. 2h; at most the rule's max_shelve"
-            ),
+            click.option("--for", "duration", help="how long, e.g. 2h; at most the rule's max_shelve"),
             click.option("--until", help="until when, e.g. 2026-03-01T17:00:00Z"),
         ]
     command: Callable[..., Any] = plant_options(run)

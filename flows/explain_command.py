@@ -239,7 +239,10 @@ def _word(value: Any) -> str:
 def report(found: dict[str, Any]) -> list[Any]:
     """What is printed."""
     parts: list[Any] = [f"{found['ruleId']} ({found['type']}, {found['rule_version']}) at {found['at']}"]
-    if not found["complete"]:
+    if found["from"] is None:
+        parts = [f"{found['ruleId']} ({found['type']}, {found['rule_version']})"]
+        parts.append(Text("the journal holds nothing of that time or before it", "yellow"))
+    elif not found["complete"]:
         parts.append(
             Text(
                 f"what was journaled before {found['from']} is not there any more: values held, delays and"

@@ -125,7 +125,7 @@ def rollback(
         click.echo(f"{written} files of {plant} written or removed", err=True)
     elif _differs(plant, loaded):
         click.echo(
-            f"{plant} on disk is another version than the applied one now; --write-folder would have "
+            f"the folder {plant} holds another version than the applied one now; --write-folder would have "
             f"written it, and penstock diff {plant} shows how they differ",
             err=True,
         )
