@@ -20,6 +20,7 @@ from typing import Any, Final
 import psutil
 
 from connectors.journal.wire import socket_path
+from flows.status import read_status
 from tests.services.opcua_server import NAMESPACE, OpcuaServer
 
 DEVICES: Final = 100
@@ -92,6 +93,10 @@ def _flood(server: OpcuaServer, data: Path, process: psutil.Process, ticks: int)
         "values": values - first,
         "per_second": round((values - first) / lasted),
         "lost": wanted - values,
+        "overflows": _told(
+            data, "overflows"
+        ),  # of the server's queues, and gaps, as the receiver counts them
+        "gaps": _told(data, "gaps"),
         "core": round(spent / lasted, 3),
         "cpu_us_a_value": round(spent / max(1, values - first) * 1e6, 2),
         "memory_mb": round(process.memory_info().rss / 1e6),
@@ -111,13 +116,12 @@ def _settled(data: Path, nodes: int) -> int:
 
 def _values(data: Path) -> int:
     """How many values are in the journal: the receiver counts them once they are durable."""
-    for path in (data / "run").glob("*receiver-scada*"):
-        try:
-            told = json.loads(path.read_text())
-        except ValueError:
-            continue
-        return int(told.get("metrics", {}).get("receiver_values_total", 0))
-    return 0
+    return _told(data, "values")
+
+
+def _told(data: Path, what: str) -> int:
+    told = read_status(data).get("receiver-scada", {})
+    return int(told.get("metrics", {}).get(f"receiver_{what}_total", 0))
 
 
 def _start(module: str, *arguments: str) -> subprocess.Popen[bytes]:

@@ -51,7 +51,6 @@ async function main() {
   for (const [device, metric, kind, value] of given.nodes) add(device, metric, kind, value);
   await server.start();
   const say = (one) => process.stdout.write(JSON.stringify(one) + "\n");
-  let flood = null;
   say({ ready: true, certificate: server.getCertificate().toString("hex") });
   readline.createInterface({ input: process.stdin }).on("line", async (line) => {
     const command = JSON.parse(line);
@@ -63,15 +62,15 @@ async function main() {
         let tick = 0;
         const names = Object.keys(found).filter((name) => found[name].kind === "Double");
         const began = Date.now();
-        flood = setInterval(() => {
-          while (tick < command.flood.ticks && began + tick * command.flood.every <= Date.now()) {
-            const due = new Date(began + tick * command.flood.every);
-            tick += 1;
-            for (const name of names) found[name].node.setValueFromSource(
-              { dataType: ua.DataType.Double, value: tick }, ua.StatusCodes.Good, due);
-          }
-          if (tick >= command.flood.ticks) clearInterval(flood);
-        }, command.flood.every / 4);
+        const step = () => { // late ticks follow each other, never two in one turn: the server would merge them
+          tick += 1;
+          const now = new Date();
+          for (const name of names) found[name].node.setValueFromSource(
+            { dataType: ua.DataType.Double, value: tick }, ua.StatusCodes.Good, now);
+          const wait = began + tick * command.flood.every - Date.now();
+          if (tick < command.flood.ticks) setTimeout(step, Math.max(5, wait));
+        };
+        setTimeout(step, 0);
       }
       if (command.stop) { await server.shutdown(0); say({ ok: true }); process.exit(0); }
       say({ ok: true });
