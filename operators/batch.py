@@ -150,6 +150,11 @@ class FrameBatch:
         start = int(self.offset[row])
         return self.payload[start : start + int(self.length[row])].tobytes()
 
+    def frames(self) -> Iterator[tuple[Address, bytes]]:
+        """Every frame with its address, one by one (for a dataflow of one's own, not for the hot path)."""
+        for row, address in enumerate(self.address.tolist()):
+            yield self.addresses[address], self.frame(row)
+
 
 @dataclass(slots=True, eq=False)
 class ReadingBatch:
