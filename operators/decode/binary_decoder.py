@@ -19,6 +19,7 @@ from operators.decode.columns import IGNORED, Decoded, Sentences
 from operators.decode.layout import Layout, build_layout
 from operators.decode.straight import SLOW, StraightLayout, decode_straight, straight_of
 from operators.decode.straight_kernels import to_columns
+from operators.decode.straight_shapes import shapes_of
 from operators.document import Problems, load_yaml
 from operators.rejects import Reason
 
@@ -177,6 +178,7 @@ class BinaryDecoder:
         self._quality = table
         self._uses_port = self.layout.uses_port
         self.straight = straight_of(self.layout) if columns else None
+        self.shapes = shapes_of(self.layout) if columns and self.straight is None else None
 
     def decode(self, frames: FrameBatch, rows: Int64, params: Float64) -> Decoded:
         """As `columns.Decoder.decode`; `port` of a frame is that of its address."""
@@ -196,10 +198,13 @@ class BinaryDecoder:
             port,
             frames.ingest_ns[of_row],
         )
-        if self.straight is None:
+        straight = self.straight if self.shapes is None else self.shapes.straight
+        if straight is None:
             decoded = self._interpreted(*given, np.ascontiguousarray(params))
+            if self.shapes is not None and self.shapes.learning:
+                self.shapes.learn(given[0], given[1], given[2], decoded.status, decoded.place)
         else:
-            decoded = self._by_columns(self.straight, *given, params)
+            decoded = self._by_columns(straight, *given, params)
         status, place = decoded.status, decoded.place
         decoded.detail = Sentences(
             status, lambda frame: reject_message(int(status[frame]), int(place[frame]))
@@ -225,6 +230,8 @@ class BinaryDecoder:
         frame = np.flatnonzero(outcome == 0).astype(np.int32)
         index = np.zeros(len(frame), np.int32)
         texts = dict(self.layout.texts)
+        unknown: dict[str, int] = {}
+        unknown_frame: Bytes | None = None
         slow = np.flatnonzero(outcome == SLOW)
         if len(slow):
             rest = self._interpreted(
@@ -242,6 +249,12 @@ class BinaryDecoder:
                 value = np.ascontiguousarray(np.concatenate((value, rest.value), axis=1)[:, order])
                 quality = np.ascontiguousarray(np.concatenate((quality, rest.quality), axis=1)[:, order])
             texts |= rest.texts
+            unknown = rest.unknown
+            if rest.unknown_frame is not None:
+                unknown_frame = np.zeros(len(offset), np.uint8)
+                unknown_frame[slow] = rest.unknown_frame
+            if self.shapes is not None and self.shapes.learning:
+                self.shapes.learn(payload, offset[slow], length[slow], rest.status, rest.place)
         return Decoded(
             frame=frame,
             index=index,
@@ -252,6 +265,8 @@ class BinaryDecoder:
             status=outcome.astype(np.int32),
             place=place,
             texts=texts,
+            unknown=unknown,
+            unknown_frame=unknown_frame,
         )
 
     def _interpreted(

@@ -60,52 +60,46 @@ class StraightLayout:
     covered: tuple[int, ...]
 
 
-class _NotStraight(Exception):
-    pass
+class NotStraight(Exception):
+    """A layout that only the interpreter can run."""
 
 
 def straight_of(layout: Layout) -> StraightLayout | None:
     """The column form of a layout; None where only the interpreter can run it."""
     try:
-        return _Straight(layout).build()
-    except _NotStraight:
+        return StraightBuilder(layout).build()
+    except NotStraight:
         return None
 
 
 @dataclass(slots=True, eq=False)
-class _Straight:
+class StraightBuilder:
     layout: Layout
     builder: LayoutBuilder = field(init=False)
     rows: list[list[int]] = field(default_factory=list)
     scales: list[list[float]] = field(default_factory=list)
     times: list[list[int]] = field(default_factory=list)
+    checks: list[list[int]] = field(default_factory=list)
+    tables: list[Any] = field(default_factory=list)
+    cases: list[list[int]] = field(default_factory=list)
+    all_rows: list[list[int]] = field(default_factory=list)
+    all_scales: list[list[float]] = field(default_factory=list)
+    all_times: list[list[int]] = field(default_factory=list)
+    covered: set[int] | None = None
+    common: tuple[list[list[int]], list[list[float]], list[list[int]]] = ([], [], [])
+    start: int = 0
+    first: int = 0
 
     def build(self) -> StraightLayout:
+        """A layout whose top fragment and cases are straight."""
         spec: Spec = self.layout.spec
         top = spec.top
-        if spec.pad or spec.records or not self._plain(top):
-            raise _NotStraight
-        self.builder = LayoutBuilder(spec, self.layout.columns, ())
-        builder = self.builder
-        least_check, checks, tables = 0, [], []
-        for check in top.checks:
-            row, table = self._check(check)
-            checks.append(row)
-            tables.append(table)
-            least_check = max(least_check, row[5])
-        start = self._fragment(top, 0)
-        common, common_time = list(self.rows), list(self.times)
-        common_scales = list(self.scales)
-        cases: list[list[int]] = []
-        all_rows: list[list[int]] = []
-        all_scales: list[list[float]] = []
-        all_times: list[list[int]] = []
-        outcomes = top.cases if top.cases else [None]
-        covered: set[int] | None = None
-        for case in outcomes:
-            self.rows, self.scales, self.times = list(common), list(common_scales), list(common_time)
-            first = len(builder.tests)
-            action, least = 0, start
+        if spec.pad or spec.records or top.tlv or not self._plain(top):
+            raise NotStraight
+        self.begin()
+        for case in top.cases if top.cases else [None]:
+            self.begin_case()
+            action, least = 0, 0
             if case is not None:
                 if case.when is not None:
                     self._when(case.when)
@@ -115,53 +109,92 @@ class _Straight:
                     action = -1
                 elif case.fragment is not None:
                     inside = case.fragment
-                    if not self._plain(inside) or inside.cases or inside.checks:
-                        raise _NotStraight
-                    least = max(least, self._fragment(inside, 0))
-            cases.append(
-                [
-                    *(first, len(builder.tests) - first, action, least),
-                    *(len(all_rows), len(self.rows), len(all_times), len(self.times)),
-                ]
-            )
-            if action == 0:
-                slots = {row[0] for row in self.rows}
-                covered = slots if covered is None else covered & slots
-            all_rows += self.rows
-            all_scales += self.scales
-            all_times += self.times
+                    if inside.tlv or not self._plain(inside) or inside.cases or inside.checks:
+                        raise NotStraight
+                    least = self._fragment(inside, 0)
+            self.end_case(action, least)
         if top.cases and top.cases[-1].when is not None:
-            cases.append([len(builder.tests), 0, 10, start, 0, 0, 0, 0])
+            self.begin_case()
+            self.rows, self.scales, self.times = [], [], []
+            self.end_case(10, 0)
+        return self.finish()
+
+    def begin(self) -> None:
+        """What every frame has: the checks, fields and time of the top fragment."""
+        top = self.layout.spec.top
+        if not self._plain(top):
+            raise NotStraight
+        self.builder = LayoutBuilder(self.layout.spec, self.layout.columns, ())
+        for check in top.checks:
+            row, table = self._check(check)
+            self.checks.append(row)
+            self.tables.append(table)
+        self.start = self._fragment(top, 0)
+        self.common = (list(self.rows), list(self.scales), list(self.times))
+
+    def begin_case(self) -> None:
+        """A case: tests, then fields behind the common ones."""
+        rows, scales, times = self.common
+        self.rows, self.scales, self.times = list(rows), list(scales), list(times)
+        self.first = len(self.builder.tests)
+
+    def test(self, what: int, at: int, value: int) -> None:
+        """The length of the frame (1) or its byte at a place (2) is this value."""
+        self.builder.tests.append([what, at, 0, len(self.builder.ranges), 1])
+        self.builder.ranges.append((value, value))
+
+    def moved(self, fragment: Fragment, base: int) -> None:
+        """The fields of a fragment that begins at byte `base`."""
+        first = len(self.rows)
+        self._fragment(fragment, 0)
+        for row in self.rows[first:]:
+            if row[2] < 0:
+                raise NotStraight
+            row[2] += base * 8 if row[1] >= 2 else base
+
+    def end_case(self, action: int, least: int, place: int = -1) -> None:
+        """action: 0 = a reading, else a status, at this place. least: bytes that its own fields need."""
+        if action == 0 and not self.rows:
+            action = SLOW  # a frame without a metric is no reading
+        self.cases.append(
+            [
+                *(self.first, len(self.builder.tests) - self.first, action, max(least, self.start)),
+                *(len(self.all_rows), len(self.rows), len(self.all_times), len(self.times), place),
+            ]
+        )
+        if action == 0:
+            slots = {row[0] for row in self.rows}
+            self.covered = slots if self.covered is None else self.covered & slots
+        self.all_rows += self.rows
+        self.all_scales += self.scales
+        self.all_times += self.times
+
+    def finish(self) -> StraightLayout:
+        """The tables."""
+        builder = self.builder
         return StraightLayout(
             self.layout,
             _table(builder.tests, 5),
-            _table(cases, 8),
-            _table(all_rows, COLUMNS),
-            np.ascontiguousarray(np.array(all_scales or [[0.0] * 6], np.float64)),
+            _table(self.cases, 9),
+            _table(self.all_rows, COLUMNS),
+            np.ascontiguousarray(np.array(self.all_scales or [[0.0] * 6], np.float64)),
             _table(builder.ranges, 2),
             _table(builder.mi, 3),
             np.ascontiguousarray(np.array(builder.mf or [(0.0,) * 4], np.float64)),
-            _table(checks, 11) if checks else np.empty((0, 11), np.int64),
-            np.array(tables or [np.zeros((_TABLE_BYTES + 2, 256))]).astype(np.uint32).reshape(-1),
-            least_check,
-            _table(all_times, 8),
-            tuple(sorted(covered or ())),
+            _table(self.checks, 11) if self.checks else np.empty((0, 11), np.int64),
+            np.array(self.tables or [np.zeros((_TABLE_BYTES + 2, 256))]).astype(np.uint32).reshape(-1),
+            max((row[5] for row in self.checks), default=0),
+            _table(self.all_times, 8),
+            tuple(sorted(self.covered or ())),
         )
 
     @staticmethod
     def _plain(fragment: Fragment) -> bool:
-        return not (
-            fragment.sections
-            or fragment.tlv
-            or fragment.records
-            or fragment.tail
-            or fragment.size
-            or fragment.skip
-        )
+        return not (fragment.sections or fragment.records or fragment.tail or fragment.size or fragment.skip)
 
     def _when(self, when: When) -> None:
         if when.condition is not None:
-            raise _NotStraight
+            raise NotStraight
         builder = self.builder
         at = len(builder.code)
         builder._when(when, None, False)  # type: ignore[arg-type]  # no expression, so no scope
@@ -183,9 +216,9 @@ class _Straight:
             elif one.source == "next":
                 start = end
             elif one.source != "same":
-                raise _NotStraight
+                raise NotStraight
             if start < 0 and one.source != "at":
-                raise _NotStraight
+                raise NotStraight
             row[2] = start
             end = start + size
             if start >= 0:
@@ -194,7 +227,7 @@ class _Straight:
             else:
                 least = max(least, -start)
                 if end > 0:
-                    raise _NotStraight
+                    raise NotStraight
                 end = -1 if end < 0 else -(1 << 40)
             self._add(one, row, size * 8)
         for bits in fragment.bits:
@@ -205,7 +238,7 @@ class _Straight:
     def _bits(self, bits: Bits, behind: int) -> int:
         start = behind if bits.start is None else bits.start
         if start < 0:
-            raise _NotStraight
+            raise NotStraight
         at = start * 8
         far = behind
         for entry in bits.list:
@@ -217,7 +250,7 @@ class _Straight:
                 at += entry.bit[1]
                 self._add(entry, row, entry.bit[1])
             else:
-                raise _NotStraight
+                raise NotStraight
             far = max(far, (at + 7) // 8)
         return far
 
@@ -233,7 +266,7 @@ class _Straight:
             or template(one.name) is not None
             or (one.type.kind == FLOAT and one.type.size == 2)
         ):
-            raise _NotStraight
+            raise NotStraight
         row = [0] * COLUMNS
         row[0] = self.builder_slot(one)
         row[1] = 1 if one.type.kind == FLOAT else 0
@@ -244,7 +277,11 @@ class _Straight:
 
     def builder_slot(self, one: Field) -> int:
         name = one.name if one.name.startswith("_") else one.prefix + one.name
-        return -1 if name.startswith("_") else self.layout.slot_names.index(name)
+        if name.startswith("_"):
+            return -1
+        if name not in self.layout.columns:
+            raise NotStraight
+        return self.layout.slot_names.index(name)
 
     def _add(self, one: Field, row: list[int], width: int) -> None:
         """Meaning of the raw value: tests, map, scale, clamp."""
@@ -254,9 +291,9 @@ class _Straight:
             return
         by_float = one.type.kind == FLOAT
         if width == 64 and not row[7] and not by_float:
-            raise _NotStraight
+            raise NotStraight
         if by_float and (one.missing or one.valid or one.map):
-            raise _NotStraight
+            raise NotStraight
         builder = self.builder
         row[8], row[9] = builder._ranges(one.missing, False, 0, False)
         row[10], row[11] = builder._ranges(one.valid, False, 0, False)
@@ -269,7 +306,7 @@ class _Straight:
             a, a_low, b, b_low, d = scale_parts(one.scale.factor, one.scale.shift)
             bound = math.ldexp(abs(a), width) + abs(b)
             if by_float or a_low or b_low or bound >= EXACT or width > 53:
-                raise _NotStraight
+                raise NotStraight
             row[16] = 1
             scale[:3] = [a, b, d]
         if one.clamp is not None:
@@ -287,13 +324,13 @@ class _Straight:
             or one.source not in ("at", "next")
             or one.type.kind not in (UINT, SINT)
         ):
-            raise _NotStraight
+            raise NotStraight
         if one.scale or one.map or one.valid or one.clamp or one.bit or self._common_time(one):
-            raise _NotStraight
+            raise NotStraight
         at = one.at if one.source == "at" else 0
         first, count = self.builder._ranges(one.missing, False, 0, False)
         if one.missing is not None and one.type.kind == UINT and one.type.size == 8:
-            raise _NotStraight
+            raise NotStraight
         self.times = [
             [
                 at,
@@ -319,7 +356,7 @@ class _Straight:
         """A row and, of a CRC, the table by distance from the end of what it covers."""
         low, high = check.over
         if (low is not None and low < 0) or (high is not None):
-            raise _NotStraight
+            raise NotStraight
         size = check.width // 8
         kind = ("crc", "sum", "xor").index(check.kind)
         table = np.zeros((_TABLE_BYTES + 2, 256), np.int64)

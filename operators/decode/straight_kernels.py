@@ -289,6 +289,7 @@ def classify(
                 if fits[i - first]:
                     case[i] = c
                     outcome[i] = result if length[i] >= shortest else SLOW
+                    place[i] = cases[c, 8]
         for i in range(first, last):
             good += outcome[i] == 0
     return good
@@ -553,7 +554,7 @@ def warm_up() -> None:
     )  # fmt: skip
     one, none = np.zeros(1, np.int64), np.zeros((1, 2), np.int64)
     frame, byte = np.ones(1, np.int64), np.zeros(4, np.uint8)
-    cases = np.zeros((1, 8), np.int64)
+    cases = np.zeros((1, 9), np.int64)
     classify(
         byte, one, frame, one, np.zeros((1, 5), np.int64), cases, none, np.zeros((0, 11), np.int64),
         np.zeros(66 * 256, np.uint32), 0, one.copy(), one.copy(), one.copy(), np.zeros(1, np.uint8),

@@ -198,3 +198,102 @@ def test_a_text_where_a_number_is_declared_is_a_breach() -> None:
     decoder = BinaryDecoder(layout_of("fields: {a: {text: hex, size: 1}}", ["a"]), [("a", "number")])
     got = decode(decoder, single_batch([b"\x02"], [1], [0]), [0])
     assert got.quality.tolist() == [[4]]
+
+
+ITEM_FIELDS = st.dictionaries(
+    st.sampled_from(["a", "b", "c", "_d", "e", "f", "g"]),
+    st.one_of(
+        st.builds(
+            lambda kind, rest: {"as": kind, **rest},
+            st.sampled_from(["u8", "s8", "u16", "s16le", "u24", "u32le", "f32"]),
+            st.sampled_from([{}, {"scale": 0.1}, {"missing": [0, "200.."]}, {"at": 1}, {"optional": True}]),
+        ),
+        st.just({"at": 0, "bit": 3}),
+        st.just({"at": 0, "as": "u16", "bits": "9..3", "signed": True}),
+    ),
+    max_size=3,
+)
+ITEM_BODY = st.one_of(
+    ITEM_FIELDS,
+    ITEM_FIELDS.map(lambda fields: {"fields": fields, "size": 4}),
+    st.just({"skip": 2}),
+    st.just({"bits": {"list": [{"a": 3}, {"e": 11}, {"skip": 2}]}}),
+)
+KEYS = st.sampled_from(["01", "02", "03", "0?", "*", "02|05", "01..04"])
+
+
+@st.composite
+def item_layouts(draw: st.DrawFn) -> dict[str, Any]:
+    """Lists of items, some with a length behind the key, behind a fixed head and before a check."""
+    tlv: dict[str, Any] = {
+        "key": "u8",
+        "items": draw(st.dictionaries(KEYS, ITEM_BODY, min_size=1, max_size=4)),
+    }
+    tlv["unknown"] = draw(st.sampled_from(["stop", "reject"]))
+    tlv["repeated"] = draw(st.sampled_from(["last", "first", "reject"]))
+    tlv["short"] = draw(st.sampled_from(["reject", "stop"]))
+    if draw(st.booleans()):
+        tlv["length"] = "u8"
+    layout: dict[str, Any] = {"tlv": tlv}
+    if draw(st.booleans()):
+        tlv["from"] = 2
+        layout["fields"] = {"g": {"at": 0, "as": "u16"}}
+        layout["time"] = {"at": 0, "as": "u16", "unit": "h"}
+    if draw(st.booleans()):
+        tlv["to"] = -1
+        layout["check"] = {"sum8": {"at": -1, "over": "0.."}}
+    return layout
+
+
+def items_frame(layout: dict[str, Any], keys: list[tuple[int, int]], noise: bytes, cut: int) -> bytes:
+    """A frame of items (key, bytes behind it), with other values wherever values stand."""
+    frame = noise[:2] if "from" in layout["tlv"] else b""
+    at = 2
+    for key, size in keys:
+        frame += bytes([key]) + (bytes([size]) if "length" in layout["tlv"] else b"") + noise[at : at + size]
+        at += size
+    frame = frame[: len(frame) - cut] if cut else frame
+    return frame + bytes([sum(frame) & 255]) if "check" in layout else frame
+
+
+@settings(deadline=None, max_examples=150, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    item_layouts(),
+    st.lists(
+        st.tuples(
+            st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=4),
+            st.sampled_from([0, 0, 1, 3]),
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_learned_shapes_equal_the_interpreter(layout: Any, kinds: Any, chance: Any) -> None:
+    metrics = [*METRICS, ("g", "number")]
+    try:
+        spec = layout_of(json.dumps(layout), [name for name, _ in metrics])
+    except ValueError:
+        return
+    fast, slow = BinaryDecoder(spec, metrics), BinaryDecoder(spec, metrics, columns=False)
+    for _ in range(3):
+        frames = [
+            items_frame(layout, keys, chance.randbytes(32), min(cut, 2 + len(keys)))
+            for keys, cut in (chance.choice(kinds) for _ in range(9))
+        ]
+        batch = single_batch(frames, [-1] * 9, [10**18 + n for n in range(9)])
+        assert_same(decode(fast, batch, range(9)), decode(slow, batch, range(9)))
+
+
+def test_items_that_come_again_go_by_columns() -> None:
+    text = "tlv: {key: u8, items: {'01': {a: {as: u16}}, '02': {e: {as: u8, scale: 0.5}}}}"
+    decoder = BinaryDecoder(layout_of(text, ["a", "e"]), [("a", "number"), ("e", "number")])
+    assert decoder.shapes is not None
+    frames = [b"\x01\x00\x05\x02\x09", b"\x02\x03\x01\x01\x00", b"\x02\x03\x01\x01", b"\x01\x00\x05\x03\x09"]
+    for _ in range(2):
+        got = decode(decoder, single_batch(frames, [-1] * 4, [0] * 4), range(4))
+        assert got.status.tolist() == [0, 0, 9, 0]
+        assert got.place.tolist() == [-1, -1, 3, -1]
+        assert got.value[0].tolist() == [5, 256, 5]
+        assert got.value[1, :2].tolist() == [4.5, 1.5]
+    assert [(shape.length, shape.action) for shape in decoder.shapes.known] == [(5, 0), (4, 9), (5, 0)]
