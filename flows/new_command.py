@@ -11,6 +11,7 @@ from typing import Final
 import click
 
 from connectors.errors import ConfigError
+from flows.heard_plant import DEFAULT_PRODUCT, new_from
 from flows.plant_vectors import from_hex
 from flows.scaffold import Sample, scaffold
 from flows.scaffold_rules import TEMPLATES, template_files
@@ -156,8 +157,18 @@ FILES: Final = {
 
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), required=False)
-@click.option("--product", default="device-v1", show_default=True, help="the productId of its first product")
-@click.option("--from", "source", help="an address or capture to learn from (not yet in this version)")
+@click.option(
+    "--product", default=DEFAULT_PRODUCT, show_default=True, help="the productId of its first product"
+)
+@click.option("--from", "source", help="what to learn from: a capture, or mqtt://HOST:PORT/FILTER")
+@click.option(
+    "--for",
+    "listening",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="with --from an address: seconds to listen",
+)
 @click.option("--from-frame", "frame", help="a sample frame to make the product of: HEX, JSON text or a file")
 @click.option(
     "--rule",
@@ -171,6 +182,7 @@ def new(
     folder: Path | None,
     product: str,
     source: str | None,
+    listening: float,
     frame: str | None,
     templates: tuple[str, ...],
     port: int,
@@ -183,16 +195,25 @@ def new(
     \b
     {templates}
 
+    With --from, write a plant made of what is heard: its devices, a product for each kind of them with
+    types and ranges, and the source. Then say how much of it the plant decodes.
+
     With --from-frame, write a product made of a sample frame: into FOLDER/products if FOLDER is a plant
     already, else into a new plant; without FOLDER as a file NAME.yaml here.
     """
-    if source is not None:
-        raise click.UsageError("--from is not yet in this version; leave it out and edit what `new` writes")
+    if source is not None and (folder is None or frame is not None or templates):
+        raise click.UsageError("--from makes a whole plant: penstock new FOLDER --from SOURCE")
     if templates and (folder is None or frame is not None):
         raise click.UsageError("--rule goes into a plant: penstock new FOLDER --rule NAME")
     if frame is None and folder is None:
         raise click.UsageError("say the folder to write: penstock new FOLDER")
-    if frame is not None:
+    if source is not None and folder is not None:
+        _refuse_name(product)
+        made = new_from(folder, source, product, listening)
+        for line in made.told:
+            click.echo(line)
+        paths, checked = made.paths, folder
+    elif frame is not None:
         paths, checked = write_product(folder, product, frame, port)
     elif folder is not None:
         paths, checked = write_starter(folder, product, templates), folder

@@ -23,9 +23,9 @@ from operators.document import Problems, load_yaml, scalar
 
 MOST_FIELDS: Final = 200
 _TIME_NAMES: Final = ("device_timestamp", "timestamp", "datetime", "time", "ts", "date", "t", "at")
-_PERCENT: Final = re.compile(r"hum|percent|pct|soc|level|battery_(?:p|l)|(?:^|_)rh(?:$|_)", re.IGNORECASE)
-_TEMPERATURE: Final = re.compile(r"temp|(?:^|_)t(?:$|_)|degc|celsius", re.IGNORECASE)
-_COMMA_NUMBER: Final = re.compile(r"[-+]?[0-9]+,[0-9]+\Z")
+PERCENT: Final = re.compile(r"hum|percent|pct|soc|level|battery_(?:p|l)|(?:^|_)rh(?:$|_)", re.IGNORECASE)
+TEMPERATURE: Final = re.compile(r"temp|(?:^|_)t(?:$|_)|degc|celsius", re.IGNORECASE)
+COMMA_NUMBER: Final = re.compile(r"[-+]?[0-9]+,[0-9]+\Z")
 _NUMBER: Final = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?\Z")
 _TIME_FORMATS: Final = ("%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%Y/%m/%d %H:%M:%S")
 
@@ -70,7 +70,7 @@ def _section(sample: Sample) -> tuple[str, str]:
             return "json", _json_section(json.loads(text))
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"the sample looks like JSON, but is none: {error}") from error
-    if sample.header or (text.replace("\t", " ").isprintable() and _separator(text)):
+    if sample.header or (text.replace("\t", " ").isprintable() and separator_of(text)):
         return "csv", _csv_section(text, sample.header)
     return "binary", binary_section(sample.payload, sample.port)
 
@@ -79,18 +79,18 @@ def _section(sample: Sample) -> tuple[str, str]:
 
 
 def _json_section(body: Any) -> str:
-    leaves = list(_leaves(body, ()))
-    time = next((path for path, value in leaves if _is_time(path, value)), None)
+    found = list(leaves(body, ()))
+    time = next((path for path, value in found if is_time(path, value)), None)
     fields: dict[str, tuple[str, Any]] = {}
-    for path, value in leaves:
+    for path, value in found:
         if path != time and len(fields) < MOST_FIELDS:
-            fields[_name(path, fields)] = (path_text(path), value)
+            fields[metric_name(path, fields)] = (path_text(path), value)
     if not fields:
         raise ConfigError("the sample holds no value that could become a metric")
     lines = ["decode:", "  format: json"]
     if time is not None:
-        value = dict(leaves)[time]
-        unit = _unit(value)
+        value = dict(found)[time]
+        unit = time_unit(value)
         where = yaml_text(path_text(time))
         told = where if unit in ("", "ms") else f"{{path: {where}, unit: {unit}}}"
         lines.append(f"  timestamp: {told}" + ("" if not unit else f"   # looks like {unit} since 1970"))
@@ -103,25 +103,27 @@ def _json_section(body: Any) -> str:
     return "\n".join([*lines, *_metrics({name: value for name, (_, value) in fields.items()})])
 
 
-def _leaves(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+def leaves(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Every value below a JSON value that is none of object and array, with its path."""
     if isinstance(value, dict):
         for key, below in value.items():
             if key and "`" not in key and key.isprintable():
-                yield from _leaves(below, (*path, key))
+                yield from leaves(below, (*path, key))
     elif isinstance(value, list):
         for at, below in enumerate(value[:16]):
-            yield from _leaves(below, (*path, at))
+            yield from leaves(below, (*path, at))
     elif path:
         yield path, value
 
 
-def _is_time(path: tuple[str | int, ...], value: Any) -> bool:
+def is_time(path: tuple[str | int, ...], value: Any) -> bool:
+    """Whether a JSON value is the time of its frame, by its name and its size or form."""
     name = next((part for part in reversed(path) if isinstance(part, str)), "").lower()
     if isinstance(value, str):
         return _is_iso(value)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     likely = name in _TIME_NAMES or name.endswith(("timestamp", "_time", "_ts"))
-    return number and likely and bool(_unit(value))
+    return number and likely and bool(time_unit(value))
 
 
 def _is_iso(text: str) -> bool:
@@ -132,7 +134,7 @@ def _is_iso(text: str) -> bool:
     return len(text) >= 16
 
 
-def _unit(value: Any) -> str:
+def time_unit(value: Any) -> str:
     """The unit in which a number would be a time between 2001 and 2100; "" for none."""
     if not isinstance(value, int | float):
         return ""
@@ -142,7 +144,7 @@ def _unit(value: Any) -> str:
     return ""
 
 
-def _name(path: tuple[str | int, ...], taken: Any) -> str:
+def metric_name(path: tuple[str | int, ...], taken: Any) -> str:
     """A metric's name: the last part of its path, or as many as make it another than the others."""
     parts = [str(part) for part in path]
     for many in range(1, len(parts) + 1):
@@ -165,7 +167,7 @@ def _free(name: str, taken: Any) -> bool:
 # CSV
 
 
-def _separator(text: str) -> str:
+def separator_of(text: str) -> str:
     """What divides the cells of a line; "" where nothing does."""
     line = text.strip("\r\n")
     counts = {one: line.count(one) for one in (";", "\t", "|", ",")}
@@ -174,20 +176,20 @@ def _separator(text: str) -> str:
 
 
 def _csv_section(row: str, header: str) -> str:
-    separator = _separator(header or row) or ","
+    separator = separator_of(header or row) or ","
     cells = next(csv.reader([row.strip("\r\n")], delimiter=separator))
     names = next(csv.reader([header], delimiter=separator)) if header else []
-    comma = separator != "," and any(_COMMA_NUMBER.match(cell.strip()) for cell in cells)
+    comma = separator != "," and any(COMMA_NUMBER.match(cell.strip()) for cell in cells)
     columns: dict[str, tuple[str, Any]] = {}
     time = ""
     for at, cell in enumerate(cells, 1):
         told = names[at - 1].strip() if at <= len(names) else ""
         place = yaml_text(told) if told else str(at)
-        if not time and (form := _time_form(told, cell.strip())) is not None:
+        if not time and (form := time_form(told, cell.strip())) is not None:
             time = f"{{column: {place}{form}}}"
             continue
-        value = _cell(cell.strip(), comma)
-        columns[_name((told or f"column{at}",), columns)] = (place, value)
+        value = cell_value(cell.strip(), comma)
+        columns[metric_name((told or f"column{at}",), columns)] = (place, value)
     if not columns:
         raise ConfigError("the sample holds no column that could become a metric")
     lines = ["decode:", "  format: csv"]
@@ -202,13 +204,13 @@ def _csv_section(row: str, header: str) -> str:
     return "\n".join([*lines, *_metrics({name: value for name, (_, value) in columns.items()})])
 
 
-def _time_form(name: str, cell: str) -> str | None:
+def time_form(name: str, cell: str) -> str | None:
     """How a cell is a time: the rest of its `timestamp:`; None where it is none."""
     if _is_iso(cell):
         return ""
     if _NUMBER.match(cell):
         likely = name.lower() in _TIME_NAMES or name.lower().endswith(("timestamp", "_time", "_ts"))
-        unit = _unit(float(cell)) if likely or not name else ""
+        unit = time_unit(float(cell)) if likely or not name else ""
         return (f", unit: {unit}" if unit != "ms" else "") if unit else None
     for form in _TIME_FORMATS:
         try:
@@ -219,7 +221,7 @@ def _time_form(name: str, cell: str) -> str | None:
     return None
 
 
-def _cell(cell: str, comma: bool) -> Any:
+def cell_value(cell: str, comma: bool) -> Any:
     plain = cell.replace(",", ".") if comma else cell
     if _NUMBER.match(plain):
         return float(plain)
@@ -248,9 +250,9 @@ def _metric(name: str, value: Any) -> str:
 
 
 def _range(name: str, value: float) -> str:
-    if _TEMPERATURE.search(name) and -40 <= value <= 150:
+    if TEMPERATURE.search(name) and -40 <= value <= 150:
         return "[-40, 150]"
-    if _PERCENT.search(name) and 0 <= value <= 100:
+    if PERCENT.search(name) and 0 <= value <= 100:
         return "[0, 100]"
     top = 100.0
     while top < abs(value) * 10 and top < 1e300:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple
 
 MOST_BYTES: Final = 128
 _WIDTHS: Final = {"crc8": 1, "crc16": 2, "crc32": 4, "sum8": 1, "xor8": 1}
@@ -47,15 +48,16 @@ CHECKS: Final = (
 )
 
 
-def binary_section(payload: bytes, port: int) -> str:
-    """`decode:` and `metrics:` for a fixed layout of this length."""
+def binary_section(payload: bytes, port: int, others: Sequence[bytes] = ()) -> str:
+    """`decode:` and `metrics:` for a fixed layout of this length. others: more frames of it, which a
+    check has to fit too."""
     end = len(payload)
     lines = [
         "decode:",
         "  format: binary",
         "  order: be                      # or le: the low byte first",
     ]
-    if (found := find_check(payload)) is not None:
+    if (found := find_check(payload, others)) is not None:
         check, order, told = found
         lines += [f"  # {told}", f"  check: {check}"]
         end -= _WIDTHS[check[1:].partition(":")[0]]
@@ -117,8 +119,9 @@ def _number(code: str, data: bytes) -> float:
     return float(struct.unpack(code, data)[0]) if code[1] == "f" else int(struct.unpack(code, data)[0])
 
 
-def find_check(payload: bytes) -> tuple[str, str, str] | None:
-    """A check at the end of the frame that fits: its YAML, the byte order, and a sentence.
+def find_check(payload: bytes, others: Sequence[bytes] = ()) -> tuple[str, str, str] | None:
+    """A check at the end of the frame, and of all others, that fits: its YAML, the byte order, and a
+    sentence.
 
     A single byte fits one of six by chance in one frame of forty, so that it is told as doubtful.
     """
@@ -130,7 +133,10 @@ def find_check(payload: bytes) -> tuple[str, str, str] | None:
                 continue
             wanted = value_of(check, body)
             for order in ("be", "le") if size > 1 else ("be",):
-                if int.from_bytes(tail, "big" if order == "be" else "little") == wanted:
+                way: Literal["big", "little"] = "big" if order == "be" else "little"
+                if int.from_bytes(tail, way) == wanted and all(
+                    value_of(check, one[start:-size]) == int.from_bytes(one[-size:], way) for one in others
+                ):
                     return _yaml(check, start, size, order), order, _sentence(check, size)
     return None
 

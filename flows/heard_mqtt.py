@@ -1,0 +1,107 @@
+"""Listening to an MQTT broker for a while, without a session and without an acknowledgement kept back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import click
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from connectors.errors import ConfigError, ConnectError
+from flows.heard import MOST_FRAMES, HeardFrame
+from operators.batch import Address
+from operators.decode.routing import filter_problem
+
+SOURCE: Final = "line1"
+MOST_BYTES: Final = 200_000_000
+_PROGRESS_S: Final = 5.0
+
+
+class Broker(NamedTuple):
+    """Where to listen, to what."""
+
+    host: str
+    port: int
+    filter: str
+    username: str = ""
+    password: str = ""
+
+
+def broker_of(text: str) -> Broker | None:
+    """The broker of `mqtt://[user[:password]@]host[:port][/filter]`, filter `#` by default; None where the
+    text is no such address. Raises `ConfigError` for one with a mistake."""
+    if not text.startswith("mqtt://"):
+        return None
+    head, _, topics = text.removeprefix("mqtt://").partition("/")
+    try:
+        parts = urlsplit(f"mqtt://{head}")
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigError(f"--from: no address: {error}; write mqtt://HOST:PORT/FILTER") from error
+    if not host:
+        raise ConfigError("--from: the address names no host; write mqtt://HOST:PORT/FILTER")
+    topics = topics or "#"
+    if (problem := filter_problem(topics)) is not None:
+        raise ConfigError(f"--from: '{topics}': {problem}")
+    return Broker(host, port or 1883, topics, unquote(parts.username or ""), unquote(parts.password or ""))
+
+
+def listen(broker: Broker, seconds: float) -> list[HeardFrame]:
+    """What the broker sends within `seconds` of the subscription, or until Ctrl-C; at most `MOST_FRAMES`
+    and `MOST_BYTES`. Raises `ConnectError` where it is not there or refuses."""
+    frames: list[HeardFrame] = []
+    size = 0
+    full, ready = threading.Event(), threading.Event()
+    refused: list[str] = []
+
+    def connected(client: mqtt.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            refused.append(str(reason))
+            ready.set()
+        else:
+            client.subscribe(broker.filter, 0)
+
+    def subscribed(client: mqtt.Client, userdata: Any, mid: int, reasons: Any, properties: Any) -> None:
+        refused.extend(str(one) for one in reasons if one.is_failure)
+        ready.set()
+
+    def heard(client: mqtt.Client, userdata: Any, message: mqtt.MQTTMessage) -> None:
+        nonlocal size
+        if full.is_set():
+            return
+        address = Address(SOURCE, message.topic, -1, ())
+        frames.append(HeardFrame(address, bytes(message.payload), time.time_ns() // 1_000_000))
+        size += len(message.payload)
+        if len(frames) >= MOST_FRAMES or size >= MOST_BYTES:
+            full.set()
+
+    client = mqtt.Client(CallbackAPIVersion.VERSION2)
+    if broker.username:
+        client.username_pw_set(broker.username, broker.password or None)
+    client.on_connect, client.on_subscribe, client.on_message = connected, subscribed, heard
+    where = f"{broker.host}:{broker.port}"
+    try:
+        client.connect(broker.host, broker.port)
+    except OSError as error:
+        raise ConnectError(f"the broker {where} does not answer: {error}") from error
+    client.loop_start()
+    try:
+        if not ready.wait(10.0):
+            raise ConnectError(f"the broker {where} does not answer within 10 s")
+        if refused:
+            raise ConnectError(f"the broker {where} refuses: {refused[0]}")
+        click.echo(f"listening on {where} to '{broker.filter}' for {seconds:g} s; Ctrl-C ends it", err=True)
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not full.wait(min(left, _PROGRESS_S)):
+            topics = len({frame.address.topic for frame in frames})
+            click.echo(f"{len(frames)} frames of {topics} topics", err=True)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        client.disconnect()
+        client.loop_stop()
+    return list(frames)

@@ -1,0 +1,254 @@
+"""`penstock new --from`: a plant made of what was heard, that passes `check` and decodes it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from connectors.errors import ConfigError
+from flows.check_command import check_folder
+from flows.engine import run_recording
+from flows.heard import (
+    HeardFrame,
+    HeardSource,
+    Kind,
+    counted,
+    heard_kinds,
+    heard_sources,
+    is_literal,
+    of_sources,
+    recorded_frames,
+    write_frames,
+)
+from flows.heard_mqtt import Broker, broker_of, listen
+from flows.heard_product import product_text
+from flows.recorded import recorded_slices
+from flows.scaffold import yaml_text
+from flows.schema_command import write_schemas
+
+DEFAULT_PRODUCT: Final = "device-v1"
+HEARD: Final = "heard.jsonl"
+_SHOWN: Final = 20
+
+
+class Made(NamedTuple):
+    """paths: the files that were written; told: what was heard and what came of it, lines for a person."""
+
+    paths: list[Path]
+    told: list[str]
+
+
+def new_from(folder: Path, source: str, product: str, seconds: float) -> Made:
+    """Write a plant into `folder` from recorded input or from what a broker sends within `seconds`.
+
+    Raises `ConfigError` rather than overwrite anything, and where nothing was heard.
+    """
+    if (folder / "plant.yaml").exists():
+        raise ConfigError(f"{folder / 'plant.yaml'} exists already; choose another folder")
+    broker = broker_of(source)
+    if broker is not None:
+        frames = listen(broker, seconds)
+        if not frames:
+            raise ConfigError(f"{source}: nothing was heard on '{broker.filter}' within {seconds:g} s")
+    elif "://" in source:
+        raise ConfigError(
+            f"--from: '{source}': mqtt://HOST:PORT/FILTER or a file of recorded input is expected"
+        )
+    elif not Path(source).is_file():
+        raise ConfigError(f"--from: '{source}' is neither an address, mqtt://HOST:PORT/FILTER, nor a file")
+    else:
+        frames = recorded_frames(Path(source))
+    return make_plant(folder, frames, product, broker)
+
+
+def make_plant(
+    folder: Path, frames: Sequence[HeardFrame], product: str = DEFAULT_PRODUCT, broker: Broker | None = None
+) -> Made:
+    """Write the plant, check it, and run the frames through its decoder."""
+    sources = heard_sources(frames)
+    kinds = heard_kinds(of_sources(frames, sources))
+    if not kinds:
+        raise ConfigError(f"{len(frames)} frames were heard, and none is telemetry of a device")
+    names, products, kinds, empty = _products(kinds, product)
+    contents = {
+        folder / "products" / f"{name}.yaml": text for name, text in zip(names, products, strict=True)
+    }
+    contents[folder / "devices.csv"] = _devices(names, kinds)
+    contents[folder / "plant.yaml"] = _plant(folder, sources, broker)
+    for path in contents:
+        if path.exists():
+            raise ConfigError(f"{path} exists already; choose another folder")
+    for path, body in contents.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(body, encoding="utf-8")
+    paths = [*contents, *write_schemas(folder / ".schema")]
+    if broker is not None:
+        write_frames(folder / HEARD, frames)
+        paths.append(folder / HEARD)
+    return Made(paths, [*_told(names, kinds), *map(_plain, empty), *_decoded(folder, frames)])
+
+
+def _products(kinds: Sequence[Kind], product: str) -> tuple[list[str], list[str], list[Kind], list[str]]:
+    """The name and the text of each kind's product; the kinds that have one; why others have none."""
+    good, texts, empty = list[Kind](), list[str](), list[str]()
+    for kind, name in zip(kinds, _names(kinds, product), strict=True):
+        try:
+            texts.append(product_text(name, kind))
+        except ConfigError as error:
+            empty.append(str(error))
+        else:
+            good.append(kind)
+    if not good:
+        raise ConfigError(empty[0])
+    if not empty:
+        return _names(kinds, product), texts, good, empty
+    names = _names(good, product)  # without the others
+    return names, [product_text(name, kind) for name, kind in zip(names, good, strict=True)], good, empty
+
+
+def _names(kinds: Sequence[Kind], product: str) -> list[str]:
+    """Names of products: the one asked for, for a single kind; else what the names of its devices begin
+    with."""
+    if product != DEFAULT_PRODUCT and len(kinds) == 1:
+        return [product]
+    names: list[str] = []
+    for kind in kinds:
+        stems = Counter(re.match(r"[A-Za-z]*(?:[-_][A-Za-z]+)*", device)[0] for device in kind.devices)  # type: ignore[index]
+        stem = min(stems, key=lambda one: (-stems[one], one)).strip("-_") or "device"
+        free = (f"{stem}{n}-v1" for n in ("", *range(2, len(kinds) + 2)))
+        names.append(next(name for name in free if name.lower() not in {one.lower() for one in names}))
+    return names
+
+
+def _devices(names: Sequence[str], kinds: Sequence[Kind]) -> str:
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["device_id", "productId", "name"])
+    for name, kind in zip(names, kinds, strict=True):
+        rows.writerows([device, name, ""] for device in sorted(kind.devices))
+    return text.getvalue()
+
+
+def _plant(folder: Path, sources: Sequence[HeardSource], broker: Broker | None) -> str:
+    named = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-.") or "plant"
+    lines = [_HEAD.format(plant=yaml_text(named[:64]))]
+    for source in sources:
+        lines += [f"  {yaml_text(source.name)}:", *_source(source, broker)]
+    return "\n".join([*lines, _TAIL])
+
+
+def _source(source: HeardSource, broker: Broker | None) -> list[str]:
+    if source.kind == "files":
+        return [
+            "    kind: files",
+            "    watch: inbox/                  # a file put here is read once; its name is its device's",
+            '    pattern: "*.csv"',
+        ]
+    if source.kind == "tcp":
+        return [
+            "    kind: tcp",
+            '    listen: "127.0.0.1:7001"       # TODO: a recording does not tell the address',
+            "    framing: {kind: length_prefix, size: 2}   # TODO: nor how frames are told apart",
+            "    device: peer",
+        ]
+    host, port = (broker.host, broker.port) if broker is not None else ("127.0.0.1", 1883)
+    filters = [broker.filter] if broker is not None else _filters(source)
+    lines = [
+        "    kind: mqtt",
+        f'    host: "${{MQTT_HOST:-{host}}}"',
+        f'    port: "${{MQTT_PORT:-{port}}}"',
+        f"    subscribe: [{', '.join(map(yaml_text, filters))}]",
+    ]
+    if broker is not None and broker.username:
+        lines += [f"    username: {yaml_text(broker.username)}", '    password: "${MQTT_PASSWORD:-}"']
+    if source.template:
+        lines.append(f"    topic: {yaml_text(source.template)}")
+    if source.device:
+        lines.append(f"    device: {yaml_text(source.device)}")
+    return lines
+
+
+def _filters(source: HeardSource) -> list[str]:
+    if source.device:
+        levels = (topic.split("/") for topic in source.topics)
+        return ["/".join(one if is_literal(one) else "+" for one in parts) for parts in levels]
+    if not source.template:
+        return ["iotlink/+/+/+/+/pub/+/+"]
+    return [source.template.replace("{device_id}", "+")]
+
+
+def _told(names: Sequence[str], kinds: Sequence[Kind]) -> list[str]:
+    lines = []
+    for name, kind in zip(names, kinds, strict=True):
+        shown = ", ".join(sorted(kind.devices)[:_SHOWN])
+        more = f", and {len(kind.devices) - _SHOWN} more" if len(kind.devices) > _SHOWN else ""
+        lines.append(f"{name}: {kind.shape}, {_of(kind)}")
+        lines.append(f"  devices: {shown}{more}")
+        lines.append(f"  {_shape(kind)}")
+    return [_plain(line) for line in lines]
+
+
+def _plain(text: str) -> str:
+    """A text from the network as a terminal may show it."""
+    return "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in text)
+
+
+def _of(kind: Kind) -> str:
+    return f"{counted(len(kind.frames), 'frame')} of {counted(len(kind.devices), 'device')}"
+
+
+def _shape(kind: Kind) -> str:
+    if kind.shape == "binary":
+        lengths = Counter(len(frame.payload) for frame in kind.frames)
+        told = [f"{size} bytes {count}x" for size, count in sorted(lengths.items())]
+        return "lengths: " + ", ".join(told[:_SHOWN]) + ", ..." * (len(told) > _SHOWN)
+    if kind.shape == "csv":
+        return f"a row: {kind.frames[0].payload.decode()[:120].strip()}"
+    return f"a payload: {kind.frames[0].payload.decode()[:240].strip()}"
+
+
+def _decoded(folder: Path, frames: Sequence[HeardFrame]) -> list[str]:
+    """What the engine makes of the frames under the new plant; raises `ConfigError` where that fails
+    `check`."""
+    plant, problems = check_folder(folder)
+    if plant is None:
+        raise ConfigError(f"what was heard makes no plant that passes check:\n{problems.render()}")
+    with tempfile.TemporaryDirectory() as kept:
+        recording = Path(kept) / HEARD
+        write_frames(recording, frames)
+        outcome = run_recording(plant, recorded_slices(plant, [recording]))
+    told: dict[str, Any] = outcome.summary["frames"]
+    share = 100 * told["decoded"] / len(frames)
+    shown = "100" if told["decoded"] == len(frames) else f"{min(share, 99.9):.1f}"
+    rest = [f"{told[key]} {key}" for key in ("rejected", "filtered", "held") if told.get(key)]
+    lines = [
+        f"decoded: {told['decoded']} of {len(frames)} frames ({shown} %)" + "".join(f", {r}" for r in rest)
+    ]
+    reasons = Counter((reject["reason"], reject["message"]) for reject in outcome.rejects)
+    lines += [f"  {count}x {reason}: {_plain(text)}" for (reason, text), count in reasons.most_common(5)]
+    return lines
+
+
+_HEAD: Final = """\
+# yaml-language-server: $schema=.schema/plant.json
+# Made by `penstock new --from` of what was heard. Check it with `penstock check .`,
+# run it with `penstock run .`
+plant: {plant}
+timezone: UTC
+
+sources:"""
+_TAIL: Final = """
+devices: {source: file, unknown: reject}           # or accept: take devices that devices.csv has not
+
+historian:
+  url: "${CLICKHOUSE_URL:-embedded}"               # or the address of a ClickHouse server
+  listen: "127.0.0.1:8123"
+  keep: {raw: 10d, windows: 400d}
+server: {listen: "127.0.0.1:8080"}
+"""

@@ -1,0 +1,232 @@
+"""A product file out of the frames of one kind of device: what they have in common, and the ranges heard."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from connectors.errors import ConfigError
+from flows.heard import HeardFrame, Kind, counted
+from flows.plant_products import read_products
+from flows.scaffold import (
+    COMMA_NUMBER,
+    MOST_FIELDS,
+    PERCENT,
+    TEMPERATURE,
+    cell_value,
+    is_time,
+    leaves,
+    metric_name,
+    separator_of,
+    time_form,
+    time_unit,
+    yaml_text,
+)
+from flows.scaffold_binary import binary_section
+from operators.decode.json_spec import path_text
+from operators.document import Problems, load_yaml
+
+_SHOWN: Final = 6  # texts that a comment lists
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(slots=True)
+class Heard:
+    """What was heard of one value: in how many frames, and what."""
+
+    frames: int = 0
+    low: float = math.inf
+    high: float = -math.inf
+    texts: dict[str, None] = field(default_factory=dict)
+    booleans: int = 0
+    times: int = 0
+    sample: Any = None
+
+    def take(self, value: Any) -> None:
+        """Take in a value of one more frame."""
+        if value is None:
+            return
+        self.frames += 1
+        self.sample = value if self.sample is None else self.sample
+        if isinstance(value, bool):
+            self.booleans += 1
+        elif isinstance(value, int | float):
+            number = _finite(value)
+            if number is not None:
+                self.low, self.high = min(self.low, number), max(self.high, number)
+        elif len(self.texts) <= _SHOWN:
+            self.texts[str(value)] = None
+
+
+def product_text(product: str, kind: Kind) -> str:
+    """The text of a product file for a kind. Where what it holds would make no product that passes
+    `check`, one that keeps its frames as hex; raises `ConfigError` where nothing could be a metric."""
+    sections = {"json": _json, "csv": _csv, "binary": _binary}
+    head = _HEAD.format(
+        product=yaml_text(product),
+        frames=counted(len(kind.frames), "frame"),
+        devices=counted(len(kind.devices), "device"),
+    )
+    text = head + sections[kind.shape](kind)
+    problems = Problems()
+    nodes = load_yaml(text, "product", problems)
+    read_products({"product": nodes}, {}, problems)
+    return head + _lengths(kind) if problems.errors else text
+
+
+def _json(kind: Kind) -> str:
+    heard: dict[Path, Heard] = {}
+    for frame in kind.frames:
+        for path, value in leaves(json.loads(frame.payload), ()):
+            one = heard.setdefault(path, Heard())
+            one.take(value)
+            one.times += is_time(path, value)
+    time = next((path for path, one in heard.items() if one.frames and one.times == one.frames), None)
+    fields: dict[str, tuple[str, Heard]] = {}
+    for path, one in heard.items():
+        if path != time and len(fields) < MOST_FIELDS:
+            fields[metric_name(path, fields)] = (path_text(path), one)
+    if not fields:
+        raise ConfigError(f"{kind.devices[0]}: its frames hold no value that could become a metric")
+    lines = ["decode:", "  format: json"]
+    if time is None:
+        lines.append("  timestamp: null                # no time was found; that of arrival stands in")
+    else:
+        unit, where = time_unit(heard[time].sample), yaml_text(path_text(time))
+        lines.append(f"  timestamp: {where if unit in ('', 'ms') else f'{{path: {where}, unit: {unit}}}'}")
+    lines.append("  metrics:                       # metric: where it stands")
+    lines += [f"    {yaml_text(name)}: {yaml_text(path)}" for name, (path, _) in fields.items()]
+    return "\n".join([*lines, *_metrics({name: one for name, (_, one) in fields.items()}, len(kind.frames))])
+
+
+def _csv(kind: Kind) -> str:
+    header = kind.frames[0].header
+    separator = separator_of(header or kind.frames[0].payload.decode()) or ","
+    rows = [_cells(frame, separator) for frame in kind.frames]
+    names = next(csv.reader([header], delimiter=separator)) if header else []
+    comma = separator != "," and any(COMMA_NUMBER.match(cell) for row in rows for cell in row)
+    time, columns = "", dict[str, tuple[str, Heard]]()
+    for at in range(max(map(len, rows))):
+        told = names[at].strip() if at < len(names) else ""
+        place = yaml_text(told) if told else str(at + 1)
+        cells = [row[at] for row in rows if at < len(row)]
+        forms = {time_form(told, cell) for cell in cells if cell}
+        if not time and len(forms) == 1 and (form := forms.pop()) is not None:
+            time = f"{{column: {place}{form}}}"
+            continue
+        one = Heard()
+        for cell in cells:
+            one.take(cell_value(cell, comma))
+        columns[metric_name((told or f"column{at + 1}",), columns)] = (place, one)
+    if not columns:
+        raise ConfigError(f"{kind.devices[0]}: its rows hold no column that could become a metric")
+    lines = ["decode:", "  format: csv"]
+    lines += [f"  separator: {json.dumps(separator)}"] * (separator != ",")
+    lines += ['  decimal: ","'] * comma
+    if time:
+        lines.append(f"  timestamp: {time}   # without a zone in the text: UTC; or add zone: Europe/Berlin")
+    lines.append("  columns:                       # metric: the name of its column, or its place from 1")
+    lines += [f"    {yaml_text(name)}: {place}" for name, (place, _) in columns.items()]
+    return "\n".join([*lines, *_metrics({name: one for name, (_, one) in columns.items()}, len(rows))])
+
+
+def _cells(frame: HeardFrame, separator: str) -> list[str]:
+    row = frame.payload.decode().strip("\r\n")
+    return [cell.strip() for cell in next(csv.reader([row], delimiter=separator), [])]
+
+
+def _binary(kind: Kind) -> str:
+    shapes = sorted({(len(frame.payload), frame.address.port) for frame in kind.frames})
+    if len(shapes) == 1:
+        (_, port), first = shapes[0], kind.frames[0].payload
+        return binary_section(first, port, [frame.payload for frame in kind.frames[1:1000]])
+    return _lengths(kind)
+
+
+def _lengths(kind: Kind) -> str:
+    """A layout of frames of any length, with those that were heard."""
+    shapes = sorted({(len(frame.payload), frame.address.port) for frame in kind.frames})
+    counts = {size: sum(len(frame.payload) == size for frame in kind.frames) for size, _ in shapes}
+    told = [f"  #   {size} bytes: {count}" for size, count in counts.items()]
+    return "\n".join([_BINARY_HEAD, *told[:50], _BINARY])
+
+
+def _metrics(values: dict[str, Heard], frames: int) -> list[str]:
+    lines = ["", _METRICS]
+    return [
+        *lines,
+        *(f"  {yaml_text(name)}: {_metric(name, one, frames)}" for name, one in values.items()),
+        "",
+    ]
+
+
+def _metric(name: str, one: Heard, frames: int) -> str:
+    required = ["required: true"] * (one.frames == frames)
+    if one.frames == 0:
+        return "{}                          # always null: taken for a number"
+    if one.texts:
+        shown = [json.dumps(text[:40]) for text in one.texts]
+        heard = ", ".join(shown[:_SHOWN]) + ", ..." * (len(shown) > _SHOWN)
+        return f"{{{', '.join(['type: string', *required])}}}   # heard: {heard}"
+    if one.booleans == one.frames:
+        return f"{{{', '.join(['type: boolean', *required])}}}"
+    if one.low > one.high:
+        return "{}                          # no number that can be one was heard"
+    low, high = widened(name, one.low, one.high)
+    return (
+        f"{{{', '.join([f'range: [{low}, {high}]', *required])}}}   # heard: {one.low:.6g} to {one.high:.6g}"
+    )
+
+
+def _finite(value: float) -> float | None:
+    try:
+        number = float(value)
+    except OverflowError:  # JSON's whole numbers have no end
+        return None
+    return number if math.isfinite(number) else None
+
+
+def widened(name: str, low: float, high: float) -> tuple[str, str]:
+    """A range to start from: on each side at least as much room again as the span that was heard and as
+    the largest value, ends rounded away from it to 1, 2 or 5 times a power of ten; values that were never
+    negative stay so. Names of temperatures and percentages have their usual ranges where these hold."""
+    if TEMPERATURE.search(name) and low >= -40 and high <= 150:
+        return "-40", "150"
+    if PERCENT.search(name) and low >= 0 and high <= 100:
+        return "0", "100"
+    room = max(high - low, abs(low), abs(high)) or 1.0
+    return "0" if low >= 0 else "-" + _round(room - low), "0" if high < -room else _round(max(high + room, 1))
+
+
+def _round(value: float) -> str:
+    if not math.isfinite(value) or value > 1e300:
+        return "1e300"
+    power = 10.0 ** math.floor(math.log10(value))
+    top = next(power * step for step in (1, 2, 5, 10, 20) if power * step >= value)
+    return f"{int(top)}" if 1 <= top < 1e15 else f"{top:.0e}"
+
+
+_HEAD: Final = """\
+# yaml-language-server: $schema=../.schema/product.json
+# Made by `penstock new --from` of {frames} of {devices}. Names and units are yours to say.
+productId: {product}
+version: 1
+"""
+_METRICS: Final = """\
+metrics:   # ranges are wider than what was heard; add unit (UCUM, e.g. Cel, bar, kW)"""
+_BINARY_HEAD: Final = """\
+decode:
+  format: binary
+  # TODO: a case for each kind of frame. These lengths were heard:"""
+_BINARY: Final = """\
+  # `penstock new --product NAME --from-frame HEX` makes a layout of one frame, to copy from.
+  fields:
+    frame: {at: 0, text: hex, size: rest}   # the bytes as they are, until they have names
+
+metrics:
+  frame: {type: string, required: true}
+"""
