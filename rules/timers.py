@@ -72,19 +72,20 @@ class Timers:
         self._numbers = 0
         self._running = False
 
-    def _board(self, subject: Subject) -> tuple[_Board, int]:
-        """Where a subject's timers stand: by its device, or by the journal's clock."""
+    def _board(self, subject: Subject, place: Place | None) -> tuple[_Board, int]:
+        """Where a subject's timers stand at a place: by its device, or by the journal's clock where
+        that has none or was not heard yet."""
         board = self.boards.get(subject.productId or "")
         if subject.slot >= 0 and board is not None:
             device = board.clocks.index(subject.slot)
-            if device >= 0:
+            if device >= 0 and board.heard(device, place):
                 return board, device
         return self.journal, 0
 
     def watch(self, standing: Timed, place: Place | None) -> None:
         """Take note of a standing's timers, which may have changed at a place of the slice (None: at
         a control)."""
-        board, device = self._board(standing.subject)
+        board, device = self._board(standing.subject, place)
         if board is not self.journal:  # a device that was not heard has a clock from now on
             self.journal.leave(standing)
         standings = board.standings.get(device)
@@ -202,6 +203,14 @@ class _DeviceBoard(_Board):
 
     def begin(self, item: Slice) -> None:
         del item  # the product knows its batch
+
+    def heard(self, device: int, place: Place | None) -> bool:
+        """Whether a device had a reading before a place of the slice, or at it."""
+        if place is None or self.clocks.last(device)[1]:
+            return True
+        side: Any = "right" if place.order == AT_ROW else "left"
+        row = int(np.searchsorted(self.clocks.places.seq, place.at, side))
+        return bool((self.clocks.batch_local[:row] == device).any())
 
     def scan(self, number: Callable[[], int]) -> list[Found]:
         batch = self.clocks.batch
