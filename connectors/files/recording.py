@@ -182,7 +182,7 @@ def quarantined(path: Path) -> set[int]:
     """Positions of the frames that a capture names as set aside: such a line stands behind its frame,
     which may have been captured before it was marked."""
     decoder = msgspec.json.Decoder(RecordedLine)
-    found = set()
+    found: set[int] = set()
     for _, chunk in _chunks(path):
         at = chunk.find(b'"quarantine":')
         while at >= 0:
@@ -192,8 +192,9 @@ def quarantined(path: Path) -> set[int]:
                 named = decoder.decode(chunk[start:end]).quarantine
             except msgspec.MsgspecError:
                 named = None  # told with its line when it is read
-            if named is not None:
-                found.add(named.get("position"))
+            position = None if named is None else named.get("position")
+            if isinstance(position, int):  # any other is told with its line as well
+                found.add(position)
             at = chunk.find(b'"quarantine":', end)
     return found
 
