@@ -136,7 +136,10 @@ def check_value(expression: Expr, scope: Scope) -> list[ExpressionError]:
 
 def _problems(expression: Expr, scope: Scope, *, condition: bool) -> list[ExpressionError]:
     problems = []
+    compared: set[int] = set()  # where names begin that stand beside == or !=
     for node in () if scope.window else walk(expression):
+        if isinstance(node, Compare) and node.op in ("==", "!="):
+            compared.update((node.left.start, node.right.start))
         if isinstance(node, Name):
             try:
                 if node.root == "formula":
@@ -144,6 +147,9 @@ def _problems(expression: Expr, scope: Scope, *, condition: bool) -> list[Expres
                 else:
                     _Builder(scope).name(node)
             except ExpressionError as error:
+                if node.root == "" and node.start in compared and ";" not in error.message:
+                    told = f"{error.message}; a text stands in quotes: '{node.parts[0][:40]}'"
+                    error = ExpressionError(told, node.start, node.stop)
                 problems.append(error)
     if not problems:
         try:
@@ -173,11 +179,6 @@ def _meant(name: str, metrics: Mapping[str, MetricType]) -> str:
     if name in ("param", "device", "formula"):
         return f"; write {name}.NAME"
     return nearest(name, metrics)
-
-
-def _a_text(name: str, metrics: Mapping[str, MetricType]) -> bool:
-    """Whether a name that is compared is no metric, nor like one: then a text without its quotes."""
-    return name not in metrics and len(name) <= 40 and not _meant(name, metrics)
 
 
 class _Value(NamedTuple):
@@ -395,15 +396,6 @@ class _Builder:
         return self.number(float(value))
 
     def compare(self, node: Compare) -> _Value:
-        if node.op in ("==", "!=") and not self.scope.window:
-            for side in (node.left, node.right):
-                if isinstance(side, Name) and side.root == "" and _a_text(side.parts[0], self.scope.metrics):
-                    name = side.parts[0]
-                    raise ExpressionError(
-                        f"no metric '{name}' in {self.scope.owner}; a text stands in quotes: '{name}'",
-                        side.start,
-                        side.stop,
-                    )
         left, right = node.left, node.right
         if node.op in ("==", "!=") and (isinstance(left, Null) or isinstance(right, Null)):
             value = self.build(right if isinstance(left, Null) else left)
