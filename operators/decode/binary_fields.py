@@ -276,7 +276,7 @@ def parse_type(reader: Reader, node: Node | None, order: int, size: bool) -> Typ
         return Type(UINT, 1, order, as_bool=True)
     if name == "int":
         return Type(UINT, 1, order)
-    reader.error(node, f"unknown type '{name}'{nearest(name, ALL_TYPES)}")
+    reader.error(node, f"unknown type '{name}'{_other_name(str(name)) or nearest(name, ALL_TYPES)}")
     return Type(UINT, 1, order)
 
 
@@ -443,3 +443,15 @@ def _parse_values(reader: Reader, field_: Field, node: Node) -> None:
             field_.clamp = (low_, high_)
     if (digits := node.get("round")) is not None:
         field_.round = reader.integer(digits, 0, -15, 15)
+
+
+def _other_name(name: str) -> str:
+    """The mend of a type that another language calls by another name (int16, uint32_t, float)."""
+    found = re.fullmatch(r"(u?)int(8|16|24|32|40|48|56|64)(?:_t)?(le|be)?", name.lower())
+    if found is not None:
+        ours = ("u" if found[1] else "s") + found[2] + (found[3] or "")
+    else:
+        ours = {"byte": "u8", "char": "s8", "short": "s16", "float": "f32", "double": "f64"}.get(
+            name.lower(), ""
+        )
+    return f"; did you mean '{ours}'?" if ours in ALL_TYPES else ""

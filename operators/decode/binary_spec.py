@@ -414,6 +414,8 @@ class _Layout:
 
     def _patterns(self, key: str, node: Node, parts: list[Type]) -> list[KeyPattern]:
         tokens = key.split()
+        if not parts:  # 'key' is missing or wrong, which is told
+            return []
         if len(tokens) != len(parts):
             some = f"{len(tokens)} part{'s' * (len(tokens) != 1)}"
             told = f"the key '{key}' has {some} where {len(parts)} are expected"

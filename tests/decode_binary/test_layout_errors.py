@@ -9,6 +9,14 @@ from operators.document import Problems, load_yaml
 
 CASES = [
     (
+        "fields: {a: {as: uint16_t}, b: {as: float}}\ntlv: {keys: u8, items: {'01 02': {a: {}}}}",
+        ["a", "b"],
+        "spec.yaml:1:18  fields.a.as: unknown type 'uint16_t'; did you mean 'u16'?\n"
+        "spec.yaml:1:37  fields.b.as: unknown type 'float'; did you mean 'f32'?\n"
+        "spec.yaml:2:6  tlv: 'key' is missing: the types of an item's key, such as [u8, u8]\n"
+        "spec.yaml:2:7  tlv.keys: unknown key 'keys'; did you mean 'key'?",
+    ),
+    (
         "fields:\n  a: {at: 0, as: s24e}\n  b: {at: 1, scal: 2}",
         ["a", "b"],
         "spec.yaml:2:18  fields.a.as: unknown type 's24e'; did you mean 's24le'?\n"
