@@ -90,7 +90,7 @@ def _check_product_file(file: Path, as_json: bool) -> int:
     if found:
         click.echo(problems.render(), err=True)
     if problems.errors:
-        many = len(problems.errors)
+        many = len(set(problems.errors))
         click.echo(f"{many} error{'s' if many != 1 else ''}{_warnings(found)}", err=True)
         return 1
     for product in products:
