@@ -28,6 +28,7 @@ from flows.heard import (
 )
 from flows.heard_mqtt import Broker, broker_of, listen
 from flows.heard_product import product_text
+from flows.heard_tcp import framed, listen_tcp, tcp_address
 from flows.recorded import recorded_slices
 from flows.scaffold import yaml_text
 from flows.schema_command import write_schemas
@@ -44,6 +45,13 @@ class Made(NamedTuple):
     told: list[str]
 
 
+class Listener(NamedTuple):
+    """Where devices connect to, and the framing that fits them, as plant.yaml has them."""
+
+    address: str
+    framing: str
+
+
 def new_from(folder: Path, source: str, product: str, seconds: float) -> Made:
     """Write a plant into `folder` from recorded input or from what a broker sends within `seconds`.
 
@@ -51,24 +59,37 @@ def new_from(folder: Path, source: str, product: str, seconds: float) -> Made:
     """
     if (folder / "plant.yaml").exists():
         raise ConfigError(f"{folder / 'plant.yaml'} exists already; choose another folder")
-    broker = broker_of(source)
-    if broker is not None:
+    broker, address, framing = broker_of(source), tcp_address(source), ""
+    if address is not None:
+        reads = listen_tcp(address, seconds)
+        if not reads:
+            raise ConfigError(f"{source}: nothing was heard within {seconds:g} s")
+        framing, frames = framed(reads)
+    elif broker is not None:
         frames = listen(broker, seconds)
         if not frames:
             raise ConfigError(f"{source}: nothing was heard on '{broker.filter}' within {seconds:g} s")
     elif "://" in source:
         raise ConfigError(
-            f"--from: '{source}': mqtt://HOST:PORT/FILTER or a file of recorded input is expected"
+            f"--from: '{source}': mqtt://HOST:PORT/FILTER, tcp://HOST:PORT or a file is expected"
         )
     elif not Path(source).is_file():
-        raise ConfigError(f"--from: '{source}' is neither an address, mqtt://HOST:PORT/FILTER, nor a file")
+        raise ConfigError(
+            f"--from: '{source}' is neither an address, mqtt://HOST:PORT/FILTER or tcp://HOST:PORT, "
+            "nor a file"
+        )
     else:
         frames = recorded_frames(Path(source))
-    return make_plant(folder, frames, product, broker)
+    return make_plant(
+        folder, frames, product, broker or (None if address is None else Listener(address, framing))
+    )
 
 
 def make_plant(
-    folder: Path, frames: Sequence[HeardFrame], product: str = DEFAULT_PRODUCT, broker: Broker | None = None
+    folder: Path,
+    frames: Sequence[HeardFrame],
+    product: str = DEFAULT_PRODUCT,
+    live: Broker | Listener | None = None,
 ) -> Made:
     """Write the plant, check it, and run the frames through its decoder."""
     sources = heard_sources(frames)
@@ -80,7 +101,7 @@ def make_plant(
         folder / "products" / f"{name}.yaml": text for name, text in zip(names, products, strict=True)
     }
     contents[folder / "devices.csv"] = _devices(names, kinds)
-    contents[folder / "plant.yaml"] = _plant(folder, sources, broker)
+    contents[folder / "plant.yaml"] = _plant(folder, sources, live)
     for path in contents:
         if path.exists():
             raise ConfigError(f"{path} exists already; choose another folder")
@@ -88,7 +109,7 @@ def make_plant(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(body, encoding="utf-8")
     paths = [*contents, *write_schemas(folder / ".schema")]
-    if broker is not None:
+    if live is not None:
         write_frames(folder / HEARD, frames)
         paths.append(folder / HEARD)
     return Made(paths, [*_told(names, kinds), *map(_plain, empty), *_decoded(folder, frames)])
@@ -135,20 +156,27 @@ def _devices(names: Sequence[str], kinds: Sequence[Kind]) -> str:
     return text.getvalue()
 
 
-def _plant(folder: Path, sources: Sequence[HeardSource], broker: Broker | None) -> str:
+def _plant(folder: Path, sources: Sequence[HeardSource], live: Broker | Listener | None) -> str:
     named = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-.") or "plant"
     lines = [_HEAD.format(plant=yaml_text(named[:64]))]
     for source in sources:
-        lines += [f"  {yaml_text(source.name)}:", *_source(source, broker)]
+        lines += [f"  {yaml_text(source.name)}:", *_source(source, live)]
     return "\n".join([*lines, _TAIL])
 
 
-def _source(source: HeardSource, broker: Broker | None) -> list[str]:
+def _source(source: HeardSource, live: Broker | Listener | None) -> list[str]:
     if source.kind == "files":
         return [
             "    kind: files",
             "    watch: inbox/                  # a file put here is read once; its name is its device's",
             '    pattern: "*.csv"',
+        ]
+    if isinstance(live, Listener):
+        return [
+            "    kind: tcp",
+            f"    listen: {yaml_text(live.address)}",
+            f"    framing: {live.framing}   # the first that fits what was heard",
+            "    device: peer                   # a device is called as its address",
         ]
     if source.kind == "tcp":
         return [
@@ -157,6 +185,7 @@ def _source(source: HeardSource, broker: Broker | None) -> list[str]:
             "    framing: {kind: length_prefix, size: 2}   # TODO: nor how frames are told apart",
             "    device: peer",
         ]
+    broker = live
     host, port = (broker.host, broker.port) if broker is not None else ("127.0.0.1", 1883)
     filters = [broker.filter] if broker is not None else _filters(source)
     lines = [

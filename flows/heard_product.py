@@ -199,7 +199,7 @@ def widened(name: str, low: float, high: float) -> tuple[str, str]:
     if PERCENT.search(name) and low >= 0 and high <= 100:
         return "0", "100"
     room = max(high - low, abs(low), abs(high)) or 1.0
-    return "0" if low >= 0 else "-" + _round(room - low), "0" if high < -room else _round(max(high + room, 1))
+    return "0" if low >= 0 else "-" + _round(max(room - low, 1e-6)), _round(max(high + room, 1.0))
 
 
 def _round(value: float) -> str:

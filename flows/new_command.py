@@ -160,7 +160,9 @@ FILES: Final = {
 @click.option(
     "--product", default=DEFAULT_PRODUCT, show_default=True, help="the productId of its first product"
 )
-@click.option("--from", "source", help="what to learn from: a capture, or mqtt://HOST:PORT/FILTER")
+@click.option(
+    "--from", "source", help="what to learn from: a capture, mqtt://HOST:PORT/FILTER or tcp://HOST:PORT"
+)
 @click.option(
     "--for",
     "listening",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from flows.heard import HeardFrame, heard_kinds, heard_sources, of_sources
 from flows.heard_mqtt import Broker, broker_of, listen
 from flows.heard_plant import make_plant, new_from
 from flows.heard_product import product_text, widened
+from flows.heard_tcp import Read, framed
 from flows.new_command import new
 from flows.plant_file import Plant
 from operators.batch import Address
@@ -157,6 +159,50 @@ def test_what_a_broker_sends(tmp_path: Path) -> None:
     assert (tmp_path / "works/heard.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("framing", "before", "after"),
+    [
+        ("{kind: length_prefix, size: 2}", b"\x00\x04", b""),
+        ("{kind: length_prefix, size: 2, order: le}", b"\x04\x00", b""),
+        ("{kind: length_prefix, size: 4}", b"\x00\x00\x00\x04", b""),
+        ("{kind: length_prefix, size: 1}", b"\x04", b""),
+        ("{kind: stx_etx}", b"\x02", b"\x03"),
+    ],
+)
+def test_devices_that_connect(tmp_path: Path, framing: str, before: bytes, after: bytes) -> None:
+    port = free_port()
+    stop = threading.Event()
+
+    def send() -> None:
+        for _ in range(500):
+            try:
+                peer = socket.create_connection(("127.0.0.1", port))
+                break
+            except OSError:
+                time.sleep(0.01)
+        with peer:
+            for number in range(5, 15):
+                peer.sendall(before + bytes([0x48, 0x30 + number, 0x31, 0xFF]) + after)
+                time.sleep(0.01)
+            stop.wait(30.0)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        made = new_from(tmp_path / "works", f"tcp://127.0.0.1:{port}", "pump-v1", 1.5)
+    finally:
+        stop.set()
+        sender.join()
+    assert made.told[2:] == ["  lengths: 4 bytes 10x", "decoded: 10 of 10 frames (100 %)"]
+    assert f"framing: {framing}  " in (tmp_path / "works/plant.yaml").read_text()
+    assert list(checked(tmp_path / "works").products) == ["pump-v1"]
+
+
+def test_bytes_that_no_framing_fits() -> None:
+    with pytest.raises(ConfigError, match="no framing fits what was heard: the reads had 3 bytes 1x"):
+        framed([Read(("127.0.0.1", 4000), b"\xff\xff\xff", START)])
+
+
 def test_addresses() -> None:
     assert broker_of("capture.jsonl") is None
     assert broker_of("mqtt://broker") == Broker("broker", 1883, "#")
@@ -177,11 +223,11 @@ def test_refusals(tmp_path: Path) -> None:
     for source, text in (
         ("empty.jsonl", "no frame is in it"),
         ("bad.jsonl", "bad.jsonl:"),
-        ("away.jsonl", "is neither an address, mqtt://HOST:PORT/FILTER, nor a file"),
+        ("away.jsonl", "is neither an address, mqtt://HOST:PORT/FILTER or tcp://HOST:PORT, nor a file"),
     ):
         with pytest.raises(ConfigError, match=text):
             new_from(tmp_path / "new", str(tmp_path / source), "device-v1", 1.0)
-    with pytest.raises(ConfigError, match="mqtt://HOST:PORT/FILTER or a file of recorded input is expected"):
+    with pytest.raises(ConfigError, match="mqtt://HOST:PORT/FILTER, tcp://HOST:PORT or a file is expected"):
         new_from(tmp_path / "new", "http://127.0.0.1", "device-v1", 1.0)
     with pytest.raises(ConfigError, match="exists already; choose another folder"):
         new_from(tmp_path, str(tmp_path / "empty.jsonl"), "device-v1", 1.0)

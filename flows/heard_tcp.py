@@ -1,0 +1,167 @@
+"""Listening for devices that connect over TCP: their streams, and the framing that fits all of them."""
+
+from __future__ import annotations
+
+import json
+import selectors
+import socket
+import time
+from collections import Counter
+from typing import Final, NamedTuple
+
+import click
+
+from connectors.errors import ConfigError, ConnectError
+from connectors.tcp.config import (
+    Delimiter,
+    Framing,
+    JsonLines,
+    LengthPrefix,
+    ModbusTcp,
+    StxEtx,
+    listen_address,
+)
+from connectors.tcp.framing import framer
+from flows.heard import MOST_FRAMES, HeardFrame, counted
+from operators.batch import Address
+
+SOURCE: Final = "line1"
+MOST_BYTES: Final = 100_000_000
+_PROGRESS_S: Final = 5.0
+_CAP: Final = 65_535
+
+# the ones that other streams fit least by chance come first
+FRAMINGS: Final[tuple[tuple[str, Framing], ...]] = (
+    ("{kind: json_lines}", JsonLines()),
+    ("{kind: modbus_tcp}", ModbusTcp()),
+    ("{kind: stx_etx}", StxEtx()),
+    ("{kind: length_prefix, size: 4}", LengthPrefix(size=4)),
+    ("{kind: length_prefix, size: 4, order: le}", LengthPrefix(size=4, order="le")),
+    ("{kind: length_prefix, size: 2}", LengthPrefix()),
+    ("{kind: length_prefix, size: 2, order: le}", LengthPrefix(order="le")),
+    ("{kind: length_prefix, size: 2, includes_header: true}", LengthPrefix(includes_header=True)),
+    (
+        "{kind: length_prefix, size: 2, order: le, includes_header: true}",
+        LengthPrefix(order="le", includes_header=True),
+    ),
+    ('{kind: delimiter, delimiter: "\\r\\n"}', Delimiter(delimiter="\r\n")),
+    ('{kind: delimiter, delimiter: "\\n"}', Delimiter()),
+    ("{kind: length_prefix, size: 1}", LengthPrefix(size=1)),
+)
+
+
+class Read(NamedTuple):
+    """What one read of a connection gave. connection: host and port of the peer."""
+
+    connection: tuple[str, int]
+    data: bytes
+    ingest_ms: int
+
+
+def tcp_address(text: str) -> str | None:
+    """The `listen:` of `tcp://host:port`; None where the text is no such address. Raises `ConfigError`."""
+    if not text.startswith("tcp://"):
+        return None
+    address = text.removeprefix("tcp://").rstrip("/")
+    try:
+        listen_address(address)
+    except ValueError as error:
+        raise ConfigError(f"--from: {error}") from error
+    return address
+
+
+def listen_tcp(address: str, seconds: float) -> list[Read]:
+    """What peers send that connect within `seconds`, or until Ctrl-C; at most `MOST_BYTES` and
+    `MOST_FRAMES` reads. Nothing is answered. Raises `ConnectError` where it cannot listen."""
+    host, port = listen_address(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        server = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ConnectError(f"cannot listen on {address}: {error}") from error
+    reads: list[Read] = []
+    size = 0
+    with server, selectors.DefaultSelector() as waiting:
+        server.setblocking(False)
+        waiting.register(server, selectors.EVENT_READ, None)
+        click.echo(f"listening on {address} for {seconds:g} s; Ctrl-C ends it", err=True)
+        end = time.monotonic() + seconds
+        told = time.monotonic() + _PROGRESS_S
+        try:
+            while (left := end - time.monotonic()) > 0 and size < MOST_BYTES and len(reads) < MOST_FRAMES:
+                for key, _ in waiting.select(min(left, _PROGRESS_S)):
+                    if key.data is None:
+                        peer, where = server.accept()
+                        peer.setblocking(False)
+                        waiting.register(peer, selectors.EVENT_READ, (str(where[0]), int(where[1])))
+                    elif data := _received(key.fileobj):  # type: ignore[arg-type]  # a socket: registered here
+                        reads.append(Read(key.data, data, time.time_ns() // 1_000_000))
+                        size += len(data)
+                    else:
+                        waiting.unregister(key.fileobj)
+                        key.fileobj.close()  # type: ignore[union-attr]  # as above
+                if time.monotonic() >= told:
+                    peers = counted(len({read.connection for read in reads}), "connection")
+                    click.echo(f"{counted(size, 'byte')} of {peers}", err=True)
+                    told += _PROGRESS_S
+        except KeyboardInterrupt:
+            pass
+        for key in list(waiting.get_map().values()):
+            if key.data is not None:
+                key.fileobj.close()  # type: ignore[union-attr]  # as above
+    return reads
+
+
+def _received(peer: socket.socket) -> bytes:
+    try:
+        return peer.recv(65_536)
+    except OSError:
+        return b""
+
+
+def framed(reads: list[Read]) -> tuple[str, list[HeardFrame]]:
+    """The first of `FRAMINGS` that fits every connection, as plant.yaml has it, and the frames. Raises
+    `ConfigError`, with what was read, where none fits."""
+    for text, config in FRAMINGS:
+        frames = _frames(config, reads)
+        wanted = {JsonLines: _is_json, Delimiter: _is_text}.get(type(config))
+        if frames and (wanted is None or all(wanted(frame.payload) for frame in frames)):
+            return text, frames
+    sizes = Counter(len(read.data) for read in reads)
+    told = ", ".join(f"{size} bytes {count}x" for size, count in sizes.most_common(20))
+    raise ConfigError(
+        f"no framing fits what was heard: the reads had {told}; the first: {reads[0].data[:64].hex(' ')}"
+    )
+
+
+def _frames(config: Framing, reads: list[Read]) -> list[HeardFrame]:
+    """The frames under a framing; none where it does not fit: garbage, an empty frame, a connection
+    without a frame, or an end that is longer than the frames before it."""
+    framers = {read.connection: framer(config, _CAP) for read in reads}
+    largest = dict.fromkeys(framers, 0)
+    frames: list[HeardFrame] = []
+    for read in reads:
+        host, port = read.connection
+        headers = (("peer", f"{host}:{port}"),)
+        for part in framers[read.connection].feed(read.data):
+            if part.why or not part.payload:
+                return []
+            largest[read.connection] = max(largest[read.connection], len(part.payload))
+            frames.append(HeardFrame(Address(SOURCE, host, part.port, headers), part.payload, read.ingest_ms))
+    if any(not largest[peer] or one.partial > largest[peer] + 8 for peer, one in framers.items()):
+        return []
+    return frames
+
+
+def _is_json(payload: bytes) -> bool:
+    try:
+        return isinstance(json.loads(payload), dict | list)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _is_text(payload: bytes) -> bool:
+    try:
+        return payload.decode().replace("\t", " ").strip("\r").isprintable()
+    except UnicodeDecodeError:
+        return False
