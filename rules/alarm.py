@@ -186,7 +186,7 @@ class Events:
         """Position and ingest time of an event that rests on `position`: never before the subject's
         newest event, so that its `sequence` rises for ever."""
         known = self.counted.get(subject)
-        return (position, ingest_ns) if known is None or known[0] < position else (known[0], known[3])
+        return (position, ingest_ns) if known is None or known[0] <= position else (known[0], known[3])
 
     def write(self, subject: Subject, data: dict[str, Any], ingest_ns: int) -> AlarmEvent:
         """The event whose body is `data`; ingest_ns: its ingest time."""
