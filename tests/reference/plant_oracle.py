@@ -75,7 +75,8 @@ class Device:
         self.of_past: dict[str, Any] = {}
         self.overrides: dict[str, float] = {}
         self.evaluators: list[Any] = []
-        self.groups: list[Group] = []
+        self.groups: list[Group] = []  # that count it
+        self.around: list[Group] = []  # of its hub, site or product
         self.clock: DeviceClock | None = None
         self.windows: dict[tuple[int, int], Window] = {}
         self.state: dict[str, dict[str, Any]] = {}
@@ -160,11 +161,9 @@ class Oracle:
             if "ingest_ts" not in line:
                 continue
             ingest = max(ingest, line["ingest_ts"] * MS)
-            if not has_ticks and self.ingests and ingest // SECOND > ticked:
+            if not has_ticks and ingest // SECOND > ticked:
                 ticked = ingest // SECOND
                 self.tick(ticked * SECOND)
-            if not self.ingests:
-                ticked = ingest // SECOND
             self.begin(ingest)
             self.ingests.append(ingest)
             self.frame(Frame(line, ingest, position))
@@ -205,7 +204,7 @@ class Oracle:
 
     @property
     def last_frame(self) -> Place:
-        return Place(len(self.ingests) - 1, self.ingests[-1]) if self.ingests else Place(0, 0)
+        return Place(len(self.ingests) - 1, self.ingests[-1]) if self.ingests else Place(0, self.began or 0)
 
     # -- a frame ----
 
@@ -431,7 +430,7 @@ class Oracle:
         for each in made:
             each.rank = rank
             for by in _list(rule.get("suppressed_by", [])):
-                for other in [*device.evaluators, *device.groups]:
+                for other in [*device.evaluators, *device.around]:
                     if other.rule["ruleId"] == by:
                         self.book.suppress_by(each.subject, other.subject)
         device.evaluators += made
@@ -439,7 +438,7 @@ class Oracle:
     def join(self, device: Device, rule: dict[str, Any], rank: int) -> None:
         """The device becomes a member of its group."""
         value = device.row.get(rule["over"], "")
-        if not value or (device.row.get("status") or "in_service") != "in_service":
+        if not value:
             return
         word = {"hub_id": "hub", "site_id": "site", "productId": "product"}[rule["over"]]
         name = f"{word}:{value}/{rule['ruleId']}"
@@ -450,7 +449,10 @@ class Oracle:
             group = Group(self.book, self.subject(rule, name, None, row, rule["severity"]), value)
             group.rank = rank
             self.groups.append(group)
-        device.groups += [one for one in self.groups if one.subject.name == name]
+        mine = [one for one in self.groups if one.subject.name == name]
+        device.around += mine
+        if (device.row.get("status") or "in_service") == "in_service":
+            device.groups += mine
 
     def subject(
         self, rule: dict[str, Any], name: str, device: Device | None, row: dict[str, Any], severity: str

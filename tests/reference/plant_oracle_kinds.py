@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from tests.reference.plant_oracle_expressions import Tree, metrics_of, moved, text_of, value_of
-from tests.reference.plant_oracle_rules import UNSAID, Book, Evidence, Place, Subject, in_schedule
+from tests.reference.plant_oracle_rules import GRACE, UNSAID, Book, Evidence, Place, Subject, in_schedule
 
 WORST = {"good": 0, "uncertain": 1, "bad": 2, "absent": 3}
 Look = Callable[[str, str], Any]
@@ -208,7 +208,9 @@ class Absence(Evaluator):
         one never heard: any)."""
         stands = bool(away) if not self.heard else self.device.source in away
         if stands and self.paused_at is None:
-            self.paused_at = now
+            ts, ingest = self.device.live if self.heard else (now, now)
+            if self.end is None or ts + now - ingest < self.end + GRACE:  # else a tick would find it
+                self.paused_at = now
         elif not stands and self.paused_at is not None:
             self.end = None if self.end is None else self.end + now - self.paused_at
             self.paused_at = None
@@ -269,6 +271,7 @@ class Sequence(Evaluator):
         last = self.steps[-1]
         self.clear: Tree = clear or (last["condition"] if last.get("not") else ("not", last["condition"]))
         self.metrics = {*self.shown, *metrics_of(self.clear)}
+        self.complete = False  # raised, or kept from it, and not cleared yet
         self.begin()
 
     def begin(self) -> None:
@@ -309,16 +312,18 @@ class Sequence(Evaluator):
             self.met[i] = (start, at)
             return False
         self.begin()
-        if not self.subject.active and self.allowed(at, self.device.look_now) is True:
+        if self.complete:
+            return False
+        self.complete = True
+        if self.allowed(at, self.device.look_now) is True:
             self.book.raise_(self.subject, place, at, start, self.evidence)
-            return True
-        return False
+        return True
 
     def reading(self, reading: Any, look: Look) -> None:
         if not self.metrics & reading.values.keys():
             return
         ts = reading.ts
-        was_active = self.subject.active
+        was_complete = self.complete
         holds = [value_of(step["condition"], look) for step in self.steps]
         for i in range(len(self.steps) - 1, -1, -1):
             step = self.steps[i]
@@ -338,8 +343,10 @@ class Sequence(Evaluator):
                 self.waits[i + 1] = (before[0], ts)
                 self.paused[i + 1] = 0
                 self.paused_at[i + 1] = ts if holds[i + 1] is None else None
-        if was_active and value_of(self.clear, look) is True:
-            self.book.clear(self.subject, self.device.last, ts, self.evidence)
+        if was_complete and value_of(self.clear, look) is True:
+            self.complete = False
+            if self.subject.active:
+                self.book.clear(self.subject, self.device.last, ts, self.evidence)
 
     def look_at_wait(self, i: int, holds: bool | None, ts: int) -> None:
         if i not in self.waits:
