@@ -521,7 +521,7 @@ class Oracle:
         device.of_past = device.past.reading(reading.ts, reading.rebased, trees, device.look_now)
         for each in device.evaluators:
             each.see(reading, device.look_now)
-        for each in sorted([*device.groups, *device.evaluators], key=lambda one: one.rank):
+        for each in [*device.groups, *sorted(device.evaluators, key=lambda one: one.rank)]:
             if isinstance(each, Group) and not each.metrics & reading.values.keys():
                 continue
             each.reading(reading, device.look_now)
