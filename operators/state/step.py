@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from operators.state.kernels import keep_latest, keep_window
 from operators.state.references import FLAGS, FormulaColumn, WindowRef, flag_bits, references
 from operators.state.spec import ProductState
 from operators.state.store import (
+    NO_ALARMS,
     NO_WINDOW,
     DeviceState,
     Layout,
@@ -38,7 +39,6 @@ from operators.state.store import (
     WindowState,
     cut_records,
     device_key,
-    record_head,
     record_tail,
     typed_value,
 )
@@ -315,12 +315,18 @@ class StateLogic(Kept):
                 product.state["touched"][:] = 0
         return StateChanges(records, layouts, texts)
 
-    def _records(self, product: _Product, rows: npt.NDArray[np.int64]) -> Iterator[tuple[bytes, bytes]]:
-        head, names = record_head(product.layout_id), self.devices.names
-        slots = product.slots.slot_of[rows].tolist()
-        for slot, numbers in zip(slots, cut_records(product.layout, product.state, rows), strict=True):
-            name = names[slot]
-            yield device_key(name), head + numbers + record_tail(name, *self._alarms(name))
+    def _records(self, product: _Product, rows: npt.NDArray[np.int64]) -> list[tuple[bytes, bytes]]:
+        names, opened = self.devices.names, self._open
+        found = [names[slot] for slot in product.slots.slot_of[rows].tolist()]
+        keys = [device_key(name) for name in found]
+        numbers = cut_records(product.layout, product.state, rows)
+        records = [
+            (key, cells + NO_ALARMS + key + NO_ALARMS) for key, cells in zip(keys, numbers, strict=True)
+        ]
+        for at, name in enumerate(found):
+            if name in opened:
+                records[at] = (keys[at], numbers[at] + record_tail(name, *self._alarms(name)))
+        return records
 
     def _alarms(self, device_id: str) -> tuple[list[str], dict[str, int]]:
         """The ruleIds of a device's active alarms, and the flags of its open ones by ruleId: of several

@@ -3,7 +3,8 @@
 Key: the device_id in UTF-8. A record is made for every device that changed, twice a second, so it is
 bytes cut out of columns:
 
-    2 u8 | id of its layout, 8 bytes | numbers | MessagePack [device_id, ruleIds of active alarms, flags]
+    2 u8 | id of its layout, 8 bytes | numbers | tail
+    tail    = MessagePack [device_id, ruleIds of active alarms, flags], or `NO_ALARMS`
     numbers = value f64[M] | time i64[M] | position i64[M] |
               aggregate f64[A] | start i64[A] | revision i64[A] | quality u8[M]
 
@@ -29,6 +30,8 @@ Value = float | int | bool | str | None
 
 VERSION: Final = 2
 LAYOUT_ID: Final = 8
+NO_ALARMS: Final = b"\xc0"
+"""The tail of a device with no open alarm is its name between two of these, which no UTF-8 holds."""
 FORMULA: Final = "formula"  # the window under which values of formulas stand
 NO_WINDOW: Final = -(1 << 63)  # start of a window that has not closed yet
 _HEAD: Final = struct.Struct(f"<B{LAYOUT_ID}s")
@@ -123,8 +126,16 @@ def record_head(layout: bytes) -> bytes:
 
 
 def record_tail(device_id: str, alarms: list[str], flags: dict[str, int]) -> bytes:
-    """How a record ends."""
+    """How the record of a device with open alarms ends."""
     return _ENCODER.encode(_Tail(device_id, alarms, flags))
+
+
+def _tail(data: bytes) -> _Tail:
+    if data[:1] != NO_ALARMS:
+        return _DECODER.decode(data)
+    if len(data) < 2 or data[-1:] != NO_ALARMS:
+        raise ValueError("its end is missing")
+    return _Tail(data[1:-1].decode("utf-8", "surrogatepass"), [], {})
 
 
 def record_layout(data: bytes) -> bytes:
@@ -149,7 +160,7 @@ class RecordReader:
         stop = _HEAD.size + numbers.itemsize
         try:
             cells = np.frombuffer(data, numbers, 1, _HEAD.size)[0]
-            tail = _DECODER.decode(data[stop:])
+            tail = _tail(data[stop:])
         except (ValueError, msgspec.DecodeError) as error:
             raise ValueError(f"a device's record is damaged: {error}") from error
         metrics, windows = self._metrics(layout, cells), _windows(layout, cells)
@@ -194,12 +205,13 @@ def _windows(layout: Layout, cells: np.void) -> dict[str, dict[str, dict[str, Wi
 def cut_records(
     layout: Layout, state: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.int64]
 ) -> list[bytes]:
-    """The numbers of the given rows of state arrays, each as the bytes of its record."""
+    """Records of the given rows of state arrays, each but for its tail."""
     numbers = layout.numbers()
-    table = np.empty(len(rows), numbers)
+    table = np.empty(len(rows), np.dtype([("head", f"V{_HEAD.size}"), ("numbers", numbers)]))
+    table["head"] = np.void(record_head(layout.id()))
     for name in numbers.names or ():
-        table[name] = state[name][rows]
-    body, size = table.tobytes(), numbers.itemsize
+        table["numbers"][name] = state[name][rows]
+    body, size = table.tobytes(), table.dtype.itemsize
     return [body[at : at + size] for at in range(0, len(body), size)]
 
 
