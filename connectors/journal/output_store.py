@@ -147,8 +147,13 @@ class OutputReader:
         return (self._meta(b"identity") or b"").decode()
 
     def version(self) -> int:
-        """Rises with every commit; cheap enough to ask for every millisecond."""
-        return int(self._environment.env.info()["last_txnid"])
+        """Rises with every commit that a read now would see; cheap enough to ask for every millisecond.
+
+        The number in LMDB's meta page would be a commit's before readers may see it: the meta page is
+        written, and synced, first. Who took that number and then read would miss the commit.
+        """
+        with self._begin() as txn:
+            return int(txn.id())
 
     def applied(self) -> int:
         """The last journal entry whose alarms, ledger and state are in the log; 0: none."""

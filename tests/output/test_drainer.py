@@ -89,7 +89,9 @@ def test_records_come_in_order_and_the_cursor_says_how_far(tmp_path: Path, log: 
     with running(drainer(tmp_path, target)):
         until(lambda: len(numbers(target, "alarms")) == 2)
         put(log, 2)
-        until(lambda: len(numbers(target, "alarms")) == 4 and len(numbers(target, "telemetry")) == 1)
+        until(
+            lambda: [len(numbers(target, kind)) for kind in ("alarms", "telemetry", "rejects")] == [4, 1, 1]
+        )
     assert numbers(target, "alarms") == [1, 2, 3, 4]
     cursor = read_cursor(cursor_path(tmp_path, "test"))
     assert cursor is not None
@@ -109,6 +111,15 @@ def test_a_target_that_is_away_is_tried_until_it_comes_back(tmp_path: Path, log:
         until(lambda: len(numbers(target, "alarms")) == 2)
     assert numbers(target, "alarms") == [1, 2]
     assert made.retries == 2
+
+
+def test_a_commit_is_found_whenever_it_is_looked_for(tmp_path: Path, log: OutputWriter) -> None:
+    """The drainer looks while the log commits; none of many commits may wait for a later one."""
+    target = RecordingTarget()
+    with running(drainer(tmp_path, target)):
+        for entry in range(1, 200):
+            put(log, entry)
+            until(lambda wanted=2 * entry: len(numbers(target, "alarms")) == wanted, 20)  # type: ignore[misc]
 
 
 class Picky(RecordingTarget):
