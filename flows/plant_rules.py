@@ -39,6 +39,11 @@ def rule_product(product: Product, formulas: Mapping[str, Expr] = _NO_FORMULAS) 
         live_within=product.live_within,
         units={name: metric.unit for name, metric in product.metrics.items() if metric.unit},
         formulas=formulas,
+        values={
+            name: [value for value in metric.values if isinstance(value, str)]
+            for name, metric in product.metrics.items()
+            if metric.type == "string" and metric.values
+        },
     )
 
 

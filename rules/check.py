@@ -131,6 +131,7 @@ def scope_of(
         {*columns, *DEVICE_WORDS},
         product.units,
         product.formulas,
+        values=product.values,
     )
 
 

@@ -250,7 +250,8 @@ class RuleProduct:
     devices.csv of the same name overrides them by device. stale_after: nanoseconds after which a
     held value is unknown (3 x `expected_every`), 0 = never. live_within: nanoseconds; a reading older
     than that against its ingest time is historical. units: metric -> UCUM unit, of those
-    that declare one. formulas: formulaId -> its tree, of those that a condition may name.
+    that declare one. formulas: formulaId -> its tree, of those that a condition may name. values:
+    text metric -> the texts that its contract allows, of those that state them.
     """
 
     productId: str
@@ -260,6 +261,7 @@ class RuleProduct:
     live_within: int = 15 * MINUTE
     units: Mapping[str, str] = field(default_factory=dict)
     formulas: Mapping[str, Expr] = field(default_factory=dict)
+    values: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)

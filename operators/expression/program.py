@@ -54,7 +54,8 @@ class Scope:
     where all devices have the same, else None (then its column differs by device);
     text_params: those whose value is a text. attributes: columns of devices.csv. units: metric ->
     its UCUM unit. formulas: formulaId -> its tree, for those that may be named. window: the window
-    whose aggregates may be named, and those alone: metric -> aggregates.
+    whose aggregates may be named, and those alone: metric -> aggregates. values: text metric -> the
+    texts that its contract allows.
     """
 
     owner: str
@@ -66,6 +67,7 @@ class Scope:
     formulas: Mapping[str, Expr] = field(default_factory=dict)
     window: str = ""
     aggregates: Mapping[str, Collection[str]] = field(default_factory=dict)
+    values: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 def metrics_of(expressions: Iterable[Expr]) -> tuple[str, ...]:

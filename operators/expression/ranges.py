@@ -21,6 +21,7 @@ from operators.expression.tree import (
     Name,
     Not,
     Number,
+    Text,
     Unary,
     is_temporal,
 )
@@ -52,7 +53,10 @@ def verdict(node: Expr, scope: Scope, ranges: Ranges) -> bool | None:
         return None if None in parts else not deciding
     if isinstance(node, Call) and node.function == "held":
         return False if verdict(node.arguments[0], scope, ranges) is False else None
-    if isinstance(node, Compare) and node.op not in ("==", "!="):
+    if isinstance(node, Compare) and node.op in ("==", "!="):
+        same = _same(node, scope, ranges)
+        return same if same is None or node.op == "==" else not same
+    if isinstance(node, Compare):
         left, right = interval(node.left, scope, ranges), interval(node.right, scope, ranges)
         if node.op in (">", ">="):
             left, right = right, left
@@ -62,6 +66,16 @@ def verdict(node: Expr, scope: Scope, ranges: Ranges) -> bool | None:
         if left.least > right.most or (strict and left.least == right.most):
             return False
     return None
+
+
+def _same(node: Compare, scope: Scope, ranges: Ranges) -> bool | None:
+    """False where the two sides can never be equal; None where they can be."""
+    for name, text in ((node.left, node.right), (node.right, node.left)):
+        if isinstance(name, Name) and isinstance(text, Text) and name.root in ("", "metrics"):
+            allowed = scope.values.get(name.parts[0])
+            return False if allowed is not None and text.value not in allowed else None
+    left, right = interval(node.left, scope, ranges), interval(node.right, scope, ranges)
+    return False if left.most < right.least or right.most < left.least else None
 
 
 def interval(node: Expr, scope: Scope, ranges: Ranges) -> Interval:

@@ -8,8 +8,12 @@ from operators.expression.grammar import parse
 from operators.expression.program import MetricType, Scope, resolved
 from operators.expression.ranges import verdict
 
-METRICS: dict[str, MetricType] = dict.fromkeys(("tempC", "rpm", "free"), "number")
-SCOPE = Scope("p", METRICS, {"high": 80.0}, (), (), {"tempC": "Cel"})
+METRICS: dict[str, MetricType] = {
+    **dict.fromkeys(("tempC", "rpm", "free"), "number"),
+    **dict.fromkeys(("mode", "name"), "string"),
+}
+VALUES = {"mode": ["idle", "run"]}
+SCOPE = Scope("p", METRICS, {"high": 80.0}, (), (), {"tempC": "Cel"}, values=VALUES)
 RANGES = {"tempC": (-40.0, 150.0), "rpm": (0.0, 6000.0)}
 
 
@@ -37,6 +41,13 @@ RANGES = {"tempC": (-40.0, 150.0), "rpm": (0.0, 6000.0)}
         ("held(tempC >= -40, 5s)", None),
         ("changed(tempC)", None),
         ("not held(tempC > 150, 5s) or changed(rpm)", True),
+        ("tempC == 151", False),
+        ("tempC != 151", True),
+        ("tempC == 150", None),
+        ("mode == 'stop'", False),
+        ("'stop' != mode", True),
+        ("mode == 'run'", None),
+        ("name == 'stop'", None),
     ],
 )
 def test_never_and_always(text: str, holds: bool | None) -> None:
