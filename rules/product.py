@@ -53,6 +53,7 @@ class Reading(NamedTuple):
 
 
 _FALSE = np.uint8(2)
+_NO_ROWS = np.zeros(0, np.int32)
 _SUBJECTS_AT_MOST = 100_000  # facts of subjects kept at hand, a product
 _BY_DEVICE = ("held_value", "held_quality", "held_ns", "last")
 
@@ -159,6 +160,7 @@ class ProductRules:
         self.before_quality = np.zeros((rows, metrics), np.uint8)
         self.before = np.zeros((rows, 3), np.int64)
         self.effective = np.zeros((2, max(1, rows)), np.uint8)
+        self.idle = np.zeros(max(1, rows), np.uint8)
 
     def _locals(self, device: Int32) -> Int32:
         """The devices' indices in the product; a device met for the first time gets the next."""
@@ -326,8 +328,10 @@ class ProductRules:
             self._sample(results, len(batch))
         resume = np.zeros(5, np.int64)
         words = results.view(np.uint64)
-        running_row = (delays.running[local] > 0).view(np.uint8)
-        running_rows = np.flatnonzero(running_row).astype(np.int32)
+        running_row, running_rows = self.idle, _NO_ROWS
+        if delays.busy.any():
+            running_row = (delays.running[local] > 0).view(np.uint8)
+            running_rows = np.flatnonzero(running_row).astype(np.int32)
         happened: list[npt.NDArray[np.int64]] = []
         while resume[0] < len(self.parts):
             count = k.walk(
