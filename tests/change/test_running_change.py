@@ -57,6 +57,8 @@ def test_changes_while_frames_flow_and_processes_are_killed(tmp_path: Path) -> N
         until("the others to end with it", lambda: plant.pid("journal") is None)
         plant.write({**THIRD, "rules/hot.yaml": "ruleId: [broken"})
         plant.supervisor = plant.start("run")  # the applied plant, whatever the folder says by now
+        errors = "the folder has errors, so the applied plant runs without it"
+        until("the folder to be read", lambda: errors in plant.log("run"))
         plant.until_ready()
         plant.write(THIRD)
         plant.until_taken(THIRD)
@@ -81,4 +83,3 @@ def test_changes_while_frames_flow_and_processes_are_killed(tmp_path: Path) -> N
     told = {kind.what: kind.found for kind in found.kinds}
     assert told["alarm events"] > 2
     assert min(count for what, count in told.items() if what.startswith("readings of")) > 20
-    assert "the folder has errors, so the applied plant runs without it" in plant.log("run")
