@@ -6,7 +6,7 @@ returns resolves when the frames are in the journal on disk, and only then may t
 acknowledge them to its peer.
 
 Writing a source? Copy the shape of `connectors/tcp`: `config.py` (typed keys), `source.py` (the
-receiver and, for a dataflow of one's own, the Bytewax source), `README.md`, `sample.yaml`.
+receiver), `README.md`, `sample.yaml`; `connectors.bytewax_source` makes it a Bytewax source.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, get_args
 
 import msgspec
 import numpy as np
@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from connectors.journal.arrow import QUALITY, TIME, TYPES, telemetry_columns
 from connectors.journal.columns import TelemetrySpec, decode_telemetry, encode_telemetry
 from connectors.journal.lines import reject_line, window_lines
+from flows.event_schema import Transition
 from flows.plant_file import Plant
 from operators.batch import LEDGER_TERMS, Ledger, ReadingBatch, Slice, WindowBatch
 from operators.devices import Devices
@@ -33,23 +34,7 @@ from operators.rejects import Reject
 from operators.windows.spec import Window
 
 TELEMETRY_ROWS: Final = 100_000  # rows gathered before they are packed
-TRANSITIONS: Final = (
-    "raised",
-    "cleared",
-    "acknowledged",
-    "shelved",
-    "unshelved",
-    "suppressed",
-    "unsuppressed",
-    "out_of_service",
-    "in_service",
-    "reset",
-    "escalated",
-    "action_requested",
-    "action_succeeded",
-    "action_failed",
-    "closed",
-)
+TRANSITIONS: Final[tuple[str, ...]] = get_args(Transition)
 
 
 class EndState(Protocol):
