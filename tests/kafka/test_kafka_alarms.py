@@ -22,7 +22,6 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it names th
 from connectors.errors import AuthError, ConfigError, ConnectError, PermanentDeliveryError
 from connectors.kafka.client import KafkaTarget
 from connectors.kafka.config import KafkaAlarmsConfig
-from connectors.kafka.partitions import murmur2
 from connectors.kafka.sink import KafkaAlarms
 from connectors.kafka.topics import Topics
 from connectors.sink import OutputRecord
@@ -31,19 +30,6 @@ from tests.output.made import event
 from tests.services.kafka import PASSWORD, USER, KafkaBroker
 
 DELIVERIES = ("idempotent", "transactional")
-
-
-def test_the_hash_is_that_of_kafkas_java_clients() -> None:
-    """Values of org.apache.kafka.common.utils.UtilsTest.testMurmur2."""
-    expected = {
-        b"21": -973932308,
-        b"foobar": -790332482,
-        b"a-little-bit-long-string": -985981536,
-        b"a-little-bit-longer-string": -1486304829,
-        b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971,
-        b"abc": 479470107,
-    }
-    assert {key: (murmur2(key) ^ 1 << 31) - (1 << 31) for key in expected} == expected
 
 
 def test_a_broker_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
