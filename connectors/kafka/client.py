@@ -10,7 +10,7 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException
 
 from connectors.errors import AuthError, ConfigError, ConnectError
-from connectors.kafka.config import KafkaAlarmsConfig
+from connectors.kafka.config import KafkaAlarmsConfig, KafkaClientConfig
 
 SHARD: Final = "0"
 _LOGIN: Final = frozenset(
@@ -40,11 +40,12 @@ def kafka_target(config: Mapping[str, Any]) -> KafkaTarget:
         raise ConfigError(f"sinks.alarms: {error}") from error
 
 
-def client_config(config: KafkaAlarmsConfig) -> dict[str, Any]:
-    """What every client of this target is given. It holds the password: never to be logged."""
+def client_config(config: KafkaClientConfig, name: str = "penstock-alarms") -> dict[str, Any]:
+    """What every client is given; name: its own, for the brokers' logs and quotas. It holds the
+    password: never to be logged."""
     made: dict[str, Any] = {
         "bootstrap.servers": config.bootstrap,
-        "client.id": "penstock-alarms",
+        "client.id": name,
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1000,
         "socket.keepalive.enable": True,
@@ -64,12 +65,15 @@ def client_config(config: KafkaAlarmsConfig) -> dict[str, Any]:
     return made
 
 
-def made_client(kind: Callable[[dict[str, Any]], Any], settings: Mapping[str, Any]) -> Any:
-    """A producer, consumer or admin client. Raises `ConfigError`, e.g. for a ca_file that cannot be read."""
+def made_client(
+    kind: Callable[[dict[str, Any]], Any], settings: Mapping[str, Any], where: str = "sinks.alarms"
+) -> Any:
+    """A producer, consumer or admin client. where: the path of its keys in plant.yaml. Raises
+    `ConfigError`, e.g. for a ca_file that cannot be read."""
     try:
         return kind(dict(settings))
     except KafkaException as error:
-        raise ConfigError(f"sinks.alarms: {error.args[0].str()}") from error
+        raise ConfigError(f"{where}: {error.args[0].str()}") from error
 
 
 def told(error: BaseException | KafkaError | None) -> ConnectError:
