@@ -10,7 +10,7 @@ device stands in them, unless devices.csv gives that device another product of t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -183,6 +183,54 @@ class TopicFilters:
         return tuple(dict.fromkeys(self._names[number] for number in sorted(found)))
 
 
+def template_of(source: SourceSpec) -> str:
+    """How a source's addresses are read, as text."""
+    return source.topic or ("{device_id}" if source.kind in ("files", "opcua") else DEFAULT_TEMPLATE)
+
+
+def address_parts(source: SourceSpec, template: Template, topic: str) -> Mapping[str, str]:
+    """The named parts of an address of a source; none where it does not fit."""
+    if source.kind == "files" and source.topic is None:
+        topic = re.sub(r"\.[^./]*\Z", "", topic.rpartition("/")[2])
+    return template.parts(topic) or {}
+
+
+def address_hub(parts: Mapping[str, str]) -> str:
+    """The hub that an address names, "" for none."""
+    hub = parts.get("hub_id", "")
+    return "" if hub == NO_HUB else hub
+
+
+def address_device(
+    source: SourceSpec, address: Address, parts: Mapping[str, str], known: Container[str]
+) -> str:
+    """The device that an address names, "" where it names none. known: the devices of devices.csv."""
+    kind, _, rest = source.device.partition(":")
+    if kind == "const":
+        return rest
+    if kind == "header":
+        return next((text for name, text in address.headers if name.lower() == rest.lower() and text), "")
+    if kind == "peer":
+        peer = dict(address.headers).get("peer", "")
+        return peer if peer in known else address.topic
+    return parts.get("device_id", "") if kind == "topic" else ""
+
+
+class DeviceReader:
+    """Device and hub of the addresses of one source, for a receiver that has to know whose a frame is
+    before it is decoded; says the same as `Router` does. known: the devices of devices.csv."""
+
+    def __init__(self, source: SourceSpec, known: Container[str] = ()) -> None:
+        self._source = source
+        self._template = Template(template_of(source))
+        self._known = known
+
+    def __call__(self, address: Address) -> tuple[str, str]:
+        """The names; "" for what the address does not say."""
+        parts = address_parts(self._source, self._template, address.topic)
+        return address_device(self._source, address, parts, self._known), address_hub(parts)
+
+
 class Router:
     """The plant's answer to every address; holds no state but what it was built from."""
 
@@ -204,7 +252,7 @@ class Router:
 
     def template(self, source: SourceSpec) -> Template:
         """How this source's addresses are read."""
-        text = source.topic or ("{device_id}" if source.kind in ("files", "opcua") else DEFAULT_TEMPLATE)
+        text = template_of(source)
         if text not in self._templates:
             self._templates[text] = Template(text)
         return self._templates[text]
@@ -224,11 +272,7 @@ class Router:
     def _route(self, address: Address, named: str | None) -> Route:
         source = self.source(address.source)
         headers = dict(address.headers)
-        template = self.template(source)
-        topic = address.topic
-        if source.kind == "files" and source.topic is None:
-            topic = re.sub(r"\.[^./]*\Z", "", topic.rpartition("/")[2])
-        parts = template.parts(topic) or {}
+        parts = address_parts(source, self.template(source), address.topic)
         if parts.get("direction") == "sub" or parts.get("role") == "control_request":
             return Route(source.name, FILTERED, self._only(source, address.topic))
         if "resync" in headers:
@@ -238,8 +282,7 @@ class Router:
             why = f"the frame has {headers['too_large']}"
             return Route(source.name, Reason.too_large, self._only(source, address.topic), message=why)
         device, missing = self._device(source, address, parts, named)
-        hub = parts.get("hub_id", "")
-        hub = "" if hub == NO_HUB else hub
+        hub = address_hub(parts)
         return self._report(source, device, hub, parts.get("role", "")) or self._product(
             source, address, device, hub, missing
         )
@@ -270,20 +313,13 @@ class Router:
     ) -> tuple[str, str]:
         """The device's name; or "" and why there is none ("": the payload has to be read)."""
         kind, _, rest = source.device.partition(":")
-        if kind == "const":
-            return rest, ""
         if kind == "payload":
             return named or "", ""
+        device = address_device(source, address, parts, self.plan.routing.devices)
         if kind == "header":
-            for name, value in address.headers:
-                if name.lower() == rest.lower() and value:
-                    return value, ""
-            return "", f"there is no header '{rest}' to name the device"
-        if kind == "peer":
-            peer = dict(address.headers).get("peer", "")
-            return (peer if peer in self.plan.routing.devices else address.topic), ""
+            return device, "" if device else f"there is no header '{rest}' to name the device"
         text = self.template(source).text
-        return parts.get("device_id", ""), f"'{address.topic}' does not fit '{text}', which names the device"
+        return device, f"'{address.topic}' does not fit '{text}', which names the device"
 
     def _product(self, source: SourceSpec, address: Address, device: str, hub: str, missing: str) -> Route:
         plan = self.plan
