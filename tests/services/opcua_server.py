@@ -66,8 +66,10 @@ class OpcuaServer:
         namespaces: Sequence[str] = (*OTHERS, NAMESPACE),
         user: str | None = None,
         password: str | None = None,
+        fold_ms: int = 0,
     ) -> None:
         self.folder, self.nodes, self.user, self.password = folder, list(nodes), user, password
+        self.fold_ms = fold_ms  # of an item's changes within so long the server keeps the last alone
         self.port = port or free_port()
         self.endpoint = f"opc.tcp://127.0.0.1:{self.port}"
         self.namespaces = list(namespaces)
@@ -84,6 +86,7 @@ class OpcuaServer:
             "nodes": self.nodes,
             "user": self.user,
             "password": self.password,
+            "fold": self.fold_ms,
         }
         errors = (self.folder / "server.log").open("ab")
         self._process = subprocess.Popen(
@@ -106,13 +109,18 @@ class OpcuaServer:
                 return answer
         raise AssertionError(f"the server ended: {(self.folder / 'server.log').read_text()[-2000:]}")
 
-    def tell(self, **command: Any) -> None:
-        """One command, done when it returns."""
+    def tell(self, **command: Any) -> dict[str, Any]:
+        """One command, done when it returns; the server's answer."""
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(command) + "\n")
         self._process.stdin.flush()
-        self._answer("ok")
+        return self._answer("ok")
+
+    def counts(self) -> dict[str, int]:
+        """What became of values at the server: `written` by a flood; `queued`, `folded` into a later value
+        before that, `dropped` by full queues; `sent`, `acknowledged`."""
+        return {name: int(value) for name, value in self.tell(counts=True).items() if name != "ok"}
 
     def set(self, name: str, value: Any, at_ms: int | None = None, status: str = "Good") -> None:
         """A new value of `device.metric`."""

@@ -11,6 +11,28 @@ const given = JSON.parse(text);
 const VARIANTS = { Double: ua.DataType.Double, Int64: ua.DataType.Int64, Boolean: ua.DataType.Boolean,
   String: ua.DataType.String, Int32: ua.DataType.Int32, UInt16: ua.DataType.UInt16, Float: ua.DataType.Float };
 
+// What became of values here: kept in the queue of an item, folded into a later one before that, dropped by a
+// full queue, sent (again, when asked for), acknowledged.
+function counted() {
+  const counts = { written: 0, queued: 0, folded: 0, dropped: 0, sent: 0, acknowledged: 0, flood_ms: 0 };
+  const wrap = (of, name, what) => { const plain = of.prototype[name]; of.prototype[name] = function (...all) {
+    return what.call(this, plain, all); }; };
+  wrap(ua.MonitoredItem, "_enqueue_value", function (plain, all) { counts.queued += 1; return plain.apply(this, all); });
+  wrap(ua.MonitoredItem, "_setOverflowBit", function (plain, all) { counts.dropped += 1; return plain.apply(this, all); });
+  wrap(ua.MonitoredItem, "_on_value_changed_exception_based", function (plain, all) {
+    if (this._coalesceTimer && this._pendingDataValue) counts.folded += 1;
+    return plain.apply(this, all); });
+  wrap(ua.Subscription, "_updateCounters", function (plain, all) {
+    counts.sent += held(all[0]);
+    return plain.apply(this, all); });
+  wrap(ua.Subscription, "acknowledgeNotification", function (plain, all) {
+    const message = this.getMessageForSequenceNumber(all[0]);
+    if (message) counts.acknowledged += held(message);
+    return plain.apply(this, all); });
+  return counts;
+}
+const held = (message) => message.notificationData.reduce((sum, one) => sum + ((one && one.monitoredItems) || []).length, 0);
+
 async function main() {
   const manager = new ua.OPCUACertificateManager({ rootFolder: path.join(folder, "pki"), automaticallyAcceptUnknownCertificate: true });
   await manager.initialize();
@@ -23,8 +45,11 @@ async function main() {
     allowAnonymous: !given.user,
     userManager: { isValidUser: (user, password) => user === given.user && password === given.password },
     serverCapabilities: { maxSessions: 50, maxMonitoredItems: 200000, maxMonitoredItemsPerSubscription: 200000,
+      // 0: every change is told. The default, 50 ms, folds what changes twice within it, without an overflow bit
+      minSupportedSampleRate: given.fold || 0,
       operationLimits: { maxMonitoredItemsPerCall: 10000 } },
   });
+  const counts = counted();
   await server.initialize();
   const space = server.engine.addressSpace;
   const found = {};
@@ -58,20 +83,23 @@ async function main() {
       if (command.set) for (const one of command.set) set(...one);
       if (command.remove) { space.deleteNode(found[command.remove].node); delete found[command.remove]; }
       if (command.add) add(...command.add);
-      if (command.flood) { // {every: ms, ticks}: every node gets a new value at each tick
+      if (command.flood) { // {every: ms, ticks}: every node gets a new value at each tick; late ones follow each other
         let tick = 0;
         const names = Object.keys(found).filter((name) => found[name].kind === "Double");
         const began = Date.now();
-        const step = () => { // late ticks follow each other, never two in one turn: the server would merge them
+        const step = () => {
           tick += 1;
           const now = new Date();
+          counts.written += names.length;
           for (const name of names) found[name].node.setValueFromSource(
             { dataType: ua.DataType.Double, value: tick }, ua.StatusCodes.Good, now);
           const wait = began + tick * command.flood.every - Date.now();
-          if (tick < command.flood.ticks) setTimeout(step, Math.max(5, wait));
+          counts.flood_ms = Date.now() - began;
+          if (tick < command.flood.ticks) setTimeout(step, Math.max(1, wait));
         };
         setTimeout(step, 0);
       }
+      if (command.counts) { say({ ok: true, ...counts }); return; }
       if (command.stop) { await server.shutdown(0); say({ ok: true }); process.exit(0); }
       say({ ok: true });
     } catch (error) { say({ error: String(error && error.stack) }); }
