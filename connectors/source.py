@@ -29,6 +29,7 @@ class Frame:
     flags: int = 0  # operators.batch.FRAME_*
     port: int = -1
     headers: tuple[tuple[str, str], ...] = ()
+    line: int = 0  # in the file that it comes from, counted from 1; 0: none
 
 
 Where = tuple[str, int, tuple[tuple[str, str], ...]]  # topic, port, headers of a Frame

@@ -88,6 +88,7 @@ class Original(NamedTuple):
     payload: bytes
     flags: int
     ingest_ns: int
+    line: int = 0
 
 
 class Originals:
@@ -109,7 +110,9 @@ class Originals:
         assert self._batch is not None
         row, batch = position - entry.position, self._batch
         address = batch.addresses[int(batch.address[row])]
-        return Original(address, batch.frame(row), int(batch.flags[row]), int(batch.ingest_ns[row]))
+        return Original(
+            address, batch.frame(row), int(batch.flags[row]), int(batch.ingest_ns[row]), batch.line(row)
+        )
 
     def _search(self, position: int) -> Entry | None:
         low, high = self._reader.oldest(), self._reader.last()
@@ -182,6 +185,7 @@ def again(reject: Reject, original: Original | None, products: Mapping[str, Prod
         flags=original.flags,
         port=original.address.port,
         headers=(*headers, mark),
+        line=original.line,
     )
     return Again(original.address.source, f"resubmit:{reject.position}.{reject.index}", frame)
 

@@ -39,6 +39,10 @@ TYPE_BREACH: Final = 4  # between decode and contract only: a value of another t
 FRAME_RETAINED: Final = 1  # an MQTT retained message: filtered
 FRAME_HISTORICAL: Final = 2  # its source says that it is a backlog
 FRAME_QUARANTINED: Final = 4  # a stage ended on it, twice: it becomes reject `engine_error`
+FRAME_NUMBERED: Final = 8  # behind its bytes stands its line in a file (`with_line`)
+
+LINE_BYTES: Final = 4
+_LAST_LINE: Final = (1 << 32) - 1
 
 # flags of a reading
 HISTORICAL: Final = 1  # older than live_within against ingest time, or flagged by its source
@@ -121,6 +125,18 @@ class Ticks:
         return cls(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
+def with_line(payload: bytes, line: int) -> bytes:
+    """A frame as it is stored when it is FRAME_NUMBERED: its line, counted from 1, as LINE_BYTES
+    little-endian bytes behind it. It is no part of the frame; an address a line would be too dear."""
+    return payload + min(line, _LAST_LINE).to_bytes(LINE_BYTES, "little")
+
+
+def without_lines(length: Int64, flags: Bytes) -> Int64:
+    """The lengths of stored frames without the lines behind them."""
+    numbered = (flags & FRAME_NUMBERED) != 0
+    return np.maximum(length - LINE_BYTES * numbered, 0) if numbered.any() else length
+
+
 @dataclass(slots=True, eq=False)
 class FrameBatch:
     """N frames as they were journaled, in journal order.
@@ -129,7 +145,7 @@ class FrameBatch:
     length: int64[N] into it.
     address: int32[N] into `addresses`. ingest_ns: int64[N], never falling.
     position: int64[N], strictly rising by one: the frame's ordinal in the journal.
-    flags: uint8[N] of FRAME_*.
+    flags: uint8[N] of FRAME_*; the line of a FRAME_NUMBERED one stands behind it in `payload`.
     """
 
     payload: Bytes
@@ -149,6 +165,18 @@ class FrameBatch:
         """The raw bytes of one frame (for rejects and people, not for the hot path)."""
         start = int(self.offset[row])
         return self.payload[start : start + int(self.length[row])].tobytes()
+
+    def line(self, row: int) -> int:
+        """The frame's line in the file that it came from, counted from 1; 0 where it has none."""
+        if not self.flags[row] & FRAME_NUMBERED:
+            return 0
+        end = int(self.offset[row] + self.length[row])
+        return int.from_bytes(self.payload[end : end + LINE_BYTES].tobytes(), "little")
+
+    def told(self, row: int, message: str) -> str:
+        """What is said of a frame, with its line before it where it has one."""
+        line = self.line(row)
+        return f"line {line}: {message}" if line else message
 
     def frames(self) -> Iterator[tuple[Address, bytes]]:
         """Every frame with its address, one by one (for a dataflow of one's own, not for the hot path)."""

@@ -10,7 +10,15 @@ import msgspec
 
 from connectors.journal.entries import FRAMES, TICK, Entry
 from connectors.journal.merging import Merger
-from operators.batch import FRAME_HISTORICAL, FRAME_QUARANTINED, FRAME_RETAINED, Address, Control, FrameBatch
+from operators.batch import (
+    FRAME_HISTORICAL,
+    FRAME_NUMBERED,
+    FRAME_QUARANTINED,
+    FRAME_RETAINED,
+    Address,
+    Control,
+    FrameBatch,
+)
 
 
 class Controls(Protocol):
@@ -23,7 +31,7 @@ class RecordingWriter:
     """Journal entries as lines of a recording, the head of the capture first.
 
     A payload that is UTF-8 is written as `payload`, any other as `payload_hex`; a retained or
-    historical frame says so (`"retained": true`, `"historical": true`).
+    historical frame says so (`"retained": true`, `"historical": true`), one of a file its `line`.
     """
 
     def __init__(self, file: BinaryIO, reader: Controls) -> None:
@@ -82,6 +90,8 @@ def _frame_lines(batch: FrameBatch) -> list[dict[str, Any]]:
             line["historical"] = True
         if flags & FRAME_QUARANTINED:
             line["quarantined"] = True
+        if flags & FRAME_NUMBERED:
+            line["line"] = batch.line(len(lines))
         lines.append(line)
     return lines
 

@@ -33,6 +33,7 @@ from connectors.journal.archive_reader import (
 from connectors.source import Frame
 from operators.batch import (
     FRAME_HISTORICAL,
+    FRAME_NUMBERED,
     FRAME_QUARANTINED,
     FRAME_RETAINED,
     Address,
@@ -40,6 +41,8 @@ from operators.batch import (
     FrameBatch,
     Slice,
     Ticks,
+    with_line,
+    without_lines,
 )
 from operators.stage import SHARD_KEY
 
@@ -75,6 +78,7 @@ class RecordedLine(msgspec.Struct, omit_defaults=True):
     retained: bool = False
     historical: bool = False
     quarantined: bool = False
+    line: int = 0  # in the file that it came from
     tick: int | None = None
     capture: int | None = None
     position: int = 0
@@ -323,7 +327,7 @@ def _csv_slices(path: Path, builder: _Builder, csv: CsvInput) -> Iterator[Slice]
         for frame in csv_frames(path, csv.config):
             time = csv.time_of_row(frame) if csv.time_of_row is not None else None
             address = (csv.source, frame.topic, frame.port, frame.headers)
-            builder.add(frame.payload, address, frame.flags, 0 if time is None else time)
+            builder.add(frame.payload, address, frame.flags, 0 if time is None else time, frame.line)
             if builder.is_full:
                 yield from builder.flush()
     except OSError as error:
@@ -377,12 +381,19 @@ class _Builder:
         named = bool(self.quarantined) and self._position + len(self._payloads) in self.quarantined
         flags |= FRAME_QUARANTINED * (line.quarantined or named)
         assert line.ingest_ts is not None
-        self.add(payload, (line.source, line.topic, line.port, headers), flags, line.ingest_ts)
+        self.add(payload, (line.source, line.topic, line.port, headers), flags, line.ingest_ts, line.line)
 
     def add(
-        self, payload: bytes, address: tuple[str, str, int, tuple[tuple[str, str], ...]], flags: int, ms: int
+        self,
+        payload: bytes,
+        address: tuple[str, str, int, tuple[tuple[str, str], ...]],
+        flags: int,
+        ms: int,
+        line: int = 0,
     ) -> None:
-        """A frame, read at `ms`."""
+        """A frame, read at `ms`, of a line of a file or of none (0)."""
+        if line > 0:
+            payload, flags = with_line(payload, line), flags | FRAME_NUMBERED
         clock = self._clock_ms = max(self._clock_ms, ms)
         if clock >= self._next_second and self._generate:
             second = clock // 1000 * 1000
@@ -437,17 +448,18 @@ class _Builder:
 
     def _batch(self) -> FrameBatch:
         count = len(self._payloads)
-        length = np.fromiter(map(len, self._payloads), np.int64, count)
+        stored = np.fromiter(map(len, self._payloads), np.int64, count)
+        flags = np.array(self._flags, np.uint8)
         ticks = np.array(self._ticks, np.int64).reshape(-1, 2)
         return FrameBatch(
             payload=np.frombuffer(b"".join(self._payloads), np.uint8),
-            offset=np.cumsum(length) - length,
-            length=length,
+            offset=np.cumsum(stored) - stored,
+            length=without_lines(stored, flags),
             address=np.array(self._where, np.int32),
             addresses=tuple(Address(*address) for address in self._index),
             ingest_ns=np.array(self._clocks, np.int64) * MILLISECOND,
             position=np.arange(self._position, self._position + count, dtype=np.int64),
-            flags=np.array(self._flags, np.uint8),
+            flags=flags,
             ticks=Ticks(np.ascontiguousarray(ticks[:, 0]), ticks[:, 1] * MILLISECOND),
         )
 

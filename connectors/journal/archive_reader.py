@@ -22,7 +22,7 @@ from connectors.journal import archive
 from connectors.journal.archive import Contents, Standing
 from connectors.journal.archive_store import REMOTE, ArchiveStore, LocalStore, open_store
 from connectors.journal.merging import empty_batch
-from operators.batch import Address, Control, FrameBatch, Ticks
+from operators.batch import Address, Control, FrameBatch, Ticks, without_lines
 
 MILLISECOND: Final = 1_000_000
 PLANTS: Final = "plants"
@@ -273,15 +273,16 @@ def frames_of(table: pa.Table) -> FrameBatch:
         np.int64
     )
     where, addresses = _addresses(frames)
+    flags = frames["flags"].to_numpy().astype(np.uint8)
     return FrameBatch(
         payload=np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8),
         offset=bounds[:-1].copy(),
-        length=np.diff(bounds),
+        length=without_lines(np.diff(bounds), flags),
         address=where,
         addresses=addresses,
         ingest_ns=frames["ms"].to_numpy() * MILLISECOND,
         position=frames["position"].to_numpy().copy(),
-        flags=frames["flags"].to_numpy().astype(np.uint8),
+        flags=flags,
         ticks=ticks,
     )
 

@@ -13,6 +13,7 @@ in it, or, for other kinds, of the next frame after it. Then follows by kind
               address u32[count] | flags u8[count] | table | payload
               table = size u32[address count], then each address as MessagePack
               [source, topic, port, [[header, value]...]]
+              a frame with the flag FRAME_NUMBERED ends in its line (`operators.batch.with_line`)
     tick      nothing
     control   MessagePack [kind, data]
 
@@ -32,7 +33,7 @@ import numpy as np
 
 from connectors.errors import JournalError
 from connectors.source import Frame, FrameRows
-from operators.batch import Address, Control
+from operators.batch import FRAME_NUMBERED, LINE_BYTES, Address, Control, with_line
 
 VERSION: Final = 1
 FRAMES: Final = 1
@@ -131,9 +132,9 @@ def pack_frames(source: str, frames: Sequence[Frame], ms: int = 0, position: int
     give = index.setdefault
     where = [give((frame.topic, frame.port, frame.headers), len(index)) for frame in frames]
     addresses = [Address(source, topic, port, headers) for topic, port, headers in index]
-    return pack_rows(
-        [frame.payload for frame in frames], where, [f.flags for f in frames], addresses, ms, position
-    )
+    payloads = [with_line(frame.payload, frame.line) if frame.line else frame.payload for frame in frames]
+    flags = [f.flags | FRAME_NUMBERED if f.line else f.flags & ~FRAME_NUMBERED for f in frames]
+    return pack_rows(payloads, where, flags, addresses, ms, position)
 
 
 def pack_rows(
@@ -163,7 +164,7 @@ def pack_columns(rows: FrameRows, blobs: Sequence[bytes], ms: int = 0, position:
     count, payload = len(rows), rows.payload
     if not 0 < count <= ENTRY_ROWS:
         raise ValueError(f"an entry holds 1 to {ENTRY_ROWS} frames, not {count}")
-    if len(payload) > max(ENTRY_BYTES, FRAME_BYTES):
+    if len(payload) > max(ENTRY_BYTES, FRAME_BYTES) + LINE_BYTES:
         raise ValueError(f"an entry holds {FRAME_BYTES} bytes at most, not {len(payload)}")
     table = np.fromiter(map(len, blobs), "<u4", len(blobs)).tobytes() + b"".join(blobs)
     if len(table) > TABLE_BYTES:

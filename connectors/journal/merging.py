@@ -29,7 +29,16 @@ from connectors.journal.entries import (
     pack_frames,
 )
 from connectors.source import Frame
-from operators.batch import AddressBook, BookedAddresses, Control, FrameBatch, Int64, Slice, Ticks
+from operators.batch import (
+    AddressBook,
+    BookedAddresses,
+    Control,
+    FrameBatch,
+    Int64,
+    Slice,
+    Ticks,
+    without_lines,
+)
 
 _Array = TypeVar("_Array", bound=npt.NDArray[Any])
 
@@ -124,7 +133,7 @@ class Merger:
         return FrameBatch(
             payload=payload,
             offset=offset,
-            length=length,
+            length=without_lines(length, flags),
             address=address,
             addresses=self._booked(numbers[: self._state[kernels.HERE]]),
             ingest_ns=ingest_ns,

@@ -227,7 +227,7 @@ class ContractLogic(Kept):
             item.rejects.append(
                 Reject(
                     reason,
-                    message,
+                    frames.told(frame, message),
                     item.sources[batch.source[row]],
                     frames.addresses[frames.address[frame]].topic,
                     self.devices.names[batch.device[row]],

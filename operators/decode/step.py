@@ -547,7 +547,7 @@ class DecodeLogic(Kept):
             item.rejects.append(
                 Reject(
                     reason,
-                    message,
+                    frames.told(row, message),
                     address.source,
                     address.topic,
                     names[at],
@@ -600,7 +600,7 @@ class DecodeLogic(Kept):
                 message = route.message or Reason(status).name
         return Reject(
             Reason(status),
-            message,
+            frames.told(row, message),
             address.source,
             address.topic,
             route.device_id,
