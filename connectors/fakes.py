@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from connectors.errors import JournalError
+from connectors.shards import hash_shard
 from connectors.sink import OutputRecord
 from connectors.source import Appender, Frame, FrameRows, Leaving, SourceStatus
 
@@ -30,6 +31,7 @@ class MemoryAppender:
     keys: dict[str, int] = field(default_factory=dict)
     session: bytes = field(default_factory=lambda: os.urandom(16))
     numbers: dict[bytes, int] = field(default_factory=dict)
+    shards: int = 1
     _number: int = 0
     _room: asyncio.Event = field(default_factory=asyncio.Event)
     _order: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -44,6 +46,10 @@ class MemoryAppender:
     def drain(self) -> None:
         """There is room again."""
         self._room.set()
+
+    def shard_of(self, device_id: str) -> int:
+        """See `connectors.source.Appender`."""
+        return hash_shard(device_id, self.shards)
 
     async def append(self, frames: Sequence[Frame], key: str | None = None) -> int:
         """See `connectors.source.Appender`."""
@@ -69,7 +75,7 @@ class MemoryAppender:
         """See `connectors.source.Appender`."""
         self._number = number = self._number + 1
         if leaving is not None:
-            leaving(self.session, number)
+            leaving(self.session, number, None)
         position = await self.append(rows.frames(), key)
         self.numbers[self.session] = number
         return position

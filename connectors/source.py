@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from operators.batch import Bytes, UInt32
+from operators.batch import Bytes, Int64, UInt32
 
 
 @dataclass(slots=True)
@@ -65,16 +65,24 @@ class FrameRows:
         return frames
 
 
-# told (session, number) of an append just before it leaves; see `Appender.append_rows`
-Leaving = Callable[[bytes, int], None]
+# told (session, number, rows) just before frames leave: what names them, and which rows they are
+# (None: all); once a shard that takes some of them. See `Appender.append_rows`
+Leaving = Callable[[bytes, int, Int64 | None], None]
 
 
 class Appender(Protocol):
-    """Where a receiver puts frames."""
+    """Where a receiver puts frames. shards: how many the plant has; each frame goes to that of the
+    device which its address names, so a frame of several devices is one of theirs alone."""
+
+    shards: int
+
+    def shard_of(self, device_id: str) -> int:
+        """The shard of a device, for a receiver that makes one frame of several devices' values and
+        has to cut it; 0 with one shard."""
 
     async def append(self, frames: Sequence[Frame], key: str | None = None) -> int:
-        """Durable when it returns: the position of the first frame. Order of calls is order in
-        the journal. Waits while the journal is full (back-pressure); raises `JournalError` only
+        """Durable when it returns: the position of the first frame (in its shard). Order of calls is
+        order in each journal. Waits while the journal is full (back-pressure); raises `JournalError` only
         when the journal is gone for good.
 
         key: names these frames for ever, across restarts of both processes: under a key that the
@@ -87,7 +95,8 @@ class Appender(Protocol):
         """As `append`, in one order with it, for frames that are columns already; one entry.
         Raises ValueError for rows that are none or more than an entry holds.
 
-        leaving: called with what names this append for ever (see `appended`)."""
+        leaving: called with what names this append for ever (see `appended`); with several shards once
+        for each that takes a part, and only when all parts are in their journals is the append."""
 
     async def appended(self, session: bytes) -> int:
         """The last number of a session (of this or an earlier process, within a day) whose append

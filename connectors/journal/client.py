@@ -13,7 +13,8 @@ import logging
 import os
 import random
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -49,8 +50,10 @@ class JournalClient:
     first append, in the background. Of one event loop.
     """
 
+    shards = 1
+
     def __init__(self, data: Path, source: str, *, session: bytes | None = None) -> None:
-        """data: the data directory; source: the name that its frames' addresses carry."""
+        """data: the data directory (of one shard); source: the name that its frames' addresses carry."""
         self.path = wire.socket_path(data)
         self.source = source
         self.session = session or os.urandom(16)
@@ -107,6 +110,10 @@ class JournalClient:
             os.close(self._shared)
             self._shared = -1
 
+    def shard_of(self, device_id: str) -> int:
+        """See `connectors.source.Appender`."""
+        return 0
+
     async def append(self, frames: Sequence[Frame], key: str | None = None) -> int:
         """Durable when it returns: the position of the first frame. Order of calls is order in
         the journal; more frames than fit an entry become several, each atomic.
@@ -116,29 +123,39 @@ class JournalClient:
         Waits while the journal is away or full. Raises ValueError for no frames or one beyond
         16 MiB, JournalError when the client is closed.
         """
+        positions = [await future for future in await self.send(frames, key)]
+        return positions[0]
+
+    async def send(self, frames: Sequence[Frame], key: str | None = None) -> list[asyncio.Future[int]]:
+        """As `append`, but back as soon as the frames are on their way; each future is the position of
+        an entry, once durable."""
         if not frames:
             raise ValueError("no frames to append")
-        runs = split(frames)
         futures = []
         async with self._order:
-            for number, run in enumerate(runs):
+            for number, run in enumerate(split(frames)):
                 name = f"{key}#{number}".encode() if key is not None else b""
                 body = pack_frames(self.source, run)
                 futures.append(await self._send(wire.APPEND, wire.KEY_SIZE.pack(len(name)), name, body))
-        positions = [await future for future in futures]
-        return positions[0]
+        return futures
 
     async def append_rows(
         self, rows: FrameRows, key: str | None = None, leaving: Leaving | None = None
     ) -> int:
         """See `connectors.source.Appender`; waits and raises as `append` does."""
+        told = None if leaving is None else partial(_all_rows, leaving)
+        return await (await self.send_rows(rows, key, told))
+
+    async def send_rows(
+        self, rows: FrameRows, key: str | None = None, leaving: Callable[[bytes, int], None] | None = None
+    ) -> asyncio.Future[int]:
+        """As `append_rows`, but back as soon as they are on their way."""
         if len(self._packed) > ADDRESSES_KEPT:
             self._packed.clear()
         body = pack_columns(rows, [self._packed.get(one) or self._pack(one) for one in rows.addresses])
         name = f"{key}#0".encode() if key is not None else b""
         async with self._order:
-            future = await self._send(wire.APPEND, wire.KEY_SIZE.pack(len(name)), name, body, leaving=leaving)
-        return await future
+            return await self._send(wire.APPEND, wire.KEY_SIZE.pack(len(name)), name, body, leaving=leaving)
 
     def _pack(self, where: Where) -> bytes:
         packed = self._packed[where] = pack_address(Address(self.source, *where))
@@ -166,14 +183,17 @@ class JournalClient:
     async def control(self, kind: str, data: Mapping[str, object]) -> None:
         """A journal entry that is no frame, e.g. `connected` {"source": name}; durable when it
         returns. A client that loses the journal says again afterwards what is connected."""
+        await (await self.send_control(kind, data))
+
+    async def send_control(self, kind: str, data: Mapping[str, object]) -> asyncio.Future[int]:
+        """As `control`, but back as soon as it is on its way."""
         if kind in ("connected", "disconnected"):
             self._states[str(data.get("source", self.source))] = kind
         async with self._order:
-            future = await self._send(wire.CONTROL, msgspec.msgpack.encode([kind, dict(data)]))
-        await future
+            return await self._send(wire.CONTROL, msgspec.msgpack.encode([kind, dict(data)]))
 
     async def _send(
-        self, kind: int, *body: bytes | bytearray, leaving: Leaving | None = None
+        self, kind: int, *body: bytes | bytearray, leaving: Callable[[bytes, int], None] | None = None
     ) -> asyncio.Future[int]:
         """Number a message, send it if there is a connection; the future resolves when durable."""
         if self._closed:
@@ -303,3 +323,7 @@ class JournalClient:
             if state == "connected":
                 with contextlib.suppress(JournalError):
                     await self.control("connected", {"source": source})
+
+
+def _all_rows(leaving: Leaving, session: bytes, number: int) -> None:
+    leaving(session, number, None)

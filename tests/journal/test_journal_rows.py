@@ -49,7 +49,7 @@ def test_rows_are_appended_in_one_order_with_frames(tmp_path: Path) -> None:
         async with JournalClient(tmp_path, "line") as client, JournalClient(tmp_path, "line") as other:
             positions = await asyncio.gather(
                 client.append(FRAMES[:1]),
-                client.append_rows(rows(), leaving=lambda session, number: told.append((session, number))),
+                client.append_rows(rows(), leaving=lambda session, number, _: told.append((session, number))),
                 client.append(FRAMES[:1]),
                 client.append_rows(rows(1000), key="again"),
             )
