@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from operators.spec import Size
+from operators.spec import SECOND, Duration, Size
 
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
@@ -38,3 +38,34 @@ class KafkaAlarmsConfig(KafkaClientConfig, forbid_unknown_fields=True, kw_only=T
     backlog: Size = 4_000_000_000
     partitions: int | None = None
     replication: int | None = None
+
+
+class KafkaConfig(KafkaClientConfig, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="kafka"):
+    """Topics of a Kafka whose messages are frames.
+
+    topic: names; one that holds `{parts}` stands for every topic that fits it, and is then the template
+    of the addresses as well, if there is no other. address: where a frame's address stands. template:
+    names the parts of an address. device: also `key`. start: `earliest`, `latest` or a time (ISO 8601),
+    for what this data directory has not read of before. partitions: those that are read, of every
+    topic; null: all. headers: those that go with a frame; null: all.
+    """
+
+    bootstrap: str
+    topics: str | list[str] = msgspec.field(name="topic")
+    address: str = "topic"
+    topic: str | None = msgspec.field(default=None, name="template")  # as other sources have it
+    device: str = "topic"
+    product: str | None = None
+    start: str = "earliest"
+    partitions: list[int] | None = None
+    group: str | None = None  # default: penstock-{plant}-{source}; it only shows how far reading is
+    key: bool = True  # the message's key goes with the frame, as the header `key`
+    headers: list[str] | None = None
+    isolation: Literal["committed", "uncommitted"] = "committed"
+    silent_after: Duration = 60 * SECOND
+    max_frame: Size = 1_000_000
+
+    def __post_init__(self) -> None:
+        only = self.topics[0] if isinstance(self.topics, list) and len(self.topics) == 1 else self.topics
+        if self.topic is None and self.address == "topic" and isinstance(only, str) and "{" in only:
+            self.topic = only

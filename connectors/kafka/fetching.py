@@ -1,0 +1,434 @@
+"""The thread that reads a Kafka source's partitions, notes what it is about to append, and hands it on."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
+
+from connectors.errors import ConnectError, PenstockError
+from connectors.kafka.client import made_client, told
+from connectors.kafka.config import KafkaConfig
+from connectors.kafka.progress import Part, Planned, Progress
+from connectors.kafka.rows import Addressing, rows_of
+from connectors.kafka.watch import Look, Watch, topics_of
+from connectors.source import FrameRows
+
+AT_ONCE: Final = 8192  # messages
+WAIT_S: Final = 0.2  # for the first of them
+BUSY: Final = 50  # so many at once tell of a busy source, whose batches are given 2 ms to grow
+BUSY_PAUSE_S: Final = 0.002
+WAITING_BYTES: Final = 32 << 20  # handed on and not yet durable; then nothing is read
+FETCHED_KB: Final = 16 << 10  # read ahead by the client
+COMMIT_S: Final = 1.0
+WATERMARK_S: Final = 3.0
+_OUT_OF_RANGE: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
+_GONE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
+
+log = logging.getLogger(__name__)
+
+
+class Gap(NamedTuple):
+    """Messages that were never read and are there no more: `lost` offsets from `first`; -1: it cannot
+    be said how many."""
+
+    topic: str
+    partition: int
+    first: int
+    lost: int
+
+
+class Chunk(NamedTuple):
+    """What is appended under one key; rows None: nothing, but what was planned is over."""
+
+    number: int
+    key: str
+    rows: FrameRows | None
+    ends: bool = True  # of what was planned under this number
+
+
+Handed = Chunk | Gap
+
+
+class Fetching(threading.Thread):
+    """Reads until `end` is called, then waits for `finish` and lets go of the consumer.
+
+    hand: takes chunks and gaps in order, from this thread. failed: told what ended the thread. Where
+    reading begins, and what is there, it is told by `look`.
+    """
+
+    def __init__(
+        self,
+        config: KafkaConfig,
+        settings: Mapping[str, Any],
+        progress: Progress,
+        watch: Watch,
+        *,
+        where: str,
+        hand: Callable[[Sequence[Handed]], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        super().__init__(name="kafka-fetching", daemon=True)
+        self._config, self._progress, self._watch = config, progress, watch
+        self._hand, self._failed = hand, failed
+        self._addressing = Addressing(config)
+        self._settings = {
+            **settings,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+            "isolation.level": f"read_{config.isolation}",
+            "queued.max.messages.kbytes": FETCHED_KB,
+            "fetch.max.bytes": FETCHED_KB << 10,
+            "fetch.error.backoff.ms": 100,
+            "check.crcs": True,
+            "error_cb": self._on_error,
+            "on_commit": self._on_commit,
+        }
+        self._consumer = made_client(Consumer, self._settings, where)
+        self._ending, self._finished = threading.Event(), threading.Event()
+        self._room = threading.Event()
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._position: dict[Part, int] = {}  # of what is assigned: the next offset to be handed on
+        self._eof: dict[Part, int] = {}
+        self._look: Look | None = None
+        self._followed: Look | None = None
+        self._committed: dict[Part, int] = {}
+        self._commit_at = 0.0
+        self._refusal = ""
+        self._said: set[str] = set()
+        self.paused = False
+        self.trouble: dict[Part, str] = {}  # what the brokers say of a partition that cannot be read
+        self.down = threading.Event()  # no broker is reached
+
+    @property
+    def cut(self) -> int:
+        """Headers and keys that were left out, or cut."""
+        return self._addressing.cut
+
+    def take(self, look: Look) -> None:
+        """What is there now; of any thread."""
+        self._look = look
+
+    def settled(self, bytes_: int) -> None:
+        """So many bytes of what was handed on are durable; of any thread."""
+        with self._lock:
+            self._waiting -= bytes_
+        self._room.set()
+
+    def end(self) -> None:
+        """Read nothing more."""
+        self._ending.set()
+        self._room.set()
+
+    def finish(self) -> None:
+        """What can become durable is."""
+        self._finished.set()
+
+    def lag(self, look: Look) -> dict[Part, int]:
+        """Messages (or offsets without one) that wait at the brokers, by partition."""
+        durable = self._progress.durables
+        found = {}
+        for part, end in look.ends.items():
+            at = durable.get(part)
+            if at is None:
+                continue
+            if at >= self._position.get(part, at):  # behind the last message may be marks of transactions
+                at = max(at, self._eof.get(part, at))
+            found[part] = max(0, end - at)
+        return found
+
+    def run(self) -> None:
+        try:
+            self._read_for_ever()
+        except BaseException as error:
+            if not isinstance(error, PenstockError):
+                log.exception("reading ended")
+            self._failed(error)
+        finally:
+            self._finished.wait(10.0)
+            try:
+                self._commit(now=True)
+                self._consumer.close()
+            except (KafkaException, SystemError, RuntimeError) as error:
+                log.warning("closing: %s", told(error))
+
+    def _read_for_ever(self) -> None:
+        planned: Sequence[Planned] = self._progress.planned
+        busy = False
+        while not self._ending.is_set():
+            look = self._look
+            if look is None:
+                self._consumer.poll(0.05)  # serves what the client has to tell
+                continue
+            if look is not self._followed:
+                self._drop_those_made_anew(look)
+                for line in planned:
+                    self._make_again(line, look)
+                planned = ()
+                if self._ending.is_set():
+                    return
+                self._followed = look if self._follow(look) else None
+            if not self._has_room():
+                continue
+            if busy:
+                time.sleep(BUSY_PAUSE_S)
+            messages = self._consume()
+            if messages:
+                self._plan(messages)
+            busy = len(messages) >= BUSY
+            self._commit()
+
+    # -- messages
+
+    def _consume(self) -> list[Message]:
+        """What is there; events of partitions are looked at and left out."""
+        messages: list[Message] = self._consumer.consume(1, WAIT_S)
+        if not messages:
+            return messages
+        messages += self._consumer.consume(AT_ONCE - 1, 0)
+        if any(map(Message.error, messages)):
+            good = [one for one in messages if one.error() is None]
+            for one in messages:
+                if one.error() is not None:
+                    self._event(one, good)
+            messages = good
+        return messages
+
+    def _event(self, message: Message, before: list[Message]) -> None:
+        error = message.error()
+        topic, number = message.topic(), message.partition()
+        assert error is not None
+        if topic is None or number is None or Part(topic, number) not in self._position:
+            self._say(str(told(error)))
+            return
+        part = Part(topic, number)
+        if error.code() == KafkaError._PARTITION_EOF:
+            self._eof[part] = message.offset() or 0
+            self.trouble.pop(part, None)
+        elif error.code() in _OUT_OF_RANGE:
+            if before:  # what came before the event is handed on before reading goes on elsewhere
+                self._plan(before)
+                before.clear()
+            self._beyond(part)
+        else:
+            self.trouble[part] = str(told(error)).removeprefix("Kafka: ")
+            if error.code() not in _GONE:
+                self._say(f"{topic}, partition {number}: {self.trouble[part]}")
+
+    def _plan(self, messages: Sequence[Message]) -> None:
+        found = rows_of(
+            messages, lambda topic, partition: self._position[Part(topic, partition)], self._addressing
+        )
+        for _, ranges in found:
+            self._position |= {Part(one.topic, one.partition): one.next for one in ranges}
+        if self.trouble:
+            for one in found[-1][1]:
+                self.trouble.pop(Part(one.topic, one.partition), None)
+        numbers = self._progress.plan([ranges for _, ranges in found])
+        self._give(
+            [
+                Chunk(number, self._progress.key(number), rows)
+                for number, (rows, _) in zip(numbers, found, strict=True)
+            ]
+        )
+
+    def _give(self, handed: Sequence[Handed]) -> None:
+        size = sum(len(one.rows.payload) for one in handed if isinstance(one, Chunk) and one.rows is not None)
+        with self._lock:
+            self._waiting += size
+        self._hand(handed)
+
+    def _has_room(self) -> bool:
+        with self._lock:
+            room = self._waiting < WAITING_BYTES
+        if room and self.paused:
+            log.info("the journal has caught up: reading goes on")
+        elif not room and not self.paused:
+            log.warning("the journal is behind: reading pauses")
+        self.paused = not room
+        if not room:
+            self._room.clear()
+            self._room.wait(0.1)
+        return room
+
+    def _make_again(self, line: Planned, look: Look) -> None:
+        """What was planned when the last process ended: the same messages under the same key."""
+        wanted = {Part(r.topic, r.partition): r for r in line.ranges if r.first < r.next}
+        open_ = {part for part in wanted if part.partition in look.partitions.get(part.topic, ())}
+        taken: list[Message] = []
+        starts = [TopicPartition(part.topic, part.partition, wanted[part].first) for part in sorted(open_)]
+        if starts:
+            self._consumer.incremental_assign(starts)
+        while open_ and not self._ending.is_set():
+            for one in self._consumer.consume(AT_ONCE, 0.05):
+                part = Part(one.topic(), one.partition())
+                if part not in wanted:
+                    continue
+                error, offset = one.error(), one.offset()
+                if error is None and offset < wanted[part].next:
+                    taken.append(one)
+                    offset += 1
+                elif error is not None and error.code() in _OUT_OF_RANGE | _GONE:
+                    offset = wanted[part].next  # they are there no more
+                elif error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    self._say(str(told(error)))
+                    continue
+                if offset >= wanted[part].next:
+                    open_.discard(part)
+        if starts:
+            self._consumer.incremental_unassign(starts)
+        if self._ending.is_set():
+            return
+        key = self._progress.key(line.number)
+        found = rows_of(taken, lambda topic, partition: 0, self._addressing) if taken else []
+        # as cut the first time; in more pieces only where the configuration lets addresses grow
+        chunks = [
+            Chunk(line.number, f"{key}.{at}" if at else key, rows, at == len(found) - 1)
+            for at, (rows, _) in enumerate(found)
+        ]
+        self._give(chunks or [Chunk(line.number, key, None)])
+
+    # -- partitions
+
+    def _drop_those_made_anew(self, look: Look) -> None:
+        for topic, identifier in look.identifiers.items():
+            known = self._progress.topics.get(topic, "")
+            if not known or not identifier or known == identifier:
+                continue
+            mine = [part for part in self._position if part.topic == topic]
+            self._unassign(mine)
+            if mine and not self._is_settled():
+                return
+            log.warning("the topic %s was made anew: it is read from its beginning", topic)
+            before = sorted(part for part in self._progress.offsets.items() if part[0].topic == topic)
+            self._give([Gap(topic, part.partition, at, -1) for part, at in before])
+            self._progress.forget(topic)
+            self._progress.move({}, {topic: identifier})
+
+    def _follow(self, look: Look) -> bool:
+        """Read all that is there; False: it has to be tried again."""
+        there = {Part(name, number) for name, numbers in look.partitions.items() for number in numbers}
+        gone = [p for p in self._position if p not in there and p.topic not in look.refused]
+        self._unassign(gone)
+        new = sorted(there - self._position.keys())
+        known = self._progress.offsets
+        try:
+            begun = self._begin([part for part in new if part not in known], look)
+        except (ConnectError, KafkaException) as error:
+            self._say(f"where to begin: {error}")
+            return False
+        identifiers = {name: one for name, one in look.identifiers.items() if one}
+        specs = {look.specs[name] for name in (*look.partitions, *look.absent)} | {
+            spec for spec in topics_of(self._config) if spec not in look.refused
+        }
+        if begun or specs - self._progress.seen or identifiers.items() - self._progress.topics.items():
+            self._progress.move(begun, identifiers, specs)
+        known |= begun
+        self._assign({part: known[part] for part in new if part in known})
+        return all(part in known for part in new)
+
+    def _begin(self, parts: Sequence[Part], look: Look) -> dict[Part, int]:
+        """Where partitions begin that have never been read: what came to be while the source was
+        configured at its beginning, else as `start` says."""
+        first = [part for part in parts if look.specs[part.topic] not in self._progress.seen]
+        begun = self._watch.offsets([part for part in parts if part not in first], OffsetSpec.earliest())
+        start = self._config.start
+        if start == "earliest":
+            begun |= self._watch.offsets(first, OffsetSpec.earliest())
+        elif start == "latest":
+            begun |= self._watch.offsets(first, OffsetSpec.latest())
+        else:
+            found = self._watch.offsets(first, OffsetSpec.for_timestamp(start_ms(start)))
+            late = [part for part, at in found.items() if at < 0]
+            begun |= {**found, **self._watch.offsets(late, OffsetSpec.latest())}
+        return begun
+
+    def _assign(self, offsets: Mapping[Part, int]) -> None:
+        if offsets:
+            self._consumer.incremental_assign(
+                [TopicPartition(part.topic, part.partition, at) for part, at in offsets.items()]
+            )
+            self._position |= offsets
+
+    def _unassign(self, parts: Sequence[Part]) -> None:
+        if parts:
+            self._consumer.incremental_unassign([TopicPartition(*part) for part in parts])
+        for part in parts:
+            self._position.pop(part, None)
+            self._eof.pop(part, None)
+            self.trouble.pop(part, None)
+
+    def _beyond(self, part: Part) -> None:
+        """The next offset of a partition is there no more, or not there yet."""
+        at = self._position[part]
+        self._unassign([part])
+        try:
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(*part), timeout=WATERMARK_S)
+        except KafkaException as error:
+            self._say(f"{part.topic}, partition {part.partition}: {told(error)}")
+            self._followed = None  # it is assigned again, and found out of range again
+            return
+        if low <= at <= high:
+            self._assign({part: at})
+            return
+        gap = Gap(part.topic, part.partition, at, low - at if at < low else -1)
+        self._give([gap])
+        if not self._is_settled():
+            return
+        # a partition that ends before what was read of it lost its end; what is there is known
+        goes_on = low if at < low else high
+        self._progress.move({part: goes_on})
+        self._assign({part: goes_on})
+
+    def _is_settled(self) -> bool:
+        """Wait until all that was handed on is durable; False: the end came first."""
+        while not self._progress.is_settled():
+            if self._ending.is_set():
+                return False
+            time.sleep(0.01)
+        return True
+
+    # -- what is told
+
+    def _commit(self, now: bool = False) -> None:
+        """Tell the brokers how far the journal is, for those who look at the group's lag."""
+        if time.monotonic() < self._commit_at and not now:
+            return
+        self._commit_at = time.monotonic() + COMMIT_S
+        durable = {part: at for part, at in self._progress.durables.items() if part in self._position}
+        changed = {part: at for part, at in durable.items() if self._committed.get(part) != at}
+        if changed and not self.down.is_set():
+            self._committed |= changed
+            offsets = [TopicPartition(part.topic, part.partition, at) for part, at in changed.items()]
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+
+    def _on_commit(self, error: KafkaError | None, offsets: Any) -> None:
+        if error is not None and error.code() != KafkaError._NO_OFFSET and self._refusal != error.str():
+            self._refusal = error.str()
+            log.warning("the group's offsets are not kept by the brokers: %s", self._refusal)
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self.down.set()
+
+    def _say(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            log.warning("%s", text)
+            if len(self._said) > 100:
+                self._said.clear()
+
+
+def start_ms(text: str) -> int:
+    """Milliseconds of an ISO 8601 time; without a zone it is UTC. Raises ValueError."""
+    found = datetime.fromisoformat(text)
+    return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
