@@ -121,6 +121,7 @@ def split_publishes(
     flags: Bytes,
     mids: Int64,
     marks: UInt64,
+    of_row: Int64,
     state: Int64,
 ) -> int:
     """Take whole PUBLISH packets of data[state[AT]:end] and stop at what is none, with the reason
@@ -133,7 +134,7 @@ def split_publishes(
     Addresses: as 2 bytes of topic length, topic, then the properties that are headers; slots
     int32[2^k] (-1 free), hashes, ends, arena by number, local int32 of -1, numbers: those of the batch.
     Out, from state[ROWS] and state[ACKS] on: payload (back to back), lengths, where (into numbers),
-    flags by row; packet ids and content marks of what is to be acknowledged.
+    flags by row; packet ids and content marks of what is to be acknowledged, and its row, -1 for a repeat.
     """
     while True:
         at = state[AT]
@@ -254,7 +255,7 @@ def split_publishes(
         if qos == 1:
             mark = packed_hash(data, begin, length, code) | np.uint64(1)
             if kind & 8 and held[mid] == mark:
-                mids[acks], marks[acks] = mid, mark
+                mids[acks], marks[acks], of_row[acks] = mid, mark, -1
                 state[ACKS] = acks + 1
                 state[REPEATS] += 1
                 state[AT] = stop
@@ -270,7 +271,7 @@ def split_publishes(
             numbers[state[HERE]] = number
             state[HERE] += 1
         if qos == 1:
-            mids[acks], marks[acks] = mid, mark
+            mids[acks], marks[acks], of_row[acks] = mid, mark, row
             state[ACKS] = acks + 1
             held[mid] = mark
         payload[used : used + length] = data[begin:stop]

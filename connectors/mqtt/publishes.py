@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -24,11 +25,18 @@ assert FRAME_RETAINED == kernels.FLAG_RETAIN
 
 class Batch(NamedTuple):
     """What was read: rows (None: repeats alone), and what to acknowledge when they are durable:
-    packet ids int64[N] with the marks of their content, uint64[N]."""
+    packet ids int64[N] with the marks of their content, uint64[N] (the same in every process), and
+    the rows that they are, int64[N], -1 for a repeat."""
 
     rows: FrameRows | None
     mids: Int64
     marks: UInt64
+    of_row: Int64
+
+    def of(self, rows: Int64 | None) -> tuple[Int64, UInt64]:
+        """Packet ids and marks of the messages that are some of the rows; None: all rows."""
+        chosen = self.of_row >= 0 if rows is None else np.isin(self.of_row, rows)
+        return self.mids[chosen], self.marks[chosen]
 
 
 class Malformed(ValueError):
@@ -62,6 +70,7 @@ class Publishes:
         self._flags = np.empty(ROWS, np.uint8)
         self._mids = np.empty(ROWS, np.int64)
         self._marks = np.empty(ROWS, np.uint64)
+        self._of_row = np.empty(ROWS, np.int64)
         self._state = np.zeros(kernels.PLACES, np.int64)
         self._addresses: list[Where] = []
 
@@ -105,6 +114,7 @@ class Publishes:
             self._flags,
             self._mids,
             self._marks,
+            self._of_row,
             self._state,
         )
 
@@ -126,7 +136,8 @@ class Publishes:
             self._flags[:rows].copy(),
             [self._addresses[number] for number in numbers.tolist()],
         )
-        batch = Batch(taken if rows else None, self._mids[:acks].copy(), self._marks[:acks].copy())
+        acked = (self._mids[:acks].copy(), self._marks[:acks].copy(), self._of_row[:acks].copy())
+        batch = Batch(taken if rows else None, *acked)
         self._local[numbers] = -1
         for place in (kernels.ROWS, kernels.PAYLOAD, kernels.ACKS, kernels.HERE):
             state[place] = 0
@@ -168,10 +179,10 @@ class Publishes:
             headers = (*headers, ("too_large", said))
         mids, marks = np.array([mid] if mid else [], np.int64), np.empty(1 if mid else 0, np.uint64)
         if mid:
-            marks[0] = hash((name, headers, payload)) & 0xFFFF_FFFF_FFFF_FFFF | 1
+            marks[0] = _mark(name, headers, payload)
             if kind & 8 and self._held[mid] == marks[0]:
                 self._state[kernels.REPEATS] += 1
-                return Batch(None, mids, marks)
+                return Batch(None, mids, marks, np.full(1, -1, np.int64))
             self._held[mid] = marks[0]
         rows = FrameRows(
             payload,
@@ -180,7 +191,7 @@ class Publishes:
             np.array([kind & FRAME_RETAINED], np.uint8),
             [(name, port, headers)],
         )
-        return Batch(rows, mids, marks)
+        return Batch(rows, mids, marks, np.zeros(len(mids), np.int64))
 
     def _properties(self, packet: bytes, at: int, end: int) -> tuple[int, bytes]:
         data = np.frombuffer(packet, np.uint8).copy()
@@ -214,6 +225,13 @@ class Publishes:
         self._slots[:] = -1
         self._addresses.clear()
         state[kernels.KNOWN] = state[kernels.ARENA_USED] = 0
+
+
+def _mark(name: str, headers: tuple[tuple[str, str], ...], payload: bytes) -> int:
+    """Of a message's content; odd, so never 0."""
+    digest = hashlib.blake2b(repr((name, headers, len(payload))).encode(), digest_size=8)
+    digest.update(payload)
+    return int.from_bytes(digest.digest(), "little") | 1
 
 
 def _number(packet: bytes, at: int) -> tuple[int, int]:
