@@ -6,7 +6,9 @@ each has a bounded part of memory, is read only while it has room, and is droppe
 take its answers.
 
 `python -m connectors.journal.process DATA` serves DATA/journal at DATA/run/journal.sock until
-SIGTERM or SIGINT, then writes `stopped` and ends with 0; 3 where the environment fails.
+SIGTERM or SIGINT, then writes `stopped` and ends with 0; 3 where the environment fails. With
+`--config FILE` the journal is a partition of a Kafka topic (connectors/journal/kafka_journal.py), and
+DATA/journal a copy of it; all else is the same.
 """
 
 from __future__ import annotations
@@ -26,14 +28,15 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 import numpy as np
 
-from connectors.errors import JournalError
+from connectors.errors import JournalError, PenstockError
 from connectors.journal import entries, wire
 from connectors.journal.connection import Connection, TooLarge
+from connectors.journal.kafka_config import PartitionConfig, partition_config
 from connectors.journal.store import Append, JournalStore, Place
 from connectors.json_logs import log_as_json
 from connectors.memory import keep_memory
@@ -44,10 +47,15 @@ WAITING_BYTES: Final = 4 * GROUP_BYTES  # of all peers; then none is read that h
 PEER_ANSWERS: Final = 1 << 20  # bytes of answers that a peer has not taken; then it is dropped
 MAX_PEERS: Final = 256
 HELLO_WITHIN: Final = 10.0  # seconds
+END_S: Final = 30.0  # to commit what waits, at the end
+KAFKA_END_S: Final = 3.0  # the brokers may be away
 KEEP_SECONDS: Final = 60.0
 ARCHIVER: Final = "archiver"  # the name under which the archive's process reports
 KEEP_UNTIL: Final = 0.5  # of the map
 TRIM_PAUSE: Final = 0.002  # seconds between trimming transactions, for the commits
+
+if TYPE_CHECKING:
+    from connectors.journal.kafka_journal import PartitionJournal
 
 log = logging.getLogger("journal")
 T = TypeVar("T")
@@ -60,7 +68,8 @@ class JournalOptions:
     keep_seconds: how long an entry stays after it is durable everywhere, so that what follows the
     journal without holding it back (a capture) need not keep up to the moment; given up while the
     journal is over half full. archived: an archive holds entries back too: what its archiver (the
-    peer of that name) has not reported as archived is not trimmed.
+    peer of that name) has not reported as archived is not trimmed. status: the file in which it tells
+    about itself (None: DATA/run/journal.json). kafka: the partition that is the journal; None: it is here.
     """
 
     data: Path
@@ -68,6 +77,8 @@ class JournalOptions:
     name: str = "journal"
     keep_seconds: float = KEEP_SECONDS
     archived: bool = False
+    status: Path | None = None
+    kafka: PartitionConfig | None = None
 
 
 class _Peer:
@@ -111,6 +122,7 @@ class JournalServer:
         self._work = asyncio.Event()
         self._peers: set[_Peer] = set()
         self._addresses = entries.Addresses()
+        self._partition: PartitionJournal | None = None
         self._durable = 0
         self._archived = 0
         self._stopping = False
@@ -120,10 +132,19 @@ class JournalServer:
     async def serve(self, stop: asyncio.Event, ready: asyncio.Event | None = None) -> None:
         """Serve until `stop` is set; raises JournalError where the store fails."""
         path = wire.socket_path(self.options.data)
-        own = await self._in_thread(self.store.begin)
-        log.info("started at entry %s, position %d", own and own.entry, self.store.next_position)
+        if self.options.kafka is None:
+            own = await self._in_thread(self.store.begin)
+            log.info("started at entry %s, position %d", own and own.entry, self.store.next_position)
+        else:
+            from connectors.journal.kafka_journal import (
+                PartitionJournal,
+            )  # no Kafka library where none is used
+
+            self._partition = PartitionJournal(self.options.kafka, self.store, self._in_thread, self._wake)
         listener = wire.listen(path)
-        work = (self._commits(), self._seconds(), self._trims(), self._accepts(listener))
+        work = [self._commits(), self._seconds(), self._trims(), self._accepts(listener)]
+        if self._partition is not None:
+            work.append(self._partition.follow())
         tasks = [asyncio.create_task(part) for part in work]
         for task in tasks:
             task.add_done_callback(lambda done: self._task_ended(done, stop))
@@ -143,7 +164,9 @@ class JournalServer:
         """Commit and answer what waits, write `stopped`, let go."""
         self._stopping = True
         self._work.set()
-        await asyncio.wait([tasks[0]], timeout=30)
+        await asyncio.wait([tasks[0]], timeout=END_S if self._partition is None else KAFKA_END_S)
+        if self._partition is not None and self.failed is None:
+            await self._partition.end()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -151,7 +174,9 @@ class JournalServer:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(peer.connection.drain(), 1)
             peer.connection.close()
-        if self.failed is None:
+        if self._partition is not None:
+            await self._partition.close()
+        elif self.failed is None:
             await self._in_thread(self.store.control, "stopped", {})
         self._state = "stopped"
         self._write_status()
@@ -170,6 +195,9 @@ class JournalServer:
     # -- commits
 
     async def _commits(self) -> None:
+        if self._partition is not None:
+            await self._partition.begin()
+            log.info("the copy holds what stood in the partition, up to entry %d", self.store.next_entry - 1)
         while True:
             await self._work.wait()
             self._work.clear()
@@ -190,7 +218,7 @@ class JournalServer:
 
     async def _commit(self, group: list[tuple[_Peer | None, Append]]) -> None:
         last = self.store.next_entry
-        places: list[Place | None] = await self._in_thread(self.store.commit, [append for _, append in group])
+        places = await self._put([append for _, append in group])
         for (peer, append), place in zip(group, places, strict=True):
             if peer is None:
                 continue
@@ -206,6 +234,13 @@ class JournalServer:
                 other.room.set()
         if self.store.next_entry != last:
             self._wake()
+
+    async def _put(self, appends: list[Append]) -> list[Place | None]:
+        """Durably into the journal, in order, with the tick that is due before them."""
+        if self._partition is not None:
+            return await self._partition.commit(appends)
+        places: list[Place | None] = await self._in_thread(self.store.commit, appends)
+        return places
 
     def _has_room(self, peer: _Peer) -> bool:
         """Whether more may be read of a peer."""
@@ -232,7 +267,7 @@ class JournalServer:
                 log.warning("the wall clock was set by %d ms", step)
                 self._queue_own("clock_step", {"step_ms": step})
             last = self.store.next_entry
-            await self._in_thread(self.store.commit, [])
+            await self._put([])
             if self.store.next_entry != last:
                 self._wake()
             if freed := self.store.sweep():
@@ -266,7 +301,7 @@ class JournalServer:
         return min(self._durable, self._archived) if self.options.archived else self._durable
 
     def _write_status(self) -> None:
-        path = self.options.data / "run" / "journal.json"
+        path = self.options.status or self.options.data / "run" / "journal.json"
         temporary = path.with_suffix(".json.new")
         try:
             temporary.write_text(json.dumps(self.status()))
@@ -281,6 +316,10 @@ class JournalServer:
         metrics["journal_durable_entry"] = self._durable
         if self.options.archived:
             metrics["journal_archived_entry"] = self._archived
+        told = {}
+        if self._partition is not None:
+            metrics |= self._partition.metrics()
+            told = self._partition.status() if self._state == "running" else {}
         full = self._state == "running" and bool(metrics["journal_full"])
         late = self.options.archived and self._archived < self._durable
         return {
@@ -292,6 +331,7 @@ class JournalServer:
             if full and late
             else "",
             "metrics": metrics,
+            **told,
         }
 
     # -- peers
@@ -351,8 +391,9 @@ class JournalServer:
             if other.session == hello.session:  # the client gave that connection up
                 other.replaced = True
                 other.connection.close()
-        # what the earlier connection left in the queue is committed first
-        while any(append.session == hello.session for _, append in self._queue):
+        # what the earlier connection left in the queue is committed first; for brokers nobody waits, and a
+        # partition counts but once what is sent again
+        while self._partition is None and any(append.session == hello.session for _, append in self._queue):
             await asyncio.sleep(0.001)
         last = await self._in_thread(self.store.last_sequence, hello.session)
         peer.session, peer.name, peer.watch, peer.expected = (
@@ -482,7 +523,7 @@ def run_journal(options: JournalOptions) -> int:
 
     try:
         asyncio.run(main())
-    except (JournalError, OSError) as error:
+    except (PenstockError, OSError) as error:
         log.error("%s", error)
         return 3
     return 0
@@ -495,13 +536,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--max-bytes", type=int, default=20_000_000_000, help="of the journal on disk")
     parser.add_argument("--keep-seconds", type=float, default=KEEP_SECONDS, help="of what is durable")
     parser.add_argument("--archived", action="store_true", help="trim only what the archiver reported, too")
+    parser.add_argument("--config", type=Path, help="of the partition that is the journal")
     parser.add_argument("--name", default="journal", help="the component's name in logs")
+    parser.add_argument("--status", type=Path, help="its status file, from DATA (default: run/journal.json)")
     chosen = parser.parse_args(arguments)
     log_as_json(chosen.name)
     keep_memory()
-    return run_journal(
-        JournalOptions(chosen.data, chosen.max_bytes, chosen.name, chosen.keep_seconds, chosen.archived)
-    )
+    status = chosen.data / chosen.status if chosen.status is not None else None
+    try:
+        kafka = partition_config(chosen.config) if chosen.config is not None else None
+    except (OSError, msgspec.MsgspecError) as error:
+        log.error("%s: %s", chosen.config, error)
+        return 3
+    limits = (chosen.max_bytes, chosen.name, chosen.keep_seconds, chosen.archived)
+    return run_journal(JournalOptions(chosen.data, *limits, status, kafka))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 Sub-databases, keys big endian so that they sort:
 
     entries    entry number u64 -> entry (connectors.journal.entries)
-    meta       "state" -> next entry, next position, clock ms, last tick ms; "trimmed" -> entry
+    meta       "state" -> next entry, next position, clock ms, last tick ms; "trimmed" -> entry;
+               "partition" -> of a copy of a Kafka partition, what it is a copy of, and up to where
     plants     entry number u64 -> sha256 of the plant applied there, NUL, MessagePack of when (ms) and
                what the entry says beside it (apply_id, by, why); outlives trimming
     bundles    sha256 -> MessagePack {path: bytes}; outlives trimming
@@ -25,12 +26,12 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import lmdb
 import msgspec
 
-from connectors.errors import JournalError
+from connectors.errors import JournalError, JournalFull
 from connectors.journal import entries
 from connectors.journal.clock import JournalClock
 from connectors.journal.environment import Environment
@@ -41,10 +42,13 @@ KEY: Final = struct.Struct(">Q")
 STATE: Final = struct.Struct("<qqqq")
 PLACE: Final = struct.Struct("<qq")
 IDENTITY: Final = b"identity"  # 8 random bytes that tell journals apart; they reach no output
+PARTITION: Final = b"partition"
 REFUSE_AT: Final = 0.80  # of the map: clients' appends
 TICKS_UNTIL: Final = 0.90  # of the map: the journal's own entries; the rest is for trimming
 KEYS_KEPT: Final = 1_000_000
 SESSION_KEPT_MS: Final = 86_400_000
+SESSION_RECENT_MS: Final = 3_600_000
+SESSIONS_TOLD: Final = 1024
 TRIM_ENTRIES: Final = 4096  # deleted in one transaction
 TRIM_BYTES: Final = 64 << 20
 
@@ -65,6 +69,27 @@ class Append:
     body: bytearray | memoryview
     key: bytes = b""
     bundle: tuple[bytes, bytes] | None = None
+
+
+class Arrival(Protocol):
+    """What came from a partition, see `connectors.journal.kafka_messages`."""
+
+    ms: int
+    append: Append | None
+    known: int
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """A follower's place that is not behind this copy's last one: next entry and position, clock and last
+    tick, last numbers of sessions; told: of the control `gap`, or None where nothing is missing."""
+
+    entry: int
+    position: int
+    ms: int
+    tick_ms: int
+    sessions: Mapping[bytes, int]
+    told: Mapping[str, Any] | None = None
 
 
 class Place(NamedTuple):
@@ -97,6 +122,8 @@ class JournalStore:
             self.next_entry, self.next_position, last_ms, self.last_tick_ms = (
                 STATE.unpack(state) if state else (1, 0, 0, 0)
             )
+            self.last_ms = last_ms  # the clock of the last entry
+            self.partition_mark = txn.get(PARTITION, db=self._db[b"meta"])
             self.used_bytes = self._used(txn)
             last = txn.get(KEY.pack(self.next_entry - 1), db=self._db[b"entries"])
             has_identity = txn.get(IDENTITY, db=self._db[b"meta"]) is not None
@@ -138,6 +165,69 @@ class JournalStore:
             self.totals["commits"] += 1
             self.commit_seconds.append(time.perf_counter() - began)
         return places
+
+    def replicate(
+        self, arrivals: Sequence[Arrival], mark: bytes, jump: Jump | None = None
+    ) -> list[Place | None]:
+        """Put what stands in a Kafka partition, in its order and each with its own stamp, in one durable
+        transaction with `mark`: what is put is a function of the partition alone.
+
+        Returns for each its place; None for a tick, and for an append that has to wait for one of its
+        session before it (it comes again). jump: what goes before them all. Raises JournalFull, and
+        has done nothing, where the map is nearly full.
+        """
+        began = time.perf_counter()
+        if self.used_bytes >= self.map_bytes * TICKS_UNTIL:
+            self.full = True
+            raise JournalFull("the copy of the partition is at its cap")
+        places: list[Place | None] = []
+        try:
+            with self._env.begin(write=True) as txn:
+                batch = _Transaction(self, txn, self.last_ms, follows=True)
+                if jump is not None:
+                    batch.jump(jump)
+                for arrival in arrivals:
+                    batch.reach(arrival.ms, arrival.append)
+                    if arrival.append is not None and arrival.known > batch.last_of(arrival.append.session):
+                        batch.adopt(arrival.append.session, arrival.known)
+                    places.append(batch.append(arrival.append) if arrival.append is not None else None)
+                batch.finish()
+                txn.put(PARTITION, mark, db=self._db[b"meta"])
+        except (lmdb.MapFullError, lmdb.DiskError) as error:
+            if not self.full:
+                log.warning("the journal is full: %s", error)
+            self.full = True
+            raise JournalFull(f"cannot write the copy of the partition: {error}") from error
+        except lmdb.Error as error:
+            raise JournalError(f"cannot write the journal: {error}") from error
+        batch.publish()
+        self.partition_mark = mark
+        self.totals["commits"] += 1
+        self.commit_seconds.append(time.perf_counter() - began)
+        return places
+
+    def recent_sessions(self) -> dict[bytes, int]:
+        """The last number of each session that appended within an hour, at most 1,024: the newest."""
+        after = self.last_ms - SESSION_RECENT_MS
+        recent = [(one.at_ms, name, one.last) for name, one in self._sessions.items() if one.at_ms > after]
+        return {name: last for _, name, last in sorted(recent)[-SESSIONS_TOLD:]}
+
+    def load_sessions(self) -> None:
+        """Have every session at hand, for `recent_sessions`."""
+        with self._env.begin() as txn, txn.cursor(db=self._db[b"sessions"]) as cursor:
+            for name in [bytes(key) for key, _ in cursor]:
+                self._session(txn, name)
+
+    def is_stopped(self) -> bool:
+        """Whether nothing was written yet, or the last entry is `stopped`."""
+        with self._env.begin() as txn:
+            last = txn.get(KEY.pack(self.next_entry - 1), db=self._db[b"entries"])
+        return self.next_entry == 1 or (last is not None and _is_stopped(last))
+
+    def known_sequence(self, session: bytes) -> int:
+        """As `last_sequence`, of what is at hand: 0 where nothing of the session is. From any thread."""
+        known = self._sessions.get(session)
+        return known.last if known is not None else 0
 
     def begin(self) -> Place | None:
         """The entry `started`. Seconds at which no journal ran have no tick, so that silence before
@@ -253,8 +343,10 @@ class JournalStore:
 class _Transaction:
     """What one commit does; the store itself changes only after it (`publish`)."""
 
-    def __init__(self, store: JournalStore, txn: Any, now: int) -> None:
+    def __init__(self, store: JournalStore, txn: Any, now: int, *, follows: bool = False) -> None:
+        """follows: what is appended stands in a partition already and cannot be refused."""
         self.store = store
+        self.follows = follows
         self.txn = txn
         self.now = now
         self.db = store._db
@@ -270,9 +362,43 @@ class _Transaction:
     def tick(self, ms: int) -> None:
         """The clock passed a whole second (if several, the last stands for all)."""
         self.tick_ms = ms
-        if self.used < self.store.map_bytes * TICKS_UNTIL:
+        if self.follows or self.used < self.store.map_bytes * TICKS_UNTIL:
             self._put(entries.pack_tick(ms, self.position))
             self.counted["ticks"] += 1
+
+    def reach(self, ms: int, append: Append | None) -> None:
+        """The clock of the next append or tick, and the tick that is due before it. At `started` there
+        is none: see `JournalStore.begin`."""
+        self.now = max(self.now, ms)
+        second = self.now // 1000 * 1000
+        if append is not None and _control_kind(append.body) == "started":
+            self.tick_ms = max(self.tick_ms, second)
+        elif second > self.tick_ms:
+            self.tick(second)
+
+    def jump(self, jump: Jump) -> None:
+        """Go on where another follower was. An entry tells of what is missing in between, if that is
+        known to be anything; without one before it, a copy goes on with the other's entries, too."""
+        begins = self.entry == 1
+        self.now = max(self.now, jump.ms)
+        self.tick_ms = max(self.tick_ms, jump.tick_ms)
+        if jump.told is not None:
+            self._put(entries.pack_control("gap", jump.told, self.now, self.position))
+        self.position = max(self.position, jump.position)
+        if begins and jump.told is None:
+            self.entry = jump.entry
+        for session, last in jump.sessions.items():
+            if last > self.last_of(session):
+                self.adopt(session, last)
+
+    def last_of(self, session: bytes) -> int:
+        """The last number of a session that is in the journal."""
+        return self._session(session).last
+
+    def adopt(self, session: bytes, last: int) -> None:
+        """Numbers of a session up to `last` stand in the partition, though not in this copy."""
+        known = self._session(session)
+        known.last, known.at_ms = last, self.now
 
     def append(self, append: Append) -> Place | None:
         own = not append.session
@@ -287,7 +413,7 @@ class _Transaction:
         if known is not None:
             place = Place(*PLACE.unpack(known))
         else:
-            if self._is_full(append, own):
+            if not self.follows and self._is_full(append, own):
                 self.refusing = True
                 self.counted["refused"] += 1
                 return None
@@ -306,7 +432,7 @@ class _Transaction:
                 continue
             packed = msgspec.msgpack.encode([session.last, session.at_ms, session.recent])
             self.wrote |= self.txn.put(name, packed, db=self.db[b"sessions"])
-        if self.wrote:
+        if self.wrote or self.follows:  # the clock of a repeat counts for what stands behind it
             state = STATE.pack(self.entry, self.position, self.now, self.tick_ms)
             self.txn.put(b"state", state, db=self.db[b"meta"])
             self.used = self.store._used(self.txn)
@@ -315,6 +441,7 @@ class _Transaction:
         store = self.store
         store.next_entry, store.next_position = self.entry, self.position
         store.last_tick_ms, store.used_bytes = self.tick_ms, self.used
+        store.last_ms = self.now if self.wrote or self.follows else store.last_ms
         store.full = self.refusing or (store.full and not self.counted["appends"])
         store._sessions.update(self.sessions)
         for name, count in self.counted.items():
@@ -364,6 +491,21 @@ class _Transaction:
         body = bytearray(packed or b"")
         if packed and entries.mark_frame(body, control.data["position"], FRAME_QUARANTINED):
             self.txn.put(key, body, db=self.db[b"entries"])
+        elif self.follows:  # in a copy that begins in the partition's middle entries may have other numbers
+            self._quarantine_at(control.data["position"])
+
+    def _quarantine_at(self, position: int) -> None:
+        cursor = self.txn.cursor(self.db[b"entries"])
+        found = cursor.last()
+        while found:
+            entry = entries.decode_entry(0, cursor.value()[: entries.HEADER_BYTES])
+            if entry.kind == entries.FRAMES and entry.position <= position:
+                body = bytearray(cursor.value())
+                if entries.mark_frame(body, position, FRAME_QUARANTINED):
+                    self.txn.put(bytes(cursor.key()), body, db=self.db[b"entries"])
+                break
+            found = cursor.prev()
+        cursor.close()
 
     def _put(self, body: bytes | bytearray | memoryview) -> None:
         self.txn.put(KEY.pack(self.entry), body, db=self.db[b"entries"], append=True)
@@ -381,6 +523,13 @@ class _Transaction:
             self.txn.delete(cursor.value(), db=self.db[b"keys"])
             cursor.delete()
         cursor.close()
+
+
+def _control_kind(body: bytearray | memoryview) -> str:
+    """Of a packed entry; "" of one that is no control."""
+    if entries.decode_entry(0, bytes(body[: entries.HEADER_BYTES])).kind != entries.CONTROL:
+        return ""
+    return entries.decode_entry(0, bytes(body)).control().kind
 
 
 def _is_stopped(data: bytes) -> bool:

@@ -16,14 +16,22 @@ ROOT = Path(__file__).parents[2]
 
 
 class RunningJournal:
-    """A journal process over a data directory; `with` stops it cleanly."""
+    """A journal process over a data directory; `with` stops it cleanly. config: of the Kafka partition
+    that is the journal."""
 
     def __init__(
-        self, data: Path, max_bytes: int = 1 << 30, keep_seconds: float = 0.0, *, archived: bool = False
+        self,
+        data: Path,
+        max_bytes: int = 1 << 30,
+        keep_seconds: float = 0.0,
+        *,
+        archived: bool = False,
+        config: Path | None = None,
     ) -> None:
         self.data = data
         self.options = ["--max-bytes", str(max_bytes), "--keep-seconds", str(keep_seconds)]
         self.options += ["--archived"] if archived else []
+        self.options += ["--config", str(config)] if config else []
         self.start()
 
     def start(self) -> None:

@@ -1,0 +1,350 @@
+"""The journal of a shard when it is a partition of a Kafka topic.
+
+The partition is the journal; the LMDB store is a copy of it for the readers of this machine, that can be
+made anew. Appends of this machine's clients, its ticks and its own entries are sent to the partition;
+the follower reads all that stands in it, in its order, into the copy, together with the offset in
+one transaction. An append is answered when the brokers have acknowledged it and it is in the copy, so
+whatever is killed meanwhile (this process, a broker, a receiver): what was answered is in the
+partition, and what was not is sent again by its client and counted once, by session and number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+from confluent_kafka import KafkaError
+
+from connectors.errors import AuthError, ConnectError, JournalFull
+from connectors.journal import entries
+from connectors.journal.kafka_config import PartitionConfig
+from connectors.journal.kafka_follower import Follower, Trimmed
+from connectors.journal.kafka_messages import Arrival, Reached, append_message, arrival_of, tick_message
+from connectors.journal.kafka_sender import Sender
+from connectors.journal.store import REFUSE_AT, Append, JournalStore, Place
+from connectors.kafka.client import told
+
+log = logging.getLogger("journal")
+
+BACKOFF_MIN: Final = 0.2  # seconds
+BACKOFF_MAX: Final = 5.0
+AWAY_S: Final = 3.0  # unanswered for so long: the brokers are away
+AGAIN_S: Final = 5.0  # a message that is acknowledged and did not count is sent again
+STOP_S: Final = 4.0
+FULL_S: Final = 0.1
+REACHED_S: Final = 0.8  # between two looks at what ticks tell
+
+InThread = Callable[..., Awaitable[Any]]
+
+
+@dataclass(slots=True, eq=False)
+class _Sent:
+    """An append on its way. answered: resolved with its place once it is acknowledged and in the copy."""
+
+    append: Append
+    ms: int
+    at: float
+    answered: asyncio.Future[Place]
+    acknowledged: bool = False
+    place: Place | None = None
+
+
+class PartitionJournal:
+    """Sends to, and follows, one partition. Of one event loop; `in_thread` runs what touches the store."""
+
+    def __init__(
+        self, config: PartitionConfig, store: JournalStore, in_thread: InThread, applied: Callable[[], None]
+    ) -> None:
+        """applied: called when the copy has grown."""
+        self.config = config
+        self.store = store
+        self._in_thread = in_thread
+        self._applied = applied
+        self._loop = asyncio.get_running_loop()
+        self._reading = ThreadPoolExecutor(1, "journal-follower")
+        self._follower = Follower(config, store, self._on_error)
+        self._sender: Sender | None = None
+        self._waiting: dict[tuple[bytes, int], _Sent] = {}  # in the order of sending
+        self._number = 0  # of the last message that was given to the sender
+        self._numbered: dict[int, _Sent] = {}
+        self._tick_number = 0  # of the tick that is not acknowledged yet
+        self._ticked_ms = self._tick_at = 0
+        self._tick_since = 0.0
+        self._renewing: asyncio.Task[None] | None = None
+        self._session = os.urandom(16)  # of the journal's own entries
+        self._own = 0
+        self._addresses = entries.Addresses()
+        self._reached = Reached(0, 1, 0, 0, 0, {})
+        self._reached_at = 0.0
+        self._caught_up = asyncio.Event()
+        self._open = False
+        self._error = ""
+        self.strangers = 0  # messages that are nobody's entries
+        self.gaps = 0
+        self.gap_messages = 0
+
+    async def begin(self) -> None:
+        """Once the copy holds what stood in the partition at the start, the entry `started`."""
+        await self._caught_up.wait()
+        self._renew_sender()
+        clean = await self._in_thread(self.store.is_stopped)
+        self._ticked_ms = self.store.clock.now_ms() // 1000 * 1000  # as JournalStore.begin
+        await self.commit([Append(b"", 0, entries.pack_control("started", {"clean": clean}))])
+
+    async def end(self) -> None:
+        """The entry `stopped`, if the brokers are there; then lets go of them."""
+        if self._sender is not None and not self.away():
+            with contextlib.suppress(TimeoutError):
+                stopped = self.commit([Append(b"", 0, entries.pack_control("stopped", {}))])
+                await asyncio.wait_for(stopped, STOP_S)
+
+    async def close(self) -> None:
+        """Let go of the brokers; nothing calls this object any more."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+        await self._loop.run_in_executor(None, self._close)
+
+    def _close(self) -> None:
+        if self._sender is not None:
+            self._sender.close()
+        self._reading.shutdown(wait=True)
+        self._follower.close()
+
+    async def commit(self, appends: Sequence[Append]) -> list[Place | None]:
+        """See `JournalStore.commit`: returns when all of it stands in the partition and in the copy, however
+        long the brokers are away."""
+        now = self.store.clock.now_ms()
+        self._tick(now)
+        is_full = self.store.used_bytes > self.store.map_bytes * REFUSE_AT
+        if appends:
+            self.store.full = is_full
+        sent: list[_Sent | None] = []
+        for append in appends:
+            if is_full and append.session:
+                self.store.totals["refused"] += 1
+                sent.append(None)
+            else:
+                sent.append(self._send(append, now))
+        return [None if one is None else await one.answered for one in sent]
+
+    async def follow(self) -> None:
+        """Keep the copy. Ends only by an exception: `JournalError` or `ConfigError`."""
+        while True:
+            await self._find_place()
+            try:
+                while True:
+                    messages = await self._in_reader(self._follower.poll)
+                    if messages:
+                        await self._take(messages)
+                    elif not self._caught_up.is_set():
+                        self._look_caught_up()
+            except Trimmed:
+                log.warning("the partition was trimmed beyond the copy's end")
+
+    def away(self) -> bool:
+        """Whether the brokers have not answered for a while."""
+        return self._unanswered() > AWAY_S or not self._open
+
+    def status(self) -> dict[str, Any]:
+        """state and detail, or {} where all is well."""
+        if not self.away():
+            if not self._caught_up.is_set():
+                return {"state": "catching up", "detail": f"{self._follower.lag()} messages to read"}
+            return {}
+        where = f"Kafka {self.config.journal.bootstrap}"
+        waits = f"{where}: {self._error or 'no answer'}; sources wait"
+        return {"state": "disconnected", "detail": waits}
+
+    def metrics(self) -> dict[str, float]:
+        """Numbers for the status file."""
+        return {
+            "journal_kafka_offset": self._follower.next_offset,
+            "journal_kafka_lag": self._follower.lag(),
+            "journal_kafka_waiting": len(self._waiting),
+            "journal_kafka_strangers_total": self.strangers,
+            "journal_kafka_gaps_total": self.gaps,
+            "journal_kafka_gap_messages_total": self.gap_messages,
+        }
+
+    # -- sending
+
+    def _send(self, append: Append, ms: int) -> _Sent:
+        if not append.session:
+            self._own += 1
+            append = Append(self._session, self._own, append.body, append.key, append.bundle)
+        again = self._waiting.get((append.session, append.sequence))
+        if again is not None:  # its client has another connection and asks once more
+            return again
+        sent = _Sent(append, ms, time.monotonic(), self._loop.create_future())
+        self._waiting[append.session, append.sequence] = sent
+        self._put(sent)
+        return sent
+
+    def _put(self, sent: _Sent) -> None:
+        if self._sender is None or self._renewing is not None:
+            return  # all that waits is sent once there is a sender
+        self._number += 1
+        self._numbered[self._number] = sent
+        known = self.store.known_sequence(sent.append.session)
+        self._sender.send(self._number, *append_message(sent.append, sent.ms, known))
+
+    def _tick(self, now: int) -> None:
+        """A tick, if a second has passed; one at a time, so that none pile up while the brokers are away."""
+        second = now // 1000 * 1000
+        if second <= max(self.store.last_tick_ms, self._ticked_ms) or self._tick_number:
+            return
+        if self._sender is None or self._renewing is not None:
+            return
+        self._ticked_ms, self._tick_since = second, time.monotonic()
+        self._number += 1
+        self._tick_number = self._number
+        self._sender.send(self._number, *tick_message(second, self._reached))
+
+    def _renew_sender(self) -> None:
+        self._numbered.clear()
+        self._tick_number = self._ticked_ms = 0
+        self._sender = Sender(
+            self.config,
+            lambda number: self._from_thread(self._acknowledged, number),
+            lambda why: self._from_thread(self._sender_failed, why),
+            self._on_error,
+        )
+        for sent in list(self._waiting.values()):
+            self._put(sent)
+
+    def _acknowledged(self, number: int) -> None:
+        if number == self._tick_number:
+            self._tick_number = 0
+            return
+        sent = self._numbered.pop(number, None)
+        if sent is not None:
+            sent.acknowledged = True
+            self._answer(sent)
+
+    def _sender_failed(self, why: str) -> None:
+        self._error = why
+        if self._renewing is None:
+            log.warning("the producer has failed: %s", why)
+            self._renewing = self._loop.create_task(self._renew())
+
+    async def _renew(self) -> None:
+        """Another producer; all that waits is sent again, and counts once."""
+        failed = self._sender
+        if failed is not None:
+            await self._loop.run_in_executor(None, failed.close)
+        await asyncio.sleep(BACKOFF_MIN)
+        self._renewing = None
+        self._renew_sender()
+
+    def _answer(self, sent: _Sent) -> None:
+        if sent.acknowledged and sent.place is not None and not sent.answered.done():
+            del self._waiting[sent.append.session, sent.append.sequence]
+            sent.answered.set_result(sent.place)
+            self._error = ""
+
+    def _unanswered(self) -> float:
+        """Seconds that the oldest message waits; 0.0 where none does."""
+        oldest = next(iter(self._waiting.values()), None)
+        since = [oldest.at] if oldest is not None else []
+        since += [self._tick_since] if self._tick_number else []
+        return time.monotonic() - min(since) if since else 0.0
+
+    # -- following
+
+    async def _find_place(self) -> None:
+        delay = BACKOFF_MIN
+        while True:
+            try:
+                jump = await self._in_reader(self._follower.open)
+                break
+            except ConnectError as error:
+                if str(error) != self._error:
+                    log.warning("%s", error)
+                self._error = str(error)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, BACKOFF_MAX)
+        self._error = ""
+        await self._in_thread(self.store.load_sessions)
+        self._reached_at = 0.0
+        if jump is not None:
+            if jump.told is not None:
+                self.gaps += 1
+                self.gap_messages += int(jump.told["missing"])
+            await self._replicate([], jump)
+        self._open = True
+        self._look_caught_up()
+
+    async def _take(self, messages: list[Any]) -> None:
+        arrivals: list[Arrival] = []
+        for message in messages:
+            found = arrival_of(message.offset(), message.value(), message.headers(), self._addresses)
+            if found is not None:
+                arrivals.append(found)
+                continue
+            self.strangers += 1
+            if self.strangers == 1:
+                at = message.offset()
+                log.warning("the message at offset %d is no entry of a journal; passed over", at)
+        places = await self._replicate(arrivals)
+        for arrival, place in zip(arrivals, places, strict=True):
+            append = arrival.append
+            sent = self._waiting.get((append.session, append.sequence)) if append is not None else None
+            if sent is None:
+                continue
+            if place is not None:
+                sent.place = sent.place or place
+                self._answer(sent)
+            else:  # a late copy, before one that it comes after; unless another one follows, again
+                self._loop.call_later(AGAIN_S, self._again, sent)
+        self._look_caught_up()
+        self._applied()
+
+    async def _replicate(self, arrivals: list[Arrival], jump: Any = None) -> list[Place | None]:
+        """Into the copy, once there is room."""
+        mark = self._follower.mark()
+        while True:
+            try:
+                places: list[Place | None] = await self._in_thread(self.store.replicate, arrivals, mark, jump)
+            except JournalFull:
+                await asyncio.sleep(FULL_S)
+                continue
+            if time.monotonic() - self._reached_at > REACHED_S:
+                self._reached = await self._in_thread(self._reach, self._follower.next_offset)
+                self._reached_at = time.monotonic()
+            return places
+
+    def _reach(self, offset: int) -> Reached:
+        """In the store's thread: what a follower would have to know to go on at `offset`."""
+        store = self.store
+        place = (offset, store.next_entry, store.next_position, store.last_ms, store.last_tick_ms)
+        return Reached(*place, store.recent_sessions())
+
+    def _again(self, sent: _Sent) -> None:
+        if sent.place is None and not sent.answered.done():
+            self._put(sent)
+
+    def _look_caught_up(self) -> None:
+        if self._follower.next_offset >= self._follower.caught_up_at:
+            self._caught_up.set()
+
+    # -- threads
+
+    async def _in_reader(self, call: Callable[[], Any]) -> Any:
+        return await self._loop.run_in_executor(self._reading, call)
+
+    def _from_thread(self, call: Callable[..., None], *arguments: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(call, *arguments)
+
+    def _on_error(self, error: KafkaError) -> None:
+        """From any thread; what the connections say, the reason of a refusal before anything else."""
+        words = told(error)
+        if isinstance(words, AuthError) or not self._error:
+            self._error = str(words)
