@@ -9,12 +9,25 @@ import msgspec
 from operators.spec import SECOND, Duration, Size
 
 
+class SparkplugConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What is heard of Sparkplug B's edge nodes, and said to them."""
+
+    groups: Literal["all"] | list[str] = "all"
+    device_id: str = "{group}.{node}.{device}"  # what a device is called in the plant
+    hub_id: str = "{group}.{node}"  # what an edge node is called, as a hub and as a device of its own
+    host_id: str | None = None  # as which host application STATE tells of us; none: it does not
+    rebirth: bool = True  # ask for births when something is missing
+    reorder: Duration = 2 * SECOND  # a message that is passed over may come so much later
+    online: str | None = None  # a boolean metric of every device: born, not dead
+
+
 class MqttConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="mqtt"):
     """An MQTT broker and what to subscribe to."""
 
     host: str
     port: int = 1883
-    subscribe: list[str]
+    subscribe: list[str] = []
+    sparkplug: SparkplugConfig | None = None
     qos: Literal[0, 1] = 1
     protocol: Literal["3.1.1", "5"] = "3.1.1"
     client_id: str | None = None  # default: penstock-{plant}-{source}; names the broker's session

@@ -21,6 +21,7 @@ PINGRESP: Final = 13
 DISCONNECT: Final = 14
 PINGREQ_PACKET: Final = b"\xc0\x00"
 DISCONNECT_PACKET: Final = b"\xe0\x00"
+_WILL: Final = 0x04 | 1 << 3 | 0x20  # with QoS 1, retained
 # MQTT 3.1.1, table 3.1; the words of protocol 5's codes of the same meaning
 _REFUSALS: Final = {
     1: "Unsupported protocol version",
@@ -40,9 +41,12 @@ def connect(
     session_expiry: int,
     receive_maximum: int,
     aliases: int,
+    will: tuple[str, bytes] | None = None,
 ) -> bytes:
-    """CONNECT that continues a session, or begins one that is kept."""
+    """CONNECT that continues a session, or begins one that is kept. will: topic and payload of what
+    the broker says (QoS 1, retained) when the connection ends without a DISCONNECT."""
     flags = (0x80 if username is not None else 0) | (0x40 if password is not None else 0)
+    flags |= _WILL if will is not None else 0
     body = b"\x00\x04MQTT" + struct.pack(">BBH", 5 if version5 else 4, flags, keep_alive)
     if version5:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's
@@ -50,10 +54,19 @@ def connect(
         properties.ReceiveMaximum = receive_maximum
         properties.TopicAliasMaximum = aliases
         body += properties.pack()  # type: ignore[no-untyped-call]
-    for text in (client_id, username, password):
+    body += _text(client_id)
+    if will is not None:
+        body += (b"\x00" if version5 else b"") + _text(will[0]) + len(will[1]).to_bytes(2, "big") + will[1]
+    for text in (username, password):
         if text is not None:
             body += _text(text)
     return _packet(0x10, body)
+
+
+def publish(topic: str, payload: bytes, version5: bool, *, retained_as: int = 0) -> bytes:
+    """PUBLISH with QoS 0; with a packet id (`retained_as`) QoS 1, retained."""
+    body = _text(topic) + (retained_as.to_bytes(2, "big") if retained_as else b"")
+    return _packet(0x33 if retained_as else 0x30, body + (b"\x00" if version5 else b"") + payload)
 
 
 def subscribe(topics: Sequence[str], qos: int, version5: bool, number: int = 1) -> bytes:

@@ -11,8 +11,8 @@ import logging
 import socket
 import ssl
 import threading
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -26,9 +26,18 @@ from operators.batch import Int64, UInt64
 CONNECT_TIMEOUT_S: Final = 10.0
 BUFFER: Final = 512 << 10  # bytes of one reading, and of a packet that it can hold
 READ_PAUSE_S: Final = 0.002
+_STATE_ID: Final = 2  # packet id; 1 is that of SUBSCRIBE
 _HEADS: Final = 256 << 10  # a packet's topic and properties, beside its payload
 
 log = logging.getLogger(__name__)
+
+
+class HostState(NamedTuple):
+    """What a topic tells, retained, of whether we are there."""
+
+    topic: str
+    online: bytes
+    offline: bytes
 
 
 class MqttSession:
@@ -36,7 +45,8 @@ class MqttSession:
 
     on_accepted is called once, before the first message, with whether the broker kept our
     session; on_batch with what each reading brought, in order; both in the loop's thread. `lost`
-    resolves with the reason when the connection has ended. held: see `Publishes`.
+    resolves with the reason when the connection has ended. held: see `Publishes`. topics: what is
+    subscribed to. state: what is told of us while we are there and when we are not.
     """
 
     def __init__(
@@ -46,6 +56,8 @@ class MqttSession:
         held: UInt64,
         on_accepted: Callable[[MqttSession, bool], None],
         on_batch: Callable[[MqttSession, Batch], None],
+        topics: Sequence[str],
+        state: HostState | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._config = config
@@ -53,6 +65,8 @@ class MqttSession:
         self._version5 = config.protocol == "5"
         self._on_accepted = on_accepted
         self._on_batch = on_batch
+        self._topics = topics
+        self.state = state
         cap = min(config.max_payload, config.max_frame, HARD_CAP)
         self._publishes = Publishes(self._version5, held, cap, BUFFER)
         self._buffer = np.empty(BUFFER, np.uint8)
@@ -95,6 +109,7 @@ class MqttSession:
                 min(config.session_expiry // 10**9, 0xFFFF_FFFF),
                 min(config.max_inflight, 65_535),
                 ALIASES,
+                None if self.state is None else (self.state.topic, self.state.offline),
             )
         )
         self._watch()
@@ -107,6 +122,17 @@ class MqttSession:
         """PUBACK these messages, in this order."""
         if self._socket is not None and len(mids):
             self._write(packets.pubacks(mids))
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Say something, once at most (QoS 0)."""
+        if self._socket is not None:
+            self._write(packets.publish(topic, payload, self._version5))
+
+    def tell_state(self, there: bool = True) -> None:
+        """Publish the state, retained."""
+        if self._socket is not None and self.state is not None:
+            payload = self.state.online if there else self.state.offline
+            self._write(packets.publish(self.state.topic, payload, self._version5, retained_as=_STATE_ID))
 
     def pause(self, paused: bool) -> None:
         """Stop or resume reading from the socket."""
@@ -131,6 +157,7 @@ class MqttSession:
         """DISCONNECT, behind the acknowledgements so far; a peer that takes nothing for half a
         second is left without."""
         if self._socket is not None:
+            self.tell_state(False)
             self._write(packets.DISCONNECT_PACKET)
             until = self._loop.time() + 0.5
             while self._out and self._loop.time() < until:
@@ -295,15 +322,18 @@ class MqttSession:
                 self._answer.set_exception(ConnectionRefusedError(f"the broker refuses us: {said}"))
                 self._answer.exception()  # seen, also when nobody waits any more
                 return
-            self._write(packets.subscribe(self._config.subscribe, self._config.qos, self._version5))
+            self._write(packets.subscribe(self._topics, self._config.qos, self._version5))
+            self.tell_state()
             self._on_accepted(self, bool(body[0] & 1))
             self._answer.set_result(None)
         elif kind == packets.SUBACK and len(body) >= 2:
-            for said in packets.refused_topics(body, self._config.subscribe, self._version5):
+            for said in packets.refused_topics(body, self._topics, self._version5):
                 self.refused.append(said)
                 log.error("the broker refuses the subscription %s", said)
         elif kind == packets.PINGRESP:
             self._pinged = False
+        elif kind == packets.PUBACK and self.state is not None:
+            pass  # the broker has the state
         elif kind == packets.DISCONNECT and self._version5:
             self._end(f"the broker ended the connection: {packets.farewell(body)}")
         else:

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from connectors.gather import Gather
 from connectors.mqtt.config import MqttConfig
 from connectors.mqtt.publishes import Batch, warm_up
 from connectors.mqtt.session import MqttSession
+from connectors.mqtt.unacknowledged import IDS, Unacknowledged
 from connectors.source import Appender, SourceStatus, Surroundings
 from operators.batch import Int64, UInt64
 
@@ -22,42 +25,59 @@ WAITING_BYTES: Final = 32_000_000  # in hand and not yet durable, before reading
 STEADY_S: Final = 10.0  # a connection that held so long begins with the first back-off again
 FINISH_S: Final = 3.0  # of the 5 s in which a receiver ends
 
+if TYPE_CHECKING:
+    from connectors.mqtt.sparkplug.feed import Feed
+
 log = logging.getLogger(__name__)
 
 # the session that messages came by, their packet ids and the marks of their content
 _Token = tuple[MqttSession, Int64, UInt64]
+_NO_IDS: Final[Int64] = np.empty(0, np.int64)
+_NO_MARKS: Final[UInt64] = np.empty(0, np.uint64)
 
 
 class MqttReceiver:
     """One broker's subscriptions as a source.
 
     A message is acknowledged (PUBACK) only after the journal has it on disk, in the order of
-    arrival, and only to the connection that brought it: after a lost connection the broker sends
-    what was not acknowledged again, and what of that has been taken already is acknowledged without
-    a second entry. While the journal is behind, the socket is not read.
+    arrival, and only to the connection that brought it: after a lost connection, or the end of this
+    process, the broker sends what was not acknowledged again, and what of that is in the journal
+    already is acknowledged without a second entry. While the journal is behind, the socket is not
+    read.
     """
 
-    def __init__(self, name: str, config: MqttConfig, *, plant: str) -> None:
+    def __init__(self, name: str, config: MqttConfig, *, plant: str, data: Path | None = None) -> None:
+        """data: the data directory, for what outlives this process; None: nothing does."""
         self.name = name
         self.config = config
         self.client_id = config.client_id or f"penstock-{plant}-{name}"
         self.status = SourceStatus()
         # by packet id: what was taken and is not acknowledged; outlives a connection
-        self._held: UInt64 = np.zeros(65_536, np.uint64)
+        self._held: UInt64 = np.zeros(IDS, np.uint64)
+        self._kept = Unacknowledged(data and data / "mqtt" / f"{name}.unacknowledged")
         self._peer = f"{config.host}:{config.port}"
         self._session: MqttSession | None = None
         self._last_frame = time.monotonic()
         self._repeats = 0  # of connections that ended
+        self._folder = (data or Path()) / "mqtt"
+        self._feed: Feed | None = None
 
     @classmethod
     def build(cls, name: str, config: MqttConfig, surroundings: Surroundings) -> MqttReceiver:
         """See `connectors.source.Receiver`."""
-        return cls(name, config, plant=surroundings.plant)
+        return cls(name, config, plant=surroundings.plant, data=surroundings.data)
 
     async def run(self, appender: Appender, stop: asyncio.Event) -> None:
-        """See `connectors.source.Receiver`. Raises `ConfigError` for unusable TLS files and
-        `JournalError` when the journal is gone for good."""
+        """See `connectors.source.Receiver`. Raises `ConfigError` for unusable TLS files or an unusable
+        folder and `JournalError` when the journal is gone for good."""
         warm_up()
+        if self.config.sparkplug is not None:
+            # only where it is asked for: it brings protobuf
+            from connectors.mqtt.sparkplug.feed import Feed
+
+            self._feed = Feed(self.config.sparkplug, self._folder / f"{self.name}.sparkplug")
+        if not await self._recover(appender, stop):
+            return
         gather: Gather[_Token] = Gather(
             appender,
             self._acknowledge,
@@ -89,17 +109,43 @@ class MqttReceiver:
             if self._session is not None:
                 await self._session.close()
                 self._session = None
+            if self._feed is not None:
+                self._feed.close(whole)
             self.status.state = "stopped"
             if not whole:
                 log.warning("stopped with %d frames not durable; none of them is acknowledged", gather.frames)
         if not sender.cancelled():
             sender.result()
 
+    async def _recover(self, appender: Appender, stop: asyncio.Event) -> bool:
+        """Learn what an earlier receiver left in the journal without acknowledging it; False when
+        stopped while the journal was away."""
+        recovering = asyncio.ensure_future(self._kept.recover(appender.appended))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({recovering, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not recovering.done():
+            recovering.cancel()
+            self.status.state = "stopped"
+            return False
+        self._held[:] = recovering.result()
+        return True
+
     async def _connection(self, sender: asyncio.Task[None], stopping: asyncio.Task[bool]) -> None:
         """One connection, from trying it to its end. When it is to be ended by us, it is left
         open in `self._session`, so that what is in hand can still be acknowledged."""
         status = self.status
-        session = MqttSession(self.config, self.client_id, self._held, self._accepted, self._receive)
+        feed = self._feed
+        topics = [*self.config.subscribe, *(feed.topics if feed is not None else ())]
+        session = MqttSession(
+            self.config,
+            self.client_id,
+            self._held,
+            self._accepted,
+            self._receive,
+            topics,
+            feed.state() if feed is not None else None,
+        )
         connecting = asyncio.create_task(session.connect())
         first: list[asyncio.Future[Any]] = [connecting, stopping, sender]
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
@@ -138,7 +184,10 @@ class MqttReceiver:
         self._session = session
         if not kept:
             self._held[:] = 0
+            self._kept.clear()
         self._gather.control("connected", {"source": self.name})
+        if self._feed is not None:
+            self._feed.sparkplug.connected()
         session.pause(self._gather.under_pressure)
         said = "kept" if kept else "new"
         self.status.state, self.status.peers = "connected", 1
@@ -160,6 +209,10 @@ class MqttReceiver:
         status.extra["waiting_frames"] = float(self._gather.frames)
         status.extra["repeats_total"] = float(self._repeats + session.repeats)
         status.extra["paused"] = float(self._gather.under_pressure)
+        if self._feed is not None:
+            for rows in self._feed.tick(session):
+                self._gather.put_rows(rows, (session, _NO_IDS, _NO_MARKS))
+            status.extra.update(self._feed.figures())
 
     def _receive(self, session: MqttSession, batch: Batch) -> None:
         status = self.status
@@ -170,14 +223,34 @@ class MqttReceiver:
         status.last_frame_ms = int(time.time() * 1000)
         status.state = "connected"
         self._last_frame = time.monotonic()
-        self._gather.put_rows(rows, (session, batch.mids, batch.marks))
+        token, none = (session, batch.mids, batch.marks), (session, _NO_IDS, _NO_MARKS)
+        leaving = partial(self._leaving, batch, None) if len(batch.mids) else None
+        found = self._feed.divide(session, rows) if self._feed is not None and rows is not None else None
+        if found is None:
+            self._gather.put_rows(rows, token, leaving)
+            return
+        if found.others is not None:
+            leaving = partial(self._leaving, batch, found.rows) if len(batch.mids) else None
+            self._gather.put_rows(found.others, none, leaving)
+        for part in found.frames:
+            self._gather.put_rows(part, none)
+        self._gather.put_rows(None, token)  # acknowledged in the order of arrival: together
+
+    def _leaving(
+        self, batch: Batch, part: Int64 | None, session: bytes, number: int, rows: Int64 | None
+    ) -> None:
+        if part is not None:
+            rows = part if rows is None else part[rows]
+        self._kept.leaving(*batch.of(rows), session, number)
 
     def _acknowledge(self, tokens: Sequence[_Token]) -> None:
         # a packet id means nothing to another connection than its own
         for session, mids, marks in tokens:
             if session is self._session and len(mids):
                 # from here on the broker may give the id to another message
-                self._held[mids[self._held[mids] == marks]] = 0
+                mine = mids[self._held[mids] == marks]
+                self._held[mine] = 0
+                self._kept.forget(mine)
                 session.acknowledge(mids)
 
     def _press(self, pressed: bool) -> None:

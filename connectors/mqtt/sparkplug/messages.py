@@ -1,0 +1,316 @@
+"""Sparkplug messages of a source -> frames for the journal, and what is asked of edge nodes.
+
+A frame is what one message told of one device (`connectors.typed`), its topic the message's. What
+cannot be read is journaled as it came, with the header `malformed`, and so becomes a reject.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from connectors.mqtt.config import SparkplugConfig
+from connectors.mqtt.sparkplug import values
+from connectors.mqtt.sparkplug.nodes import SEQUENCES, Device, Node
+from connectors.mqtt.sparkplug.sparkplug_b_pb2 import Payload
+from connectors.mqtt.sparkplug.store import BirthStore
+from connectors.mqtt.sparkplug.values import UnreadableError
+from connectors.source import Frame
+from connectors.typed import TypedValue, pack
+from operators.batch import BAD, FRAME_HISTORICAL, FRAME_RETAINED, GOOD, UNCERTAIN
+from operators.sparkplug import COMMANDS, SparkplugNames, SparkplugTopic, split_topic
+
+MALFORMED: Final = "malformed"  # header of a frame that could not be read: why
+VALUES_OF_FRAME: Final = 8192  # 230 KB, and the names
+MOST_NODES: Final = 20_000
+MOST_DEVICES: Final = 200_000
+ASK_FIRST_S: Final = 5.0  # between two questions to one node, then twice as long each time
+ASK_LONGEST_S: Final = 300.0
+ASK_AT_ONCE: Final = 50  # nodes a second
+SETTLE_S: Final = 3.0  # after connecting: who has been heard by then need not be asked
+REBORN_S: Final = 10.0  # from a node's birth to those of its devices
+FIGURES: Final = (
+    *("nodes", "devices", "messages_total", "values_total", "skipped_values_total", "malformed_total"),
+    *("unknown_aliases_total", "gaps_total", "lost_messages_total", "repeats_total", "deaths_total"),
+    *("old_deaths_total", "rebirths_total", "same_names_total"),
+)
+_TIME_AHEAD_MS: Final = 300_000  # a device's time further ahead of ours is no time to go by
+
+log = logging.getLogger(__name__)
+
+Command = tuple[str, bytes]  # topic, payload
+
+
+class Sparkplug:
+    """All edge nodes of one source. For one event loop's thread.
+
+    `take` is given every message, `tick` is called once a second; both return what has to be
+    journaled, in this order. `commands` are the questions to publish, after either.
+    """
+
+    def __init__(
+        self,
+        config: SparkplugConfig,
+        store: BirthStore | None = None,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        now_ms: Callable[[], int] = lambda: int(time.time() * 1000),
+    ) -> None:
+        self.config = config
+        self.counts: Counter[str] = Counter()
+        self._store, self._now, self._now_ms = store, now, now_ms
+        self._nodes = store.load() if store is not None else {}
+        self._names = SparkplugNames(config.device_id, config.hub_id)
+        self._named: dict[str, tuple[str, str, str]] = {}
+        for node in self._nodes.values():
+            for device in node.devices:
+                self._is_own_name(SparkplugTopic(node.group, "NBIRTH", node.name, device))
+        self._settled_at: float | None = None
+        self._changed: list[tuple[Node, str]] = []
+
+    def connected(self) -> None:
+        """A connection to the broker is made: what came meanwhile may have passed us by."""
+        self._settled_at = self._now() + SETTLE_S
+        for node in self._nodes.values():
+            node.confirmed = False
+
+    def close(self, whole: bool = True) -> None:
+        """The end. whole: all that was taken is durable, so that sequence numbers can be trusted."""
+        if self._store is not None:
+            self._store.close(self._nodes.values() if whole else ())
+
+    def take(self, topic: str, data: bytes, flags: int = 0) -> list[Frame]:
+        """The frames of one message. Births and deaths in it are kept on disk when it returns."""
+        address = split_topic(topic)
+        if address is None:
+            return [_unreadable(topic, data, "its topic is none of a Sparkplug message", flags)]
+        if flags & FRAME_RETAINED or address.type in COMMANDS:
+            return [Frame(topic, data, flags)]  # decoding filters both
+        self.counts["messages_total"] += 1
+        try:
+            if not self._is_own_name(address):
+                raise UnreadableError("another device of the source has the same name")
+            return list(self._frames(address, data)) if data else [Frame(topic, data)]
+        except UnreadableError as error:
+            self.counts["malformed_total"] += 1
+            return [_unreadable(topic, data, str(error))]
+        finally:
+            self._keep()
+
+    def tick(self) -> list[Frame]:
+        """What time alone has led to: devices that did not come back with their node."""
+        now = self._now()
+        frames: list[Frame] = []
+        for node in self._nodes.values():
+            lost = node.lost(now, self.config.reorder / 1e9)
+            if lost:
+                self.counts["gaps_total"] += 1
+                self.counts["lost_messages_total"] += lost
+                log.warning("%s/%s: %d messages are missing", node.group, node.name, lost)
+                node.wanted = True
+            if node.born_at is not None and now - node.born_at >= REBORN_S:
+                node.born_at = None
+                for name, device in node.devices.items():
+                    if name and device.there and not device.born:
+                        frames += self._gone(SparkplugTopic(node.group, "NDEATH", node.name, name), device)
+        self._keep()
+        if self._settled_at is not None and now >= self._settled_at:
+            self._settled_at = None
+            for node in self._nodes.values():
+                node.wanted |= not node.confirmed
+        self.counts["nodes"] = sum(node.there for node in self._nodes.values())
+        self.counts["devices"] = sum(
+            device.there for node in self._nodes.values() for name, device in node.devices.items() if name
+        )
+        return frames
+
+    def commands(self) -> list[Command]:
+        """Questions for births that are due; each is given once."""
+        if not self.config.rebirth:
+            return []
+        now = self._now()
+        found: list[Command] = []
+        for node in self._nodes.values():
+            if len(found) < ASK_AT_ONCE and node.may_ask(now, ASK_FIRST_S, ASK_LONGEST_S):
+                topic = SparkplugTopic(node.group, "NCMD", node.name)
+                found.append((str(topic), values.rebirth_command(self._now_ms())))
+        self.counts["rebirths_total"] += len(found)
+        return found
+
+    # messages
+
+    def _frames(self, address: SparkplugTopic, data: bytes) -> Iterator[Frame]:
+        payload = values.read_payload(data)
+        node = self._node(address)
+        if address.type == "NDEATH":
+            yield from self._node_gone(address, node, payload)
+            return
+        now, seq = self._now(), int(payload.seq) % SEQUENCES
+        if address.type == "NBIRTH":
+            node.born(seq, values.birth_number(payload), now)
+            node.answered(ASK_FIRST_S)
+        elif payload.HasField("seq") and not node.follow(seq, zlib.crc32(data), now):
+            self.counts["repeats_total"] += 1  # the contract filters it
+        if not node.there and address.type != "NBIRTH":
+            node.wanted = node.doubtful = True
+        if address.type == "DDEATH":
+            device = node.devices.get(address.device)
+            if device is not None and device.there:
+                yield from self._gone(address, device, int(payload.timestamp))
+                self._changed.append((node, address.device))
+            return
+        device = node.device(address.device)
+        if address.type in ("NBIRTH", "DBIRTH"):
+            yield from self._birth(address, node, device, payload)
+        else:
+            yield from self._data(address, node, device, payload, data)
+
+    def _birth(
+        self, address: SparkplugTopic, node: Node, device: Device, payload: Payload
+    ) -> Iterator[Frame]:
+        """All metrics of a device with their types and numbers. A birth says what is the case now:
+        its values are of its own time, whenever each was taken."""
+        told = [values.read_metric(metric) for metric in payload.metrics]
+        told = [one for one in told if one.name and not values.is_protocols_own(one.name)]
+        device.names = {one.name: one.datatype for one in told}
+        device.aliases = {one.alias: one.name for one in told if one.alias is not None}
+        device.there = device.born = True
+        self._changed.append((node, address.device))
+        at_ms = min(int(payload.timestamp), values.LAST_MS)
+        found: list[tuple[bool, TypedValue]] = []
+        for one in told:
+            time_ms = one.time_ms if one.historical or not at_ms else at_ms
+            self._value(found, node, one, one.name, one.datatype, time_ms)
+        if self.config.online is not None:
+            found.append((False, TypedValue(self.config.online, True, at_ms * 10**6)))
+        yield from self._packed(address, device, found)
+
+    def _data(
+        self, address: SparkplugTopic, node: Node, device: Device, payload: Payload, data: bytes
+    ) -> Iterator[Frame]:
+        found: list[tuple[bool, TypedValue]] = []
+        strangers: list[str] = []
+        at_ms = min(int(payload.timestamp), values.LAST_MS)
+        for metric in payload.metrics:
+            one = values.read_metric(metric)
+            name = one.name or device.aliases.get(-1 if one.alias is None else one.alias, "")
+            if not name:
+                strangers.append("a metric without a name" if one.alias is None else f"alias {one.alias}")
+                continue
+            if values.is_protocols_own(name):
+                continue
+            if name not in device.names:
+                node.wanted = True
+            self._value(
+                found, node, one, name, one.datatype or device.names.get(name, 0), one.time_ms or at_ms
+            )
+        yield from self._packed(address, device, found)
+        if strangers:
+            node.wanted = True
+            self.counts["unknown_aliases_total"] += len(strangers)
+            more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
+            why = f"{strangers[0]}{more}: no birth of {address.device or address.node} told of it"
+            yield _unreadable(str(address), data, why)
+
+    def _value(
+        self,
+        found: list[tuple[bool, TypedValue]],
+        node: Node,
+        one: values.Told,
+        name: str,
+        datatype: int,
+        time_ms: int,
+    ) -> None:
+        try:
+            value = values.value_of(one.metric, datatype)
+        except values.SkippedError:
+            self.counts["skipped_values_total"] += 1
+            return
+        quality = values.quality_of(one.metric)
+        if node.doubtful and quality == GOOD:
+            quality = UNCERTAIN
+        found.append((one.historical, TypedValue(name, value, time_ms * 10**6, quality=quality)))
+
+    def _packed(
+        self, address: SparkplugTopic, device: Device, found: Sequence[tuple[bool, TypedValue]]
+    ) -> Iterator[Frame]:
+        """The backlog first, in an order of times."""
+        newest = self._now_ms() + _TIME_AHEAD_MS
+        for historical in (True, False):
+            chosen = sorted(
+                (one for flagged, one in found if flagged is historical), key=lambda one: one.time_ns
+            )
+            if not historical:
+                told = [one.time_ns // 10**6 for one in chosen]
+                device.newest_ms = max([device.newest_ms, *(ms for ms in told if ms <= newest)])
+            flags = FRAME_HISTORICAL if historical else 0
+            for first in range(0, len(chosen), VALUES_OF_FRAME):
+                part = chosen[first : first + VALUES_OF_FRAME]
+                self.counts["values_total"] += len(part)
+                yield Frame(str(address), pack(part), flags)
+
+    # deaths
+
+    def _node_gone(self, address: SparkplugTopic, node: Node, payload: Payload) -> Iterator[Frame]:
+        """An NDEATH ends the session whose `bdSeq` it has, and no later one."""
+        number = values.birth_number(payload)
+        if not node.there or (number is not None and node.bd_seq not in (None, number)):
+            self.counts["old_deaths_total"] += 1
+            log.info(
+                "%s/%s: an NDEATH of bdSeq %s is of no session that lasts", node.group, node.name, number
+            )
+            return
+        node.there, node.doubtful, node.expected = False, True, None
+        node.missing.clear()
+        for name, device in node.devices.items():
+            if device.there:
+                yield from self._gone(address._replace(device=name), device)
+            self._changed.append((node, name))
+
+    def _gone(self, address: SparkplugTopic, device: Device, at_ms: int = 0) -> Iterator[Frame]:
+        """Nobody vouches for the values of this device any more: each is bad, without a value, at a
+        time behind its last one. (A will was written long before the death that it tells of.)"""
+        device.there = device.born = False
+        self.counts["deaths_total"] += 1
+        at_ms = max(min(at_ms or self._now_ms(), self._now_ms() + _TIME_AHEAD_MS), device.newest_ms + 1)
+        gone = [TypedValue(name, None, at_ms * 10**6, quality=BAD) for name in device.names]
+        if self.config.online is not None:
+            gone.append(TypedValue(self.config.online, False, at_ms * 10**6))
+        yield from self._packed(address, device, [(False, one) for one in gone])
+
+    # who is who
+
+    def _node(self, address: SparkplugTopic) -> Node:
+        key = address.group, address.node
+        if key not in self._nodes:
+            if len(self._nodes) >= MOST_NODES:
+                raise UnreadableError(f"one more than the {MOST_NODES} edge nodes that a source follows")
+            self._nodes[key] = Node(*key)
+        return self._nodes[key]
+
+    def _is_own_name(self, address: SparkplugTopic) -> bool:
+        """Whether no other device has the name that this one would have in the plant."""
+        device, _ = self._names.of(address)
+        mine = address.group, address.node, address.device
+        if device not in self._named and len(self._named) >= MOST_DEVICES:
+            raise UnreadableError(f"one more than the {MOST_DEVICES} devices that a source follows")
+        owner = self._named.setdefault(device, mine)
+        if owner != mine and self.counts["same_names_total"] == 0:
+            log.error(
+                "%s and %s are both called %s: see 'device_id'", "/".join(owner), "/".join(mine), device
+            )
+        self.counts["same_names_total"] += owner != mine
+        return owner == mine
+
+    def _keep(self) -> None:
+        if self._changed and self._store is not None:
+            self._store.keep(self._changed)
+        self._changed.clear()
+
+
+def _unreadable(topic: str, data: bytes, why: str, flags: int = 0) -> Frame:
+    return Frame(topic, data, flags, headers=((MALFORMED, why),))

@@ -1,0 +1,58 @@
+"""Addresses of Sparkplug B: `spBv1.0/GROUP/TYPE/NODE[/DEVICE]`, and which device and hub they name."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+NAMESPACE: Final = "spBv1.0"
+PREFIX: Final = NAMESPACE + "/"
+STATE: Final = "STATE"
+COMMANDS: Final = ("NCMD", "DCMD")
+PLACE: Final = re.compile(r"\{(\w*)\}")
+OF_NODES: Final = ("NBIRTH", "NDATA", "NDEATH", "NCMD")
+OF_DEVICES: Final = ("DBIRTH", "DDATA", "DDEATH", "DCMD")
+
+
+class SparkplugTopic(NamedTuple):
+    """An address. device: "" for the edge node itself. With type NDEATH and a device: what the end of
+    its edge node says of the device."""
+
+    group: str
+    type: str
+    node: str
+    device: str = ""
+
+    def __str__(self) -> str:
+        below = f"/{self.device}" if self.device else ""
+        return f"{NAMESPACE}/{self.group}/{self.type}/{self.node}{below}"
+
+
+class SparkplugNames(NamedTuple):
+    """What devices and hubs are called: texts with `{group}`, `{node}`, `{device}`. An edge node is a
+    device of its own, with the name of the hub."""
+
+    device_id: str = "{group}.{node}.{device}"
+    hub_id: str = "{group}.{node}"
+
+    def of(self, topic: SparkplugTopic) -> tuple[str, str]:
+        """Device and hub of an address."""
+        hub = _filled(self.hub_id, topic)
+        return (_filled(self.device_id, topic) if topic.device else hub), hub
+
+
+def split_topic(text: str) -> SparkplugTopic | None:
+    """The parts of an address; None for one that is none of Sparkplug's messages."""
+    levels = text.split("/")
+    if levels[0] != NAMESPACE or not all(levels[1:]):
+        return None
+    if len(levels) == 4 and levels[2] in OF_NODES:
+        return SparkplugTopic(*levels[1:])
+    if len(levels) == 5 and levels[2] in (*OF_DEVICES, "NDEATH"):
+        return SparkplugTopic(*levels[1:])
+    return None
+
+
+def _filled(text: str, topic: SparkplugTopic) -> str:
+    parts = {"group": topic.group, "node": topic.node, "device": topic.device}
+    return PLACE.sub(lambda found: parts.get(found[1], found[0]), text)
