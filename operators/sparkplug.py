@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 NAMESPACE: Final = "spBv1.0"
 PREFIX: Final = NAMESPACE + "/"
@@ -39,6 +39,12 @@ class SparkplugNames(NamedTuple):
         """Device and hub of an address."""
         hub = _filled(self.hub_id, topic)
         return (_filled(self.device_id, topic) if topic.device else hub), hub
+
+
+def sparkplug_names(config: Any) -> SparkplugNames | None:
+    """Those of a source's configuration; None for a source without Sparkplug."""
+    keys = getattr(config, "sparkplug", None)
+    return None if keys is None else SparkplugNames(keys.device_id, keys.hub_id)
 
 
 def split_topic(text: str) -> SparkplugTopic | None:
