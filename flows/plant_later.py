@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import msgspec
 
-from connectors.files.config import FilesConfig
 from connectors.mqtt.config import MqttConfig
 from flows.plant_file import (
     DevicesConfig,
@@ -31,7 +30,6 @@ _KEYS: Final[Mapping[type, tuple[str, ...]]] = {
     Sinks: ("aas", "telemetry"),
     ServerConfig: ("tokens", "tls"),
     MqttConfig: ("sparkplug",),
-    FilesConfig: ("compressed", "columns"),
     Product: ("formulas",),
 }
 

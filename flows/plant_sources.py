@@ -16,6 +16,7 @@ from connectors.opcua.nodes import node_problem, parse_nodes
 from connectors.tcp.config import Delimiter, TcpConfig, listen_address
 from connectors.tcp.framing import framer
 from flows.plant_file import PlantYaml, SourceConfig
+from flows.plant_files import check_files_source
 from flows.plant_sinks import check_sinks
 from operators.decode.routing import device_problem, filter_problem, template_problem
 from operators.document import Node, Problem, Problems, nearest
@@ -138,10 +139,7 @@ def _check_source(node: Node, source: SourceConfig, problems: Problems) -> None:
     elif isinstance(source, OpcuaConfig):
         _check_opcua(node, source, problems)
     else:
-        if len(source.separator) != 1:
-            _told(node.get("separator"), "one character is expected", problems)
-        if not source.watch:
-            _told(node.get("watch"), "the folder is empty; write for example inbox/", problems)
+        check_files_source(node, source, problems)
 
 
 def _check_opcua(node: Node, source: OpcuaConfig, problems: Problems) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from connectors.errors import ConfigError
 from connectors.files.config import FilesConfig
 from connectors.files.recording import Archives, CsvInput, read_recording
-from connectors.files.rows import csv_frames
+from connectors.files.rows import csv_frames, is_csv_name
 from connectors.journal.archive_store import REMOTE
 from connectors.source import Frame
 from flows import specs
@@ -60,7 +60,7 @@ def recorded_slices(
     archives: Archives | None = None,
 ) -> Iterator[Slice]:
     """The slices of recorded input. Raises `ConfigError`, with file and line, for a bad line."""
-    csv = [Path(path) for path in paths if str(path).lower().endswith(".csv")]
+    csv = [Path(path) for path in paths if is_csv_name(str(path))]
     if not csv:
         return read_recording(paths, entry_frames, archives=archives)
     source, config = files_source(plant, csv[0])
@@ -72,7 +72,7 @@ def files_source(plant: Plant, path: Path) -> tuple[str, FilesConfig]:
     """The files source that a CSV goes through: the one whose pattern takes its name, else the
     only one that there is."""
     found = [(n, c) for n, c in plant.sources.items() if isinstance(c, FilesConfig)]
-    fitting = [(n, c) for n, c in found if fnmatch.fnmatch(path.name, c.pattern)]
+    fitting = [(n, c) for n, c in found if fnmatch.fnmatch(path.name, c.pattern.rpartition("/")[2])]
     if len(fitting or found) != 1:
         known = ", ".join(name for name, _ in found) or "none"
         raise ConfigError(

@@ -69,7 +69,7 @@ class RecordingWriter:
 def _frame_lines(batch: FrameBatch) -> list[dict[str, Any]]:
     payload = batch.payload.tobytes()
     heads = [_address_keys(address) for address in batch.addresses]
-    lines = []
+    lines: list[dict[str, Any]] = []
     for start, size, where, ns, flags in zip(
         batch.offset.tolist(),
         batch.length.tolist(),

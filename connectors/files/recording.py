@@ -22,7 +22,7 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from connectors.errors import ConfigError
 from connectors.files.capture import RecordingWriter
 from connectors.files.config import FilesConfig
-from connectors.files.rows import JSON_SUFFIXES, csv_frames
+from connectors.files.rows import JSON_SUFFIXES, BrokenFileError, csv_frames, is_csv_name
 from connectors.journal.archive_reader import (
     archived_days,
     archived_files,
@@ -89,6 +89,7 @@ class RecordedLine(msgspec.Struct, omit_defaults=True):
     clock_step: int | None = None
     action: dict[str, Any] | None = None
     quarantine: dict[str, Any] | None = None
+    gap: dict[str, Any] | None = None
     plant: str | None = None
     files: dict[str, str] | None = None
     apply_id: str = ""
@@ -205,9 +206,10 @@ def quarantined(path: Path) -> set[int]:
 
 def _is_csv(path: Path) -> bool:
     """By the name; where that says nothing, recorded lines begin with a brace."""
-    name = path.name.lower()
-    if name.endswith((".csv", *JSON_SUFFIXES)):
-        return name.endswith(".csv")
+    if is_csv_name(path.name):
+        return True
+    if path.name.lower().endswith(JSON_SUFFIXES):
+        return False
     return not next((chunk for _, chunk in _chunks(path)), b"").lstrip().startswith(b"{")
 
 
@@ -293,6 +295,8 @@ def _other(line: RecordedLine, builder: _Builder) -> Iterator[Slice]:
         yield from builder.begin(line.position)
         return
     yield from builder.control(*_control(line), line.at)
+    if line.gap is not None:  # what is missing had positions of its own, where the journal itself lost it
+        yield from builder.begin(int(line.gap.get("position", 0)))
 
 
 def _control(line: RecordedLine) -> tuple[str, dict[str, Any]]:
@@ -304,6 +308,8 @@ def _control(line: RecordedLine) -> tuple[str, dict[str, Any]]:
         return "clock_step", {"step_ms": line.clock_step}
     if line.quarantine is not None:
         return "quarantine", line.quarantine
+    if line.gap is not None:
+        return "gap", line.gap
     if line.action is not None:
         return "action", line.action
     if line.plant is not None:
@@ -330,6 +336,8 @@ def _csv_slices(path: Path, builder: _Builder, csv: CsvInput) -> Iterator[Slice]
             builder.add(frame.payload, address, frame.flags, 0 if time is None else time, frame.line)
             if builder.is_full:
                 yield from builder.flush()
+    except BrokenFileError as error:
+        raise ConfigError(f"{path}  {error}") from error
     except OSError as error:
         raise ConfigError(f"{path}  cannot be read: {error.strerror}") from error
 

@@ -1,61 +1,40 @@
-"""Files receiver: a watched folder whose files are read once each, then moved to `done/` in it."""
+"""Files receiver: a watched folder whose files are read once each, then put away."""
 
 from __future__ import annotations
 
 import asyncio
-import fnmatch
-import itertools
 import logging
-import os
 import time
 import uuid
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from connectors.errors import ConfigError, JournalError
-from connectors.files.config import FilesConfig
+from connectors.files.config import FilesConfig, encoding_problem, folder_problem
+from connectors.files.content import BrokenFileError, plain_name
+from connectors.files.finding import Finder
+from connectors.files.progress import Identity, Progress, identity_of, shown
+from connectors.files.putting_away import PuttingAway
 from connectors.files.rows import Row, file_rows
 from connectors.source import Appender, Frame, SourceStatus, Surroundings
 
 BATCH_ROWS: Final = 4096
 BATCH_BYTES: Final = 2_000_000
 FINISH_S: Final = 3.0  # of the 5 s in which a receiver ends
+HEAD_BYTES: Final = 1024  # by which a file that was written anew in its place is known
 
 log = logging.getLogger(__name__)
-
-
-class Identity(msgspec.Struct, frozen=True):
-    """What makes a file the same one: not its name alone, which comes again every day."""
-
-    name: str
-    inode: int
-    size: int
-    mtime_ns: int
-
-
-class Progress(msgspec.Struct):
-    """What has been read, kept beside the journal.
-
-    claim: names this reading of `file` in the keys of its appends, so that an append that was
-    made but not noted here before a crash is not made again. offset: bytes of it that are
-    durable. stuck: files that are done and could not be moved away.
-    """
-
-    file: Identity | None = None
-    claim: str = ""
-    offset: int = 0
-    stuck: list[Identity] = msgspec.field(default_factory=list)
 
 
 class FilesReceiver:
     """A folder as a source.
 
     Each file that matches is read once it has not changed for `settle`, in the order of (time of
-    change, name), and then moved to `done/`. Every row of it is in the journal exactly once,
-    whenever the process is killed.
+    change, name), and then put away as `after` says. Every row of it is in the journal exactly once,
+    whenever the process is killed. A file of which nothing more can be read (damaged, without the columns
+    that are named) gives what was read, one reject that says why, and is put away as failed.
 
     folder: what a relative `watch` is relative to (the plant's folder). progress: the file that
     keeps `Progress`; it belongs to the data directory of the journal that is appended to.
@@ -68,11 +47,18 @@ class FilesReceiver:
         self._watch = folder / config.watch
         self._file = progress
         self._progress = Progress()
-        self._seen: dict[str, tuple[Identity, float]] = {}  # and since when it has been so
+        self._away = PuttingAway(self._watch, config)
+        self._finder = Finder(self._watch, config, self._away)
         self._told: set[str] = set()
+        self._counts = {"files_read": 0.0, "files_failed": 0.0}
+        self._stopping = False
         self._appender: Appender
-        if len(config.separator) != 1:
+        if config.separator is not None and len(config.separator) != 1:
             raise ConfigError(f"source {name}: separator must be one character")
+        problems = [folder_problem(config.done), folder_problem(config.failed)]
+        problems += [encoding_problem(config.encoding)] if config.encoding is not None else []
+        for problem in filter(None, problems):
+            raise ConfigError(f"source {name}: {problem}")
 
     @classmethod
     def build(cls, name: str, config: FilesConfig, surroundings: Surroundings) -> FilesReceiver:
@@ -88,7 +74,7 @@ class FilesReceiver:
         try:
             self._watch.mkdir(parents=True, exist_ok=True)
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            self._progress = _load(self._file)
+            self._progress = Progress.load(self._file)
         except OSError as error:
             raise ConfigError(f"source {self.name}: {error.filename}: {error.strerror}") from error
         reading = asyncio.create_task(self._read_for_ever(), name=f"{self.name}-read")
@@ -96,6 +82,7 @@ class FilesReceiver:
         try:
             await asyncio.wait([reading, stopping], return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._stopping = True
             stopping.cancel()
             reading.cancel()  # an append under way counts or not; its key knows
             await asyncio.wait([reading], timeout=FINISH_S)
@@ -110,110 +97,135 @@ class FilesReceiver:
     async def _read_for_ever(self) -> None:
         connected = False
         while True:
-            found = self._look()
+            found = await asyncio.to_thread(self._look)
             if found is not None:
-                self.status.state, self.status.detail = "connected", str(self._watch)
+                self.status.state = "connected"
+                if not found and not self._progress.stuck:
+                    self.status.detail = str(self._watch)
             if (found is not None) != connected:
                 connected = not connected
                 kind = "connected" if connected else "disconnected"
                 await self._appender.control(kind, {"source": self.name})
-            for identity in found or ():
+            for number, identity in enumerate(found or ()):
+                self._counts["files_waiting"] = float(len(found or ()) - number)
+                self.status.extra = dict(self._counts)
                 await self._read(identity)
+            self._counts["files_waiting"] = 0.0
+            self.status.extra = dict(self._counts)
             await asyncio.sleep(self.config.poll / 1e9)
 
     def _look(self) -> list[Identity] | None:
-        """The files that have settled, or None when the folder cannot be read."""
-        now = time.monotonic()
-        present: dict[str, tuple[Identity, float]] = {}
+        """The files that have settled and are to be read, or None when the folder cannot be read."""
+        progress = self._progress
         try:
-            with os.scandir(self._watch) as entries:
-                for entry in entries:
-                    if not fnmatch.fnmatchcase(entry.name, self.config.pattern) or entry.name.startswith("."):
-                        continue
-                    try:
-                        if not entry.is_file():
-                            continue
-                        identity = _identity(Path(entry.path))
-                    except FileNotFoundError:
-                        continue  # moved away between the listing and the look
-                    before = self._seen.get(entry.name)
-                    same = before is not None and before[0] == identity
-                    present[entry.name] = before if before is not None and same else (identity, now)
+            settled = self._finder.look(time.monotonic())
         except OSError as error:
             if self.status.state != "disconnected":
                 log.error("%s: %s", self._watch, error.strerror)
             self.status.state, self.status.detail = "disconnected", f"{self._watch}: {error.strerror}"
             return None
-        self._seen = present
-        stuck = [identity for identity in self._progress.stuck if identity.name in present]
-        if stuck != self._progress.stuck:
-            self._progress.stuck = stuck
+        stuck = [identity for identity in progress.stuck if identity.name in self._finder.present]
+        if stuck != progress.stuck:
+            progress.stuck = stuck
             self._save()
-        settle = self.config.settle / 1e9
-        ready = [
-            identity
-            for identity, since in present.values()
-            if now - since >= settle and identity not in self._progress.stuck
-        ]
+        ready = [identity for identity in settled if identity not in stuck]
         # one that was begun before a restart goes on first: its rows stay together
-        begun = self._progress.file
-        return sorted(ready, key=lambda file: (not _same_file(file, begun), file.mtime_ns, file.name))
+        return sorted(ready, key=lambda file: (not file.goes_on(progress.file), file.mtime_ns, file.name))
 
     async def _read(self, identity: Identity) -> None:
         """All rows of one file that are not in the journal yet, then away with it."""
         progress, path = self._progress, self._watch / identity.name
-        if not _same_file(identity, progress.file) or identity.size < progress.offset:
-            progress.claim, progress.offset = uuid.uuid4().hex, 0
-        progress.file = identity
-        self._save()
-        log.info("reading %s (%d bytes) from byte %d", identity.name, identity.size, progress.offset)
-        rows = file_rows(path, self.config, progress.offset)
-        try:
-            while batch := await asyncio.to_thread(_batch, rows, identity.size):
-                frames: list[Frame] = [row.frame for row in batch]
-                await self._append(frames, batch[-1].end)
-            if _identity(path) != identity:
-                return  # it has grown or changed meanwhile: it settles again and is read on from here
-        except FileNotFoundError:
-            log.warning("%s is gone before its end (%d bytes read)", identity.name, progress.offset)
-        except OSError as error:
-            self._tell_once(f"{identity.name}: {error.strerror}")
+        if progress.finished and identity == progress.file:
+            self._put_away(identity, progress.why)  # the process ended just before
             return
-        else:
-            self._move_away(path, identity)
-        progress.file, progress.claim, progress.offset = None, "", 0
+        try:
+            if not self._is_begun(identity, path):
+                head = await asyncio.to_thread(_head, path, HEAD_BYTES)
+                progress.begin(uuid.uuid4().hex, len(head), zlib.crc32(head))
+            progress.file = identity
+            self._save()
+            log.info(
+                "reading %s (%d bytes) from offset %d", shown(identity.name), identity.size, progress.offset
+            )
+            topic = shown(plain_name(identity.name, self.config))
+            rows = file_rows(
+                path,
+                self.config,
+                progress.offset,
+                progress.lines,
+                topic=topic,
+                give_up=lambda: self._stopping,
+            )
+            why = ""
+            while True:
+                batch, why = await asyncio.to_thread(_batch, rows)
+                if batch and not batch[-1].ended and identity_of(self._watch, identity.name) != identity:
+                    batch.pop()  # it is being written on: what has no line end yet may be half a row
+                if batch:
+                    await self._append([row.frame for row in batch], batch[-1])
+                if not batch or why:
+                    break
+            if identity_of(self._watch, identity.name) != identity:
+                return  # it has grown or changed meanwhile: it settles again and is read on from here
+            if why:
+                log.error("%s: %s", topic, why)
+                refused = Frame(topic, topic.encode(), headers=(("resync", why),))
+                await self._append([refused], None)
+        except FileNotFoundError:
+            log.warning("%s is gone before its end (%d bytes read)", shown(identity.name), progress.offset)
+            progress.forget()
+            self._save()
+            return
+        except OSError as error:
+            self._tell_once(f"{shown(identity.name)}: {error.strerror}")
+            return
+        progress.finished, progress.why = True, why
         self._save()
+        self._put_away(identity, why)
 
-    async def _append(self, frames: list[Frame], end: int) -> None:
+    def _is_begun(self, identity: Identity, path: Path) -> bool:
+        """Whether the file is the one begun, so that reading goes on behind what was read."""
+        progress = self._progress
+        if progress.file is None or progress.finished or not identity.goes_on(progress.file):
+            return False
+        if identity == progress.file:
+            return True
+        # it was written on, or written anew in its place
+        head = _head(path, progress.head_bytes)
+        return identity.size >= progress.file.size and zlib.crc32(head) == progress.head
+
+    async def _append(self, frames: list[Frame], last: Row | None) -> None:
+        """Make frames durable, and note it; last: the row of the last of them."""
         progress, status = self._progress, self.status
-        await self._appender.append(frames, f"files:{self.name}:{progress.claim}:{progress.offset}")
-        progress.offset = end
-        self._save()
+        kind = "" if last is not None else ":broken"
+        await self._appender.append(frames, f"files:{self.name}:{progress.claim}:{progress.offset}{kind}")
+        if last is not None:
+            progress.offset, progress.lines = last.end, last.lines
+            self._save()
         assert progress.file is not None
         status.frames += len(frames)
         status.bytes += sum(len(frame.payload) for frame in frames)
         status.last_frame_ms = int(time.time() * 1000)
-        status.extra = {"file_bytes": float(progress.file.size), "file_offset": float(end)}
-        share = 100 * end / max(progress.file.size, 1)
-        status.detail = f"{self._watch}: {progress.file.name}, {share:.0f} % read"
+        at = last.file_offset if last is not None else progress.file.size
+        status.extra = {**self._counts, "file_bytes": float(progress.file.size), "file_offset": float(at)}
+        share = 100 * at / max(progress.file.size, 1)
+        status.detail = f"{self._watch}: {shown(progress.file.name)}, {min(share, 100):.0f} % read"
 
-    def _move_away(self, path: Path, identity: Identity) -> None:
-        done = self._watch / "done"
+    def _put_away(self, identity: Identity, why: str) -> None:
+        """Move or mark a file that is read, and forget it."""
+        progress, kind = self._progress, "failed" if why else "done"
+        self._counts["files_failed" if why else "files_read"] += 1
         try:
-            done.mkdir(exist_ok=True)
-            target = next(
-                candidate
-                for number in itertools.count()
-                if not (candidate := done / (f"{path.name}.{number}" if number else path.name)).exists()
-            )
-            os.rename(path, target)
+            where = self._away.put(identity, why)
         except OSError as error:
-            self._progress.stuck.append(identity)
-            self._tell_once(f"{path.name} is read, but cannot be moved to done/: {error.strerror}")
-            return
-        self._seen.pop(identity.name, None)
-        self.status.detail = str(self._watch)
-        log.info("%s is read and moved to done/%s", path.name, target.name)
+            progress.stuck.append(identity)
+            self._tell_once(f"{shown(identity.name)} is {kind}, but cannot be put away: {error.strerror}")
+        else:
+            self._finder.forget(identity.name)
+            self.status.detail = str(self._watch)
+            log.info("%s is %s: %s", shown(identity.name), kind, shown(where))
+        progress.forget()
+        self._save()
 
     def _tell_once(self, text: str) -> None:
         self.status.detail = text
@@ -223,47 +235,27 @@ class FilesReceiver:
 
     def _save(self) -> None:
         try:
-            beside = self._file.with_suffix(".new")
-            with beside.open("wb") as file:
-                file.write(msgspec.json.encode(self._progress))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, self._file)
+            self._progress.save(self._file)
         except OSError as error:
             raise JournalError(f"{self._file}: {error.strerror}") from error
 
 
-def _load(path: Path) -> Progress:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Progress)
-    except FileNotFoundError:
-        return Progress()
-    except msgspec.DecodeError as error:
-        raise ConfigError(f"{path}: {error}; remove it, and files that were begun are read again") from error
+def _head(path: Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(size)
 
 
-def _identity(path: Path) -> Identity:
-    found = path.stat()
-    return Identity(path.name, found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-def _same_file(file: Identity, begun: Identity | None) -> bool:
-    """Whether `file` is the one begun, grown or not."""
-    return begun is not None and (file.name, file.inode) == (begun.name, begun.inode)
-
-
-def _batch(rows: Iterator[Row], size: int) -> list[Row]:
-    """The next rows for one append. The same offset gives the same rows again after a restart.
-
-    size: of the file when it had settled; rows that end beyond it belong to the next time.
-    """
+def _batch(rows: Iterator[Row]) -> tuple[list[Row], str]:
+    """The next rows for one append, and why there are no more. The same offset gives the same rows
+    again after a restart."""
     batch: list[Row] = []
     held = 0
-    for row in rows:
-        if row.end > size:
-            break
-        batch.append(row)
-        held += len(row.frame.payload)
-        if len(batch) == BATCH_ROWS or held >= BATCH_BYTES:
-            break
-    return batch
+    try:
+        for row in rows:
+            batch.append(row)
+            held += len(row.frame.payload)
+            if len(batch) == BATCH_ROWS or held >= BATCH_BYTES:
+                break
+    except BrokenFileError as error:
+        return batch, str(error)
+    return batch, ""

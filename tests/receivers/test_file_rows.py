@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,12 +73,28 @@ def test_quotes_mean_nothing_in_json_lines(tmp_path: Path) -> None:
     assert [frame.payload for frame in csv_frames(path, config())] == [b'{"a": 1}', b'"', b"{}"]
 
 
-@settings(deadline=None, max_examples=100, derandomize=True)
-@given(data=st.lists(st.sampled_from([b"a", b",", b'"', b"\n", b"\r\n", b"xyz"]), max_size=40).map(b"".join))
-def test_reading_on_from_any_end_gives_the_same_rows(tmp_path_factory: object, data: bytes) -> None:
-    directory = tmp_path_factory.mktemp("rows")  # type: ignore[attr-defined]  # pytest's fixture
-    path = write(directory, data)
-    limits = config(max_frame=12)
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(
+    data=st.lists(st.sampled_from([b"a", b",", b'"', b"\n", b"\r\n", b"xyz", b"#"]), max_size=40).map(
+        b"".join
+    ),
+    keys=st.fixed_dictionaries(
+        {},
+        optional={
+            "comment": st.just("#"),
+            "join": st.just([1]),
+            "encoding": st.just("latin-1"),
+            "skip": st.integers(0, 2),
+        },
+    ),
+    told=st.booleans(),
+)
+def test_reading_on_from_any_end_gives_the_same_rows(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, keys: dict[str, Any], told: bool
+) -> None:
+    path = write(tmp_path_factory.mktemp("rows"), data)
+    limits = config(max_frame=12, header=False, **keys)
     rows = list(file_rows(path, limits))
     for index, row in enumerate(rows):
-        assert list(file_rows(path, limits, row.end)) == rows[index + 1 :]
+        again = list(file_rows(path, limits, row.end, row.lines if told else 0))
+        assert again == rows[index + 1 :]

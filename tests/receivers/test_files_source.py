@@ -142,7 +142,7 @@ def test_a_file_that_cannot_be_moved_is_not_read_twice(tmp_path: Path) -> None:
         (tmp_path / "inbox" / "done").write_bytes(b"in the way")
         source, appender = receiver(tmp_path), MemoryAppender()
         async with running(source, appender):
-            await until(lambda: "cannot be moved" in source.status.detail)
+            await until(lambda: "cannot be put away" in source.status.detail)
         async with running(receiver(tmp_path), appender):
             await asyncio.sleep(0.3)
         assert payloads(appender) == [b"1"]

@@ -1,0 +1,92 @@
+"""What a files receiver keeps beside the journal: which file, and how far."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import msgspec
+
+from connectors.errors import ConfigError
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What makes a file the same one: not its name alone (below `watch`), which comes again every day."""
+
+    name: str
+    inode: int
+    size: int
+    mtime_ns: int
+
+    def goes_on(self, begun: Identity | None) -> bool:
+        """Whether this may be the file that was begun, written on or not."""
+        return begun is not None and (self.name, self.inode) == (begun.name, begun.inode)
+
+
+def identity_of(watch: Path, name: str) -> Identity:
+    """The file's that stands there now. Raises OSError."""
+    found = (watch / name).stat()
+    return Identity(name, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def as_json(value: msgspec.Struct) -> bytes:
+    """ASCII: names of files may hold bytes that are no UTF-8, which msgspec does not write."""
+    return json.dumps(msgspec.to_builtins(value)).encode()
+
+
+def shown(name: str) -> str:
+    """The name of a file for people and addresses: bytes that are no UTF-8 as `\\xff`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+class Progress(msgspec.Struct):
+    """What has been read.
+
+    claim: names this reading of `file` in the keys of its appends, so that an append that was
+    made but not noted here before a crash is not made again. offset, lines: how far rows are
+    durable (see `rows.Row`). head: CRC of its first `head_bytes`. finished: all of it is durable, only
+    putting it away (as failed: why) may be missing. stuck: files that are done and could not be put away.
+    """
+
+    file: Identity | None = None
+    claim: str = ""
+    offset: int = 0
+    lines: int = 0
+    head_bytes: int = 0
+    head: int = 0
+    finished: bool = False
+    why: str = ""
+    stuck: list[Identity] = msgspec.field(default_factory=list)
+
+    def begin(self, claim: str, head_bytes: int, head: int) -> None:
+        """A file from its beginning."""
+        self.claim, self.offset, self.lines = claim, 0, 0
+        self.head_bytes, self.head = head_bytes, head
+        self.finished, self.why = False, ""
+
+    def forget(self) -> None:
+        """No file is under way."""
+        self.file = None
+        self.begin("", 0, 0)
+
+    @classmethod
+    def load(cls, path: Path) -> Progress:
+        """Raises OSError, and ConfigError for what is no progress."""
+        try:
+            return msgspec.convert(json.loads(path.read_bytes()), cls)
+        except FileNotFoundError:
+            return cls()
+        except (ValueError, msgspec.ValidationError) as error:
+            raise ConfigError(
+                f"{path}: {error}; remove it, and files that were begun are read again"
+            ) from error
+
+    def save(self, path: Path) -> None:
+        """Durable when it returns. Raises OSError."""
+        beside = path.with_suffix(".new")
+        with beside.open("wb") as file:
+            file.write(as_json(self))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
