@@ -20,6 +20,7 @@ from rules.context import Context
 from rules.device_clock import DeviceClock
 from rules.group import GroupRules
 from rules.historical import AlarmIntervals
+from rules.input_gap import InputGaps
 from rules.lifecycle import Lifecycle
 from rules.measure import Measured, RuleMeasure
 from rules.place import Evaluator, Transition
@@ -35,6 +36,7 @@ EVALUATORS: Final[dict[str, Callable[[Context], Evaluator]]] = {
     "group": GroupRules,
     "reported": ReportedRules,
     "device_clock": DeviceClock,
+    "input_gap": InputGaps,
     "intervals": AlarmIntervals,
 }
 """What finds transitions beside the conditions of thresholds and limits; the name stands in snapshots."""

@@ -48,6 +48,7 @@ CONTROL_KINDS: Final = (
     "clock_step",
     "action",
     "quarantine",
+    "gap",
 )
 
 ENTRY_ROWS: Final = 8192  # frames of one entry at most

@@ -204,11 +204,12 @@ class Follower:
         self.next_offset = reached.offset
         before = offset or 0
         gap = {
-            "source": "",
+            "source": "journal",
+            "what": f"messages of {self._here.topic}/{self._here.partition}",
             "from": before,
             "to": reached.offset,
             "missing": reached.offset - before,
-            "what": f"messages of {self._here.topic}/{self._here.partition}",
+            "position": max(reached.position, self.store.next_position),
         }
         log.warning(
             "%d messages of %s/%d from offset %d on were trimmed before they were read",
