@@ -1,0 +1,66 @@
+"""Files dropped by rename; safe = moved to done/."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from connectors.files.config import FilesConfig
+from operators.spec import MILLISECOND
+from tests.conformance.subject import CAP, Subject
+
+
+class FilesSubject(Subject):
+    """A file of rows each time."""
+
+    exactly_once = True
+
+    def __init__(self, tmp: Path) -> None:
+        self.waivers = {
+            "secrets": "a files source has none",
+            "silence": "a folder without files is what it is most of the time",
+            "network": "a folder has no network",
+            "back_off": "a folder is looked at as often as `poll` says",
+        }
+        self._inbox = tmp / "inbox"
+        self._count = 0
+        self._sizes: dict[str, int] = {}
+        self.config = FilesConfig(
+            watch=str(self._inbox),
+            pattern="*.csv",
+            header=False,
+            poll=20 * MILLISECOND,
+            settle=40 * MILLISECOND,
+            max_frame=CAP,
+        )
+
+    def send(self, payloads: Sequence[bytes]) -> None:
+        self._inbox.mkdir(exist_ok=True)
+        self._count += 1
+        name = f"{self._count:05d}.csv"
+        beside = self._inbox / f".{name}"
+        beside.write_bytes(b"".join(payload + b"\n" for payload in payloads))
+        os.utime(beside, (self._count, self._count))
+        beside.rename(self._inbox / name)
+        self._sizes[name] = len(payloads)
+
+    def told_safe(self) -> int:
+        done = self._inbox / "done"
+        return sum(self._sizes[path.name] for path in done.iterdir()) if done.is_dir() else 0
+
+    def settle(self) -> None:
+        until = time.monotonic() + 60
+        while self.told_safe() < sum(self._sizes.values()):
+            assert time.monotonic() < until, "files never moved to done/"
+            time.sleep(0.02)
+
+    def break_peer(self) -> None:
+        """The folder's file system goes away and comes back empty."""
+        gone = self._inbox.with_name("gone")
+        self._inbox.rename(gone)
+        time.sleep(0.3)
+        shutil.rmtree(gone)
+        self._sizes.clear()

@@ -1,0 +1,74 @@
+"""MQTT: a broker between, so what it has acknowledged to the device is the source's to lose."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from connectors.mqtt.config import MqttConfig
+from flows.broker import Broker, BrokerKind, start_broker
+from operators.spec import SECOND
+from tests.conformance.proxy import Proxy
+from tests.conformance.subject import CAP, Subject
+from tests.receivers.brokers import Publisher, need_mosquitto
+
+# what does not depend on the broker is shown with mosquitto
+_EMBEDDED = "amqtt neither sends again what was in flight nor outlives its own end; for the demo"
+_ENOUGH = "what does not depend on the broker is shown with mosquitto"
+
+
+class MqttSubject(Subject):
+    """Messages of QoS 1 under one topic."""
+
+    secret = "s3cret-of-line"
+    direct = False
+    connects = True
+
+    def __init__(self, tmp: Path, kind: BrokerKind) -> None:
+        if kind == "mosquitto":
+            need_mosquitto()
+        self.waivers = {}
+        if kind == "amqtt":
+            names = ("what_is_not_durable_comes_again", "sigkill", "peer_returns", "network")
+            self.waivers = dict.fromkeys(names, _EMBEDDED)
+            self.waivers |= dict.fromkeys(("a_flood", "stops_within_five_seconds", "back_off"), _ENOUGH)
+        self._data = tmp / f"broker-{kind}"
+        self._broker: Broker = start_broker(self._data, kind=kind)
+        self._mqtt = MqttConfig(
+            host="127.0.0.1",
+            port=self._broker.address[1],
+            subscribe=["plant/#"],
+            username="line",
+            password=self.secret,
+            silent_after=SECOND,
+            max_payload=CAP,
+        )
+        self.config = self._mqtt
+        self._publisher = Publisher(self._broker)
+
+    def send(self, payloads: Sequence[bytes]) -> None:
+        self._publisher.send(payloads)
+
+    def told_safe(self) -> int:
+        return len(self._publisher.acknowledged)
+
+    def settle(self) -> None:
+        self._publisher.wait()
+
+    def break_peer(self) -> None:
+        port = self._broker.address[1]
+        time.sleep(1.5)  # it saves once a second what it has acknowledged
+        self._broker.kill()
+        self._broker = start_broker(self._data, port, self._broker.kind)
+
+    def interpose(self) -> Proxy:
+        proxy = Proxy(self._mqtt.port)
+        self.config = msgspec.structs.replace(self._mqtt, port=proxy.port, keep_alive=SECOND)
+        return proxy
+
+    def close(self) -> None:
+        self._publisher.close()
+        self._broker.stop()

@@ -1,0 +1,23 @@
+"""`connected but silent` is noticed and shown."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from connectors.fakes import MemoryAppender
+from tests.conformance.receiving import receiver
+from tests.conformance.subject import Subject, in_thread, numbers
+from tests.receivers.running import running, until
+
+
+def test_silence(subject: Subject, tmp_path: Path) -> None:
+    async def scene() -> None:
+        source, appender = receiver(subject, tmp_path), MemoryAppender()
+        async with running(source, appender):
+            await until(lambda: source.status.state == "silent")
+            subject.send(numbers(0, 1))
+            await in_thread(subject.settle)
+            await until(lambda: source.status.state == "connected")
+
+    asyncio.run(scene())
