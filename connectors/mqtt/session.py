@@ -324,6 +324,8 @@ class MqttSession:
                 return
             self._write(packets.subscribe(self._topics, self._config.qos, self._version5))
             self.tell_state()
+            if self.lost.done():  # the connection ended under the first words
+                return
             self._on_accepted(self, bool(body[0] & 1))
             self._answer.set_result(None)
         elif kind == packets.SUBACK and len(body) >= 2:
