@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from connectors.errors import ConfigError, PenstockError
+import msgspec
+
+from connectors.errors import PenstockError
 from connectors.files.config import FilesConfig
 from connectors.http.config import HttpConfig
+from connectors.kafka.config import KafkaConfig
 from connectors.mqtt.config import MqttConfig
 from connectors.opcua.config import OpcuaConfig
 from connectors.source import Surroundings
@@ -27,18 +29,23 @@ TIMEOUT_S: Final = 5.0
 
 @dataclass(slots=True)
 class Tried:
-    """One address: what it is for, and what came of it."""
+    """One address: what it is for, and what came of it. warnings: what would lose data or slow it
+    down, though the address can be used."""
 
     what: str
     address: str
     good: bool
     told: str
+    warnings: list[str] = field(default_factory=list)
 
     def line(self) -> str:
-        return f"{'ok  ' if self.good else 'FAIL'}  {self.what}  {self.address}  {self.told}"
+        head = f"{self.what}  {self.address}"
+        told = f"{'ok  ' if self.good else 'FAIL'}  {head}  {self.told}"
+        return "\n".join([told, *(f"warn  {head}  {words}" for words in self.warnings)])
 
     def as_object(self) -> dict[str, Any]:
-        return {"what": self.what, "address": self.address, "ok": self.good, "result": self.told}
+        found = {"what": self.what, "address": self.address, "ok": self.good, "result": self.told}
+        return {**found, "warnings": self.warnings}
 
 
 def try_addresses(plant: Plant, folder: Path = Path()) -> list[Tried]:
@@ -53,6 +60,8 @@ def try_addresses(plant: Plant, folder: Path = Path()) -> list[Tried]:
             found.append(_attempt(what, source.listen, partial(_served, source, folder)))
         elif isinstance(source, OpcuaConfig):
             found.append(_attempt(what, source.endpoint, partial(_opcua, plant, name, source, folder)))
+        elif isinstance(source, KafkaConfig):
+            found.append(_attempt(what, source.bootstrap, partial(_kafka_source, source, what, folder)))
         elif isinstance(source, FilesConfig):
             found.append(Tried(what, source.watch, True, "a folder, made when it is not there"))
     if plant.sinks.alarms.bootstrap:
@@ -68,10 +77,12 @@ def try_addresses(plant: Plant, folder: Path = Path()) -> list[Tried]:
     return found
 
 
-def _attempt(what: str, address: str, attempt: Callable[[], str]) -> Tried:
+def _attempt(what: str, address: str, attempt: Callable[[], str | tuple[str, list[str]]]) -> Tried:
     try:
-        return Tried(what, address, True, attempt())
-    except ConfigError as error:
+        answer = attempt()
+        told, warnings = (answer, []) if isinstance(answer, str) else answer
+        return Tried(what, address, True, told, warnings)
+    except PenstockError as error:
         return Tried(what, address, False, str(error))
     except TimeoutError:
         return Tried(what, address, False, f"no answer within {TIMEOUT_S:.0f} s")
@@ -126,40 +137,16 @@ def _kafka(plant: Plant) -> list[Tried]:
     return [answered, *(Tried("sinks.alarms", name, True, words) for name, words in topics.items())]
 
 
-def _mqtt(plant: Plant, source: MqttConfig) -> str:
-    """A CONNECT with the source's credentials, under a name of its own and without a session."""
-    import paho.mqtt.client as mqtt
-    from paho.mqtt.enums import CallbackAPIVersion
+def _kafka_source(source: KafkaConfig, what: str, folder: Path) -> str:
+    """The brokers with the source's credentials, and its topics."""
+    from connectors.kafka.check import try_source
 
-    answered = threading.Event()
-    answer: list[Any] = []
+    files = {key: in_folder(folder, getattr(source, key)) for key in ("ca_file", "cert_file", "key_file")}
+    return try_source(msgspec.structs.replace(source, **files), what)
 
-    def connected(client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
-        answer.append(reason)
-        answered.set()
 
-    protocol = mqtt.MQTTv5 if source.protocol == "5" else mqtt.MQTTv311
-    name = f"penstock-check-{plant.name}"
-    if source.protocol == "5":
-        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=protocol)
-    else:
-        client = mqtt.Client(
-            CallbackAPIVersion.VERSION2, client_id=name, protocol=protocol, clean_session=True
-        )
-    client.on_connect = connected
-    client.connect_timeout = TIMEOUT_S
-    if source.username is not None:
-        client.username_pw_set(source.username, source.password)
-    if source.tls:
-        client.tls_set(source.ca_file, source.cert_file, source.key_file)
-    client.connect(source.host, source.port)
-    client.loop_start()
-    try:
-        if not answered.wait(TIMEOUT_S):
-            raise TimeoutError
-    finally:
-        client.disconnect()
-        client.loop_stop()
-    if answer[0].is_failure:
-        raise OSError(f"the broker refuses: {answer[0]}")
-    return "the broker accepts"
+def _mqtt(plant: Plant, source: MqttConfig) -> tuple[str, list[str]]:
+    """A session with the source's credentials, and whether the broker would drop what it has acknowledged."""
+    from connectors.mqtt.check import try_broker
+
+    return try_broker(plant.name, source)
