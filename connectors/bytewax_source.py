@@ -39,6 +39,7 @@ from connectors.http.config import HttpConfig
 from connectors.journal import wire
 from connectors.journal.reader import JournalReader
 from connectors.journal.source import PARTITION, JournalSource, Stop
+from connectors.kafka.config import KafkaConfig
 from connectors.mqtt.config import MqttConfig
 from connectors.opcua.config import OpcuaConfig
 from connectors.tcp.config import TcpConfig
@@ -337,3 +338,9 @@ class OpcuaSource(ReceiverSource[OpcuaConfig]):
     """Changes of an OPC UA server's nodes."""
 
     kind = OpcuaConfig
+
+
+class KafkaSource(ReceiverSource[KafkaConfig]):
+    """Messages of Kafka topics, each once."""
+
+    kind = KafkaConfig

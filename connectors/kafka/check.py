@@ -1,11 +1,13 @@
-"""`penstock check --connect` on a Kafka target: is it there, does it let us in, is what it takes safe?"""
+"""`penstock check --connect` on Kafka: is it there, does it let us in, and is what it takes safe, or there
+what is to be read?"""
 
 from __future__ import annotations
 
 from connectors.errors import AuthError, ConnectError
 from connectors.kafka.client import client_config, told
-from connectors.kafka.config import PARTITIONS, KafkaAlarmsConfig
+from connectors.kafka.config import PARTITIONS, KafkaAlarmsConfig, KafkaConfig
 from connectors.kafka.topics import Topic, Topics
+from connectors.kafka.watch import Watch, quiet
 
 
 def try_kafka(config: KafkaAlarmsConfig) -> dict[str, str]:
@@ -17,7 +19,7 @@ def try_kafka(config: KafkaAlarmsConfig) -> dict[str, str]:
     def on_error(error: object) -> None:
         last.append(told(error))  # type: ignore[arg-type]  # a KafkaError
 
-    settings = {**client_config(config), "error_cb": on_error}
+    settings = {**quiet(client_config(config)), "error_cb": on_error}
     try:
         topics = Topics(settings, config).look()
     except ConnectError as error:
@@ -41,3 +43,20 @@ def _words(topic: Topic | None, config: KafkaAlarmsConfig) -> str:
     spare = topic.replication - topic.in_sync
     many = "brokers" if spare != 1 else "broker"
     return f"{found}: acks=all; nothing is lost, and {spare} {many} may be away without a stop"
+
+
+def try_source(config: KafkaConfig, where: str) -> str:
+    """What there is to read; where: the path of the source in plant.yaml. Begins no group and keeps no
+    offset. Raises `ConnectError`."""
+    look = Watch(quiet(client_config(config, "penstock-check")), config, where).look()
+    wrong = [f"the topic {name} is not there; it is read once it is made" for name in sorted(look.absent)]
+    wrong += [f"{name}: {why}" for name, why in sorted(look.refused.items())]
+    for name in sorted(name for name, numbers in look.partitions.items() if not numbers):
+        wrong.append(f"the topic {name} has none of these partitions")
+    if wrong:
+        raise ConnectError("; ".join(wrong))
+    if not look.partitions:
+        raise ConnectError("no topic is there that fits; what comes is read from its beginning")
+    parts = sum(map(len, look.partitions.values()))
+    topics = "1 topic" if len(look.partitions) == 1 else f"{len(look.partitions)} topics"
+    return f"the brokers accept; {topics}, {parts} partition{'s' if parts != 1 else ''}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Final, Literal
 
 import msgspec
@@ -11,6 +12,8 @@ from operators.spec import SECOND, Duration, Size
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 PARTITIONS: Final = 3  # of a topic that is made
+RESERVED: Final = ("key", "resync", "too_large", "csv", "peer", "shard")
+"""Headers of a frame that only receivers write."""
 
 
 class KafkaClientConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -66,6 +69,29 @@ class KafkaConfig(KafkaClientConfig, forbid_unknown_fields=True, kw_only=True, t
     max_frame: Size = 1_000_000
 
     def __post_init__(self) -> None:
-        only = self.topics[0] if isinstance(self.topics, list) and len(self.topics) == 1 else self.topics
-        if self.topic is None and self.address == "topic" and isinstance(only, str) and "{" in only:
-            self.topic = only
+        only = topics_of(self)
+        if self.topic is None and self.address == "topic" and len(only) == 1 and is_template(only[0]):
+            self.topic = only[0]
+
+
+def topics_of(config: KafkaConfig) -> list[str]:
+    """The topics, or templates of them, that a source names; none where what stands there is wrong."""
+    if isinstance(config.topics, str):
+        return [config.topics]
+    return [topic for topic in config.topics or () if isinstance(topic, str)]
+
+
+def is_template(topic: str) -> bool:
+    """Whether it stands for every topic that fits it."""
+    return "{" in topic
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a header of this name never comes from a message."""
+    return name.lower() in RESERVED or name.lower().startswith("penstock-")
+
+
+def start_ms(text: str) -> int:
+    """Milliseconds since 1970 of a `start` that is a time; without a zone it is UTC. Raises ValueError."""
+    found = datetime.fromisoformat(text)
+    return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)

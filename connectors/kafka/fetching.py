@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -14,10 +14,10 @@ from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from connectors.errors import ConnectError, PenstockError
 from connectors.kafka.client import made_client, told
-from connectors.kafka.config import KafkaConfig
+from connectors.kafka.config import KafkaConfig, start_ms, topics_of
 from connectors.kafka.progress import Part, Planned, Progress
 from connectors.kafka.rows import Addressing, rows_of
-from connectors.kafka.watch import Look, Watch, topics_of
+from connectors.kafka.watch import Look, Watch
 from connectors.source import FrameRows
 
 AT_ONCE: Final = 8192  # messages
@@ -92,7 +92,8 @@ class Fetching(threading.Thread):
             "error_cb": self._on_error,
             "on_commit": self._on_commit,
         }
-        self._consumer = made_client(Consumer, self._settings, where)
+        self._where = where
+        self._consumer: Any = made_client(Consumer, self._settings, where)
         self._ending, self._finished = threading.Event(), threading.Event()
         self._room = threading.Event()
         self._lock = threading.Lock()
@@ -101,21 +102,23 @@ class Fetching(threading.Thread):
         self._eof: dict[Part, int] = {}
         self._look: Look | None = None
         self._followed: Look | None = None
+        self._again = deque(progress.planned)
         self._committed: dict[Part, int] = {}
         self._commit_at = 0.0
         self._refusal = ""
         self._said: set[str] = set()
         self.paused = False
         self.trouble: dict[Part, str] = {}  # what the brokers say of a partition that cannot be read
-        self.down = threading.Event()  # no broker is reached
+        self.down = threading.Event()  # no broker is reached by the consumer
 
     @property
     def cut(self) -> int:
         """Headers and keys that were left out, or cut."""
         return self._addressing.cut
 
-    def take(self, look: Look) -> None:
-        """What is there now; of any thread."""
+    def take(self, look: Look | None) -> None:
+        """What is there now; None: no broker answers, so nothing is tried before the next look. Of any
+        thread."""
         self._look = look
 
     def settled(self, bytes_: int) -> None:
@@ -135,14 +138,14 @@ class Fetching(threading.Thread):
 
     def lag(self, look: Look) -> dict[Part, int]:
         """Messages (or offsets without one) that wait at the brokers, by partition."""
-        durable = self._progress.durables
+        durable, position, eof = self._progress.durables, self._position, self._eof
         found = {}
         for part, end in look.ends.items():
             at = durable.get(part)
             if at is None:
                 continue
-            if at >= self._position.get(part, at):  # behind the last message may be marks of transactions
-                at = max(at, self._eof.get(part, at))
+            if at >= position.get(part, at):  # behind the last message may be marks of transactions
+                at = max(at, eof.get(part, at))
             found[part] = max(0, end - at)
         return found
 
@@ -155,27 +158,25 @@ class Fetching(threading.Thread):
             self._failed(error)
         finally:
             self._finished.wait(10.0)
-            try:
-                self._commit(now=True)
-                self._consumer.close()
-            except (KafkaException, SystemError, RuntimeError) as error:
-                log.warning("closing: %s", told(error))
+            self._commit(now=True)
+            self._let_go()
 
     def _read_for_ever(self) -> None:
-        planned: Sequence[Planned] = self._progress.planned
         busy = False
         while not self._ending.is_set():
             look = self._look
             if look is None:
-                self._consumer.poll(0.05)  # serves what the client has to tell
+                self._let_go()
+                self._ending.wait(0.05)
                 continue
+            if self._consumer is None:
+                self._consumer = made_client(Consumer, self._settings, self._where)
             if look is not self._followed:
                 self._drop_those_made_anew(look)
-                for line in planned:
-                    self._make_again(line, look)
-                planned = ()
-                if self._ending.is_set():
-                    return
+                while self._again and self._make_again(self._again[0], look):
+                    self._again.popleft()
+                if self._again:
+                    continue
                 self._followed = look if self._follow(look) else None
             if not self._has_room():
                 continue
@@ -260,15 +261,16 @@ class Fetching(threading.Thread):
             self._room.wait(0.1)
         return room
 
-    def _make_again(self, line: Planned, look: Look) -> None:
-        """What was planned when the last process ended: the same messages under the same key."""
+    def _make_again(self, line: Planned, look: Look) -> bool:
+        """What was planned when the last process ended: the same messages under the same key. False: it
+        was not to be had."""
         wanted = {Part(r.topic, r.partition): r for r in line.ranges if r.first < r.next}
         open_ = {part for part in wanted if part.partition in look.partitions.get(part.topic, ())}
         taken: list[Message] = []
         starts = [TopicPartition(part.topic, part.partition, wanted[part].first) for part in sorted(open_)]
         if starts:
             self._consumer.incremental_assign(starts)
-        while open_ and not self._ending.is_set():
+        while open_ and not self._ending.is_set() and self._look is not None:
             for one in self._consumer.consume(AT_ONCE, 0.05):
                 part = Part(one.topic(), one.partition())
                 if part not in wanted:
@@ -286,8 +288,8 @@ class Fetching(threading.Thread):
                     open_.discard(part)
         if starts:
             self._consumer.incremental_unassign(starts)
-        if self._ending.is_set():
-            return
+        if open_:
+            return False
         key = self._progress.key(line.number)
         found = rows_of(taken, lambda topic, partition: 0, self._addressing) if taken else []
         # as cut the first time; in more pieces only where the configuration lets addresses grow
@@ -296,6 +298,18 @@ class Fetching(threading.Thread):
             for at, (rows, _) in enumerate(found)
         ]
         self._give(chunks or [Chunk(line.number, key, None)])
+        return True
+
+    def _let_go(self) -> None:
+        """End the connection; what was handed on stays where it is, and reading goes on behind it."""
+        consumer, self._consumer = self._consumer, None
+        self._position, self._eof, self.trouble, self._followed = {}, {}, {}, None
+        if consumer is None:
+            return
+        try:
+            consumer.close()
+        except (KafkaException, SystemError, RuntimeError) as error:
+            log.warning("closing: %s", told(error))
 
     # -- partitions
 
@@ -406,10 +420,13 @@ class Fetching(threading.Thread):
         self._commit_at = time.monotonic() + COMMIT_S
         durable = {part: at for part, at in self._progress.durables.items() if part in self._position}
         changed = {part: at for part, at in durable.items() if self._committed.get(part) != at}
-        if changed and not self.down.is_set():
+        if changed and self._consumer is not None and not self.down.is_set():
             self._committed |= changed
             offsets = [TopicPartition(part.topic, part.partition, at) for part, at in changed.items()]
-            self._consumer.commit(offsets=offsets, asynchronous=True)
+            try:
+                self._consumer.commit(offsets=offsets, asynchronous=True)
+            except (KafkaException, SystemError, RuntimeError) as error:
+                self._say(f"the group's offsets are not kept by the brokers: {told(error)}")
 
     def _on_commit(self, error: KafkaError | None, offsets: Any) -> None:
         if error is not None and error.code() != KafkaError._NO_OFFSET and self._refusal != error.str():
@@ -426,9 +443,3 @@ class Fetching(threading.Thread):
             log.warning("%s", text)
             if len(self._said) > 100:
                 self._said.clear()
-
-
-def start_ms(text: str) -> int:
-    """Milliseconds of an ISO 8601 time; without a zone it is UTC. Raises ValueError."""
-    found = datetime.fromisoformat(text)
-    return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from confluent_kafka import Message
 
-from connectors.kafka.config import KafkaConfig
+from connectors.kafka.config import KafkaConfig, is_reserved
 from connectors.kafka.progress import Range
 from connectors.source import FrameRows, Where
 
@@ -20,16 +20,8 @@ MAX_HEADERS: Final = 32
 MAX_TEXT: Final = 1024  # characters of a key or of a header's value
 TABLE_BYTES: Final = 4 << 20  # of the addresses of one entry; the journal takes twice as much
 ADDRESSES_KEPT: Final = 100_000
-RESERVED: Final = ("key", "resync", "too_large", "csv", "peer", "shard")
-"""Headers of a frame that only receivers write."""
-
 _Told = tuple[str, bytes | None, tuple[tuple[str, bytes | None], ...]]  # topic, key, headers
 Rows = tuple[FrameRows, list[Range]]
-
-
-def is_reserved(name: str) -> bool:
-    """Whether a header of this name never comes from a message."""
-    return name.lower() in RESERVED or name.lower().startswith("penstock-")
 
 
 class Addressing:

@@ -12,15 +12,17 @@ from typing import Any, Final
 
 import msgspec
 
+from connectors.backoff import Backoff
 from connectors.errors import ConfigError, ConnectError
 from connectors.kafka.client import client_config
-from connectors.kafka.config import KafkaConfig
-from connectors.kafka.fetching import Chunk, Fetching, Gap, Handed, start_ms
+from connectors.kafka.config import KafkaConfig, start_ms
+from connectors.kafka.fetching import Chunk, Fetching, Gap, Handed
 from connectors.kafka.progress import Progress
-from connectors.kafka.watch import Look, Watch
+from connectors.kafka.watch import Look, Watch, quiet
 from connectors.source import Appender, SourceStatus, Surroundings
 from connectors.tls import in_folder
 
+LONGEST_BACKOFF_S: Final = 5.0  # brokers that come back are read again within 10 s
 LOOK_S: Final = 1.0  # between two looks at the brokers
 AT_ONCE: Final = 16  # appends that go out together, and become one commit
 FINISH_S: Final = 3.0  # of the 5 s in which a receiver ends
@@ -44,7 +46,7 @@ class KafkaReceiver:
         self._file = surroundings.data / "kafka" / f"{name}.jsonl"
         folder = surroundings.folder
         found = {key: in_folder(folder, getattr(config, key)) for key in ("ca_file", "cert_file", "key_file")}
-        self._settings = client_config(msgspec.structs.replace(config, **found), f"penstock-{name}")
+        self._settings = quiet(client_config(msgspec.structs.replace(config, **found), f"penstock-{name}"))
         self._settings["group.id"] = config.group or f"penstock-{surroundings.plant}-{name}"
         if config.start not in ("earliest", "latest"):
             try:
@@ -176,6 +178,15 @@ class KafkaReceiver:
 
     async def _tell_gap(self, appender: Appender, gap: Gap) -> None:
         place = f"{gap.topic}, partition {gap.partition}"
+        end = gap.first + gap.lost - 1
+        told: dict[str, object] = {
+            "source": self.name,
+            "what": f"messages of {place}",
+            "missing": gap.lost if gap.lost >= 0 else None,
+            "from": gap.first,
+            "to": end if gap.lost >= 0 else None,
+        }
+        await appender.control("gap", told)
         self._gaps += 1
         self._lost += max(0, gap.lost)
         if gap.lost < 0:
@@ -183,22 +194,25 @@ class KafkaReceiver:
                       place, gap.first)  # fmt: skip
         else:
             log.error("%s: offsets %d to %d were deleted before they were read: up to %d messages are lost",
-                      place, gap.first, gap.first + gap.lost - 1, gap.lost)  # fmt: skip
+                      place, gap.first, end, gap.lost)  # fmt: skip
 
     # -- what is told
 
     async def _look_for_ever(self, watch: Watch) -> None:
         """Ask the brokers again and again; whether they answer is what connected means."""
+        backoff = Backoff(limit_s=LONGEST_BACKOFF_S)
         while True:
             began = time.monotonic()
+            self._fetching.down.clear()
             try:
                 look = await asyncio.to_thread(watch.look)
             except ConnectError as error:
                 self._told_away(error)
-            else:
-                self._told_there(look)
-            self._fetching.down.clear()
-            while time.monotonic() - began < LOOK_S and not (self._up and self._fetching.down.is_set()):
+                await asyncio.sleep(backoff.next())
+                continue
+            backoff.reset()
+            self._told_there(look)
+            while time.monotonic() - began < LOOK_S and not self._fetching.down.is_set():
                 await asyncio.sleep(0.05)
 
     def _told_away(self, error: ConnectError) -> None:
@@ -206,6 +220,7 @@ class KafkaReceiver:
         status = self.status
         if status.detail != said:
             log.warning("%s", said)
+        self._fetching.take(None)
         if self._up:
             status.reconnects += 1
             self._change(False)

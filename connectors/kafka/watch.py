@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import threading
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final, NamedTuple
@@ -15,12 +18,16 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it names th
 
 from connectors.errors import AuthError, ConnectError
 from connectors.kafka.client import made_client, told
-from connectors.kafka.config import KafkaConfig
+from connectors.kafka.config import KafkaConfig, is_template, topics_of
 from connectors.kafka.progress import Part
 
 ANSWER_S: Final = 5.0
+POLL_S: Final = 0.02
 _GONE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
+_REFUSED: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.TOPIC_EXCEPTION})
 _NO_ID: Final = "AAAAAAAAAAAAAAAAAAAAAA"  # how a zero identifier is written
+_WHEN: Final = re.compile(r" \(after \d+ms in state [A-Z_]+[^)]*\)")
+_WHO: Final = re.compile(r"^(?:\S+/(?:bootstrap|\d+): )+")
 _PLACE: Final = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
@@ -38,48 +45,49 @@ class Look(NamedTuple):
     specs: dict[str, str]
 
 
-def is_template(topic: str) -> bool:
-    """Whether it stands for every topic that fits it."""
-    return "{" in topic
-
-
 def topic_pattern(topic: str) -> re.Pattern[str]:
     """What a template of topics takes: each `{part}` is one character or more."""
     literal = [re.escape(text) for text in _PLACE.split(topic)]
     return re.compile(".+".join(literal))
 
 
-def topics_of(config: KafkaConfig) -> list[str]:
-    """The topics, or templates of them, that a source names."""
-    return [config.topics] if isinstance(config.topics, str) else list(config.topics)
-
-
 class Watch:
-    """Asks the brokers; each call blocks for some seconds at most, and raises `ConnectError`. Of any
-    thread."""
+    """Asks the brokers. A call blocks for some seconds at most, and raises `ConnectError`; after that it
+    begins with a new connection, and makes none before it is called again. Of any thread."""
 
     def __init__(self, settings: Mapping[str, Any], config: KafkaConfig, where: str) -> None:
         """Raises `ConfigError`; where: the path of the source in plant.yaml."""
-        self._admin = made_client(AdminClient, {**settings, "error_cb": self._failed}, where)
+        self._settings = {
+            **settings,
+            "error_cb": self._failed,
+            "reconnect.backoff.ms": 1000,  # one that is refused is given up, and begun anew by who calls
+            "reconnect.backoff.max.ms": 10_000,
+        }
+        self._where = where
+        self._admin: Any = made_client(AdminClient, self._settings, where)
         self._specs = topics_of(config)
         self._patterns = {spec: topic_pattern(spec) for spec in self._specs if is_template(spec)}
         self._chosen = None if config.partitions is None else sorted(set(config.partitions))
         committed = config.isolation == "committed"
         self._isolation = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
-        self._login: ConnectError | None = None  # says more than the time-out that follows
+        self._turn = threading.RLock()
+        self._down = False
+        self._why = ""  # what a connection failed of says more than what waits for it
+        self._login: ConnectError | None = None
 
     def look(self) -> Look:
         """What is there now."""
-        try:
-            found = self._look()
-        except (KafkaException, SystemError, TimeoutError) as error:
-            self._admin.poll(0)
-            login, self._login = self._login, None
-            if login is not None:
-                raise login from error
-            raise told(error if str(error) else KafkaError(KafkaError._TIMED_OUT)) from error
-        self._login = None
-        return found
+        with self._turn:
+            self._down, self._why, self._login = False, "", None
+            if self._admin is None:
+                self._admin = made_client(AdminClient, self._settings, self._where)
+            try:
+                return self._look()
+            except (KafkaException, SystemError) as error:
+                self._admin.poll(0)
+                raise self._told(told(error)) from error
+            except ConnectError as error:
+                raise self._told(error) from error
 
     def offsets(self, parts: Iterable[Part], spec: OffsetSpec) -> dict[Part, int]:
         """Offsets of partitions by `earliest`, `latest` or a time (-1: nothing is as new); those that have
@@ -87,21 +95,27 @@ class Watch:
         asked = {TopicPartition(*part): spec for part in parts}
         if not asked:
             return {}
+        with self._turn:
+            if self._admin is None:
+                raise ConnectError("Kafka: no broker is reached")
+            return self._offsets(asked)
+
+    def _offsets(self, asked: Mapping[TopicPartition, OffsetSpec]) -> dict[Part, int]:
         found: dict[Part, int] = {}
         answers = self._admin.list_offsets(asked, isolation_level=self._isolation, request_timeout=ANSWER_S)
+        self._wait(answers.values())
         for where, future in answers.items():
             try:
-                found[Part(where.topic, where.partition)] = int(future.result(ANSWER_S).offset)
+                found[Part(where.topic, where.partition)] = int(future.result(0).offset)
             except KafkaException as error:
                 if error.args[0].code() == KafkaError._TIMED_OUT:
                     raise told(error) from error
-            except TimeoutError as error:
-                raise ConnectError("Kafka: no answer") from error
         return found
 
     def _look(self) -> Look:
         specs = {spec: spec for spec in self._specs if spec not in self._patterns}
         if self._patterns:
+            self._wait([self._admin.describe_cluster(request_timeout=ANSWER_S)])
             for name in self._admin.list_topics(timeout=ANSWER_S).topics:
                 for spec, pattern in self._patterns.items():
                     if not name.startswith("__") and pattern.fullmatch(name):
@@ -112,14 +126,15 @@ class Watch:
         answers: dict[str, Future[Any]] = self._admin.describe_topics(
             TopicCollection(sorted(specs)), request_timeout=ANSWER_S
         )
+        self._wait(answers.values())
         for name, future in answers.items():
             try:
-                topic = future.result(2 * ANSWER_S)
+                topic = future.result(0)
             except KafkaException as error:
                 code = error.args[0].code()
                 if code in _GONE:
                     look.absent.add(name)
-                elif code == KafkaError.TOPIC_AUTHORIZATION_FAILED or code == KafkaError.TOPIC_EXCEPTION:
+                elif code in _REFUSED:
                     look.refused[name] = str(told(error)).removeprefix("Kafka: ")
                 else:
                     raise
@@ -133,7 +148,38 @@ class Watch:
         look.ends.update(self.offsets(parts, OffsetSpec.latest()))
         return look
 
+    def _wait(self, futures: Iterable[Future[Any]]) -> None:
+        """Until all are answered, or no broker is reached. Errors of answers stay in them."""
+        until = time.monotonic() + ANSWER_S
+        while not all(future.done() for future in futures):
+            self._admin.poll(POLL_S)  # calls `_failed`
+            if self._down or self._login is not None:
+                raise ConnectError("Kafka: no broker is reached")
+            if time.monotonic() > until:
+                raise ConnectError(f"Kafka: no answer within {ANSWER_S:.0f} s")
+
+    def _told(self, error: ConnectError) -> ConnectError:
+        """The same in the words of what failed; what was asked is over."""
+        self._admin = None
+        if self._login is not None:
+            return self._login
+        return ConnectError(f"Kafka: {self._why}") if self._why else error
+
     def _failed(self, error: KafkaError) -> None:
         why = told(error)
         if isinstance(why, AuthError):
             self._login = why
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._down = True
+        else:
+            self._why = _WHO.sub("", _WHEN.sub("", error.str()))
+
+
+def quiet(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The same settings for a client that logs nothing by itself: at a broker that is away it would,
+    at every attempt."""
+    logger = logging.getLogger("penstock.kafka.quiet")
+    logger.propagate = False
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    return {**settings, "logger": logger}
