@@ -29,7 +29,6 @@ _KEYS: Final[Mapping[type, tuple[str, ...]]] = {
     JournalConfig: ("kind", "topic", "bootstrap"),
     Sinks: ("aas", "telemetry"),
     ServerConfig: ("tokens", "tls"),
-    MqttConfig: ("sparkplug",),
     Product: ("formulas",),
 }
 

@@ -19,6 +19,7 @@ from operators.decode.spec import (
     SourceSpec,
 )
 from operators.parameters import ParameterSpec
+from operators.sparkplug import sparkplug_names
 from operators.state.references import FormulaRef, references
 from operators.state.spec import FormulasSpec, ProductState
 from operators.windows.spec import ProductWindows
@@ -113,6 +114,7 @@ def _source(name: str, config: SourceConfig) -> SourceSpec:
         product=config.product,
         live=live,
         historical=files and not live,
+        sparkplug=sparkplug_names(config),
     )
 
 

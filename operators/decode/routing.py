@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from operators.batch import Address
 from operators.decode.spec import DecodePlan, SourceSpec
 from operators.rejects import Reason
+from operators.sparkplug import COMMANDS, PREFIX, split_topic
 
 DEFAULT_TEMPLATE: Final = "iotlink/{env}/{hub_id}/{device_id}/{type}/{direction}/{role}/{format}"
 NO_HUB: Final = "nohub"
@@ -192,7 +193,19 @@ def address_parts(source: SourceSpec, template: Template, topic: str) -> Mapping
     """The named parts of an address of a source; none where it does not fit."""
     if source.kind == "files" and source.topic is None:
         topic = re.sub(r"\.[^./]*\Z", "", topic.rpartition("/")[2])
+    if is_sparkplug(source, topic):
+        found = split_topic(topic)
+        if found is None or source.sparkplug is None:
+            return {}
+        device, hub = source.sparkplug.of(found)
+        role = "control_request" if found.type in COMMANDS else "telemetry"
+        return {"device_id": device, "hub_id": hub, "role": role}
     return template.parts(topic) or {}
+
+
+def is_sparkplug(source: SourceSpec, topic: str) -> bool:
+    """Whether an address is one of Sparkplug, whose parts no template names."""
+    return source.sparkplug is not None and topic.startswith(PREFIX)
 
 
 def address_hub(parts: Mapping[str, str]) -> str:
@@ -206,6 +219,8 @@ def address_device(
 ) -> str:
     """The device that an address names, "" where it names none. known: the devices of devices.csv."""
     kind, _, rest = source.device.partition(":")
+    if is_sparkplug(source, address.topic):
+        return parts.get("device_id", "")
     if kind == "const":
         return rest
     if kind == "header":
@@ -281,6 +296,11 @@ class Router:
         if "too_large" in headers:  # a receiver kept only the beginning
             why = f"the frame has {headers['too_large']}"
             return Route(source.name, Reason.too_large, self._only(source, address.topic), message=why)
+        if is_sparkplug(source, address.topic) and "malformed" in headers:  # the receiver could not read it
+            device, product = parts.get("device_id", ""), self._only(source, address.topic)
+            return Route(
+                source.name, Reason.malformed, product, device, address_hub(parts), headers["malformed"]
+            )
         device, missing = self._device(source, address, parts, named)
         hub = address_hub(parts)
         return self._report(source, device, hub, parts.get("role", "")) or self._product(
@@ -313,6 +333,8 @@ class Router:
     ) -> tuple[str, str]:
         """The device's name; or "" and why there is none ("": the payload has to be read)."""
         kind, _, rest = source.device.partition(":")
+        if is_sparkplug(source, address.topic):
+            return parts.get("device_id", ""), f"'{address.topic}' is no address of a Sparkplug message"
         if kind == "payload":
             return named or "", ""
         device = address_device(source, address, parts, self.plan.routing.devices)

@@ -16,6 +16,7 @@ import msgspec
 from operators.contract.spec import Metric
 from operators.document import Node, Problems, nearest
 from operators.parameters import ParameterSpec
+from operators.sparkplug import SparkplugNames
 from operators.spec import MINUTE
 
 FORMATS: Final = ("json", "csv", "binary", "msgpack", "cbor", "typed")
@@ -151,7 +152,8 @@ class SourceSpec:
 
     device: `topic`, `peer`, `const:NAME`, `payload:PATH` or `header:NAME`. topic: the template of
     its addresses (None: the default of its kind). product: wins over topics and master data.
-    live: event time is the reference; historical: all of its readings are.
+    live: event time is the reference; historical: all of its readings are. sparkplug: what devices
+    and hubs of its Sparkplug addresses are called; other addresses of it are read as without.
     """
 
     name: str
@@ -161,6 +163,7 @@ class SourceSpec:
     product: str | None = None
     live: bool = False
     historical: bool = False
+    sparkplug: SparkplugNames | None = None
 
 
 class MasterDevice(NamedTuple):
