@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 import threading
 import time
 from typing import Any, Final, NamedTuple
@@ -22,21 +24,26 @@ _PROGRESS_S: Final = 5.0
 
 
 class Broker(NamedTuple):
-    """Where to listen, to what."""
+    """Where to listen, to what. tls: the broker's certificate has to be good, by the machine's authorities
+    or the file that SSL_CERT_FILE names."""
 
     host: str
     port: int
     filter: str
     username: str = ""
     password: str = ""
+    tls: bool = False
 
 
 def broker_of(text: str) -> Broker | None:
-    """The broker of `mqtt://[user[:password]@]host[:port][/filter]`, filter `#` by default; None where the
-    text is no such address. Raises `ConfigError` for one with a mistake."""
-    if not text.startswith("mqtt://"):
+    """The broker of `mqtt://[user[:password]@]host[:port][/filter]` or `mqtts://...`, filter `#` by default;
+    a user's password may stand in MQTT_PASSWORD instead, where no list of processes shows it. None where
+    the text is no such address. Raises `ConfigError` for one with a mistake."""
+    scheme, mark, rest = text.partition("://")
+    if scheme not in ("mqtt", "mqtts") or not mark:
         return None
-    head, _, topics = text.removeprefix("mqtt://").partition("/")
+    tls = scheme == "mqtts"
+    head, _, topics = rest.partition("/")
     try:
         parts = urlsplit(f"mqtt://{head}")
         host, port = parts.hostname, parts.port
@@ -47,7 +54,9 @@ def broker_of(text: str) -> Broker | None:
     topics = topics or "#"
     if (problem := filter_problem(topics)) is not None:
         raise ConfigError(f"--from: '{topics}': {problem}")
-    return Broker(host, port or 1883, topics, unquote(parts.username or ""), unquote(parts.password or ""))
+    username = unquote(parts.username or "")
+    password = unquote(parts.password or "") or (os.environ.get("MQTT_PASSWORD", "") if username else "")
+    return Broker(host, port or (8883 if tls else 1883), topics, username, password, tls)
 
 
 def listen(broker: Broker, seconds: float) -> list[HeardFrame]:
@@ -82,10 +91,17 @@ def listen(broker: Broker, seconds: float) -> list[HeardFrame]:
     client = mqtt.Client(CallbackAPIVersion.VERSION2)
     if broker.username:
         client.username_pw_set(broker.username, broker.password or None)
+    if broker.tls:
+        client.tls_set_context(ssl.create_default_context())
     client.on_connect, client.on_subscribe, client.on_message = connected, subscribed, heard
     where = f"{broker.host}:{broker.port}"
     try:
         client.connect(broker.host, broker.port)
+    except ssl.SSLCertVerificationError as error:
+        raise ConnectError(
+            f"the certificate of the broker {where} is not trusted: {error.verify_message}; "
+            "SSL_CERT_FILE names the file of its authority"
+        ) from error
     except OSError as error:
         raise ConnectError(f"the broker {where} does not answer: {error}") from error
     client.loop_start()

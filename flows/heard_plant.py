@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 import tempfile
 from collections import Counter
@@ -196,6 +197,10 @@ def _source(source: HeardSource, live: Broker | Listener | None) -> list[str]:
     ]
     if broker is not None and broker.username:
         lines += [f"    username: {yaml_text(broker.username)}", '    password: "${MQTT_PASSWORD:-}"']
+    if broker is not None and broker.tls:
+        lines.append("    tls: true")
+        if "SSL_CERT_FILE" in os.environ:
+            lines.append(f"    ca_file: {yaml_text(os.environ['SSL_CERT_FILE'])}")
     if source.template:
         lines.append(f"    topic: {yaml_text(source.template)}")
     if source.device:

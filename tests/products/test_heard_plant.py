@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import paho.mqtt.client as mqtt
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paho.mqtt.enums import CallbackAPIVersion
 
 from connectors.errors import ConfigError, ConnectError
 from flows.broker import free_port, start_broker
@@ -26,6 +30,7 @@ from flows.new_command import new
 from flows.plant_file import Plant
 from operators.batch import Address
 from tests.receivers.brokers import Publisher, need_mosquitto
+from tests.receivers.certificates import Authority
 
 START = 1_772_355_600_000
 
@@ -159,6 +164,51 @@ def test_what_a_broker_sends(tmp_path: Path) -> None:
     assert (tmp_path / "works/heard.jsonl").exists()
 
 
+def test_a_broker_with_tls_and_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_mosquitto()
+    authority = Authority(tmp_path, "authority")
+    authority.issue("broker")
+    passwords = tmp_path / "passwords"
+    program = shutil.which("mosquitto_passwd")
+    assert program is not None
+    subprocess.run([program, "-b", "-c", str(passwords), "line", "s3cret"], check=True)
+    settings = f"certfile {tmp_path}/broker.pem\nkeyfile {tmp_path}/broker.key\nallow_anonymous false\n"
+    broker = start_broker(
+        tmp_path / "broker", kind="mosquitto", settings=f"{settings}password_file {passwords}\n"
+    )
+    stop = threading.Event()
+    device = mqtt.Client(CallbackAPIVersion.VERSION2)
+    device.tls_set(str(tmp_path / "authority.pem"))
+    device.username_pw_set("line", "s3cret")
+    device.connect("127.0.0.1", broker.address[1])
+    device.loop_start()
+
+    def publish() -> None:
+        while not stop.wait(0.02):
+            device.publish("hall/oven-1", b'{"tempC": 21.5}')
+
+    sender = threading.Thread(target=publish)
+    sender.start()
+    address = f"mqtts://line@127.0.0.1:{broker.address[1]}/hall/#"
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv("MQTT_PASSWORD", "s3cret")
+    try:
+        with pytest.raises(ConnectError, match=r"is not trusted: .*; SSL_CERT_FILE names the file"):
+            new_from(tmp_path / "works", address, "device-v1", 0.5)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        new_from(tmp_path / "works", address, "device-v1", 0.5)
+    finally:
+        stop.set()
+        sender.join()
+        device.disconnect()
+        device.loop_stop()
+        broker.stop()
+    written = (tmp_path / "works/plant.yaml").read_text()
+    assert '    username: line\n    password: "${MQTT_PASSWORD:-}"\n    tls: true\n    ca_file: ' in written
+    assert "s3cret" not in written
+    assert list(checked(tmp_path / "works").master.devices) == ["oven-1"]
+
+
 @pytest.mark.parametrize(
     ("framing", "before", "after"),
     [
@@ -207,6 +257,8 @@ def test_addresses() -> None:
     assert broker_of("capture.jsonl") is None
     assert broker_of("mqtt://broker") == Broker("broker", 1883, "#")
     assert broker_of("mqtt://me:p%40ss@[::1]:1884/a/+/#") == Broker("::1", 1884, "a/+/#", "me", "p@ss")
+    assert broker_of("mqtts://broker/a") == Broker("broker", 8883, "a", tls=True)
+    assert broker_of("mqttx://broker") is None
     with pytest.raises(ConfigError, match="names no host"):
         broker_of("mqtt:///x")
     with pytest.raises(ConfigError, match="'#' stands alone as the last level"):
