@@ -41,7 +41,7 @@ def _decoder(product: ProductDecode, depth: int) -> Decoder:
     if isinstance(layout, JsonSpec):
         return _json_decoder(product, layout, depth)
     if isinstance(layout, CsvSpec):
-        return CsvDecoder(layout, product.metrics)
+        return CsvDecoder(layout, product.metrics, params=product.params, device_params=product.device_params)
     if isinstance(layout, TypedSpec):
         return TypedDecoder(layout, product.metrics)
     if isinstance(layout, UdfSpec):

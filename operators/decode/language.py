@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from operators.decode.binary_fields import ALL_TYPES
 from operators.decode.binary_parts import CHECKS, UNITS
-from operators.decode.csv_spec import TIME_UNITS
+from operators.decode.csv_spec import AMBIGUOUS, TIME_UNITS
 from operators.decode.enclosed import WRITTEN
 from operators.decode.json_spec import UNITS as JSON_UNITS
 from operators.decode.spec import FORMATS, PACKED
@@ -73,6 +73,7 @@ ENDS: Final = {
     "maxItems": 2,
 }
 NUMBER_OR_TEXT: Final = {"type": ["integer", "string"]}
+COLUMNS: Final = _list(NUMBER_OR_TEXT)
 LENGTH: Final = _any(NUMBER_OR_TEXT, _ref("DecodeField"))
 ORDER: Final = Key(_one_of("be", "le"), "byte order of what stands below: high byte first, or low byte first")
 TYPE: Final = _one_of(*ALL_TYPES)
@@ -367,8 +368,13 @@ LANGUAGE: Final[dict[str, Mapped]] = {
             "format": Key(_one_of("csv"), "rows of separated cells"),
             "separator": Key(TEXT, 'default `","`'),
             "decimal": Key(TEXT, 'decimal mark, default `"."`'),
+            "thousands": Key(TEXT, "what may stand between groups of three digits; default nothing"),
             "timestamp": Key(_ref("DecodeColumn"), "the column of the device's time"),
             "hub_timestamp": Key(_ref("DecodeColumn"), "the column of the hub's time"),
+            "device": Key(NUMBER_OR_TEXT, "the column that names the device of the row"),
+            "metric": Key(NUMBER_OR_TEXT, "of a tall file: the column that names the metric of the row"),
+            "value": Key(NUMBER_OR_TEXT, "its value"),
+            "quality": Key(NUMBER_OR_TEXT, "its quality: a word, or an OPC UA status code"),
             "columns": Key(_map(NUMBER_OR_TEXT), "`{metric: column}`; none: columns named like metrics"),
             "missing": Key(_list(SCALAR), "cells that mean no value"),
             "derive": _FRAGMENT["derive"],
@@ -379,10 +385,18 @@ LANGUAGE: Final[dict[str, Mapped]] = {
     "DecodeColumn": Mapped(
         "A time in CSV (or its column alone)",
         {
-            "column": Key(NUMBER_OR_TEXT, "its name in the header line, or its place from 1"),
+            "column": Key(
+                _any(NUMBER_OR_TEXT, COLUMNS),
+                "its name in the header line, or its place from 1; several: a date and a time, with a blank",
+            ),
             "format": Key(TEXT, "`%Y-%m-%d %H:%M:%S`; default ISO 8601, or a number"),
-            "unit": Key(_one_of(*TIME_UNITS), "of a number; default `ms`"),
+            "unit": Key(_one_of(*TIME_UNITS), "of a number; default `ms`; `excel`: days since 1899-12-30"),
             "zone": Key(TEXT, "time zone of times that name none; default UTC"),
+            "ambiguous": Key(
+                _one_of(*AMBIGUOUS),
+                "which is meant of an hour that daylight saving repeats; default `earlier`; `reject` refuses "
+                "such times, and those that it leaves out",
+            ),
         },
         ("column",),
     ),
@@ -417,7 +431,7 @@ LANGUAGE["DecodeJsonBinary"] = Mapped(
 )
 SHORT_FORMS: Final = {
     **dict.fromkeys(("DecodePart", "DecodePath", "DecodeNaming", "DecodeRowValue"), TEXT),
-    "DecodeColumn": NUMBER_OR_TEXT,
+    "DecodeColumn": _any(NUMBER_OR_TEXT, COLUMNS),
 }
 EMPTY_FORMS: Final = ("DecodePath", "DecodeColumn", "DecodeField", "DecodeOpen", "DecodeFragment")
 
