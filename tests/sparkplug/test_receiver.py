@@ -1,0 +1,190 @@
+"""The MQTT receiver among edge nodes on a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from connectors.fakes import MemoryAppender
+from connectors.mqtt.config import MqttConfig, SparkplugConfig
+from connectors.mqtt.source import MqttReceiver
+from connectors.source import Frame
+from flows.broker import Broker, start_broker
+from tests.receivers.brokers import Publisher, need_mosquitto
+from tests.receivers.running import running, until
+from tests.reference import typed_frames
+from tests.sparkplug.edge import Client, EdgeNode
+
+PRESS = {"tempC": ("Double", 20.5), "rpm": ("Int16", -7)}
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    need_mosquitto()
+    one = start_broker(tmp_path / "broker", kind="mosquitto")
+    yield one
+    one.stop()
+
+
+def receiver(broker: Broker, data: Path, *, subscribe: tuple[str, ...] = (), **keys: Any) -> MqttReceiver:
+    host, port = broker.address
+    config = MqttConfig(
+        host=host,
+        port=port,
+        subscribe=list(subscribe),
+        protocol=keys.pop("protocol", "3.1.1"),
+        sparkplug=SparkplugConfig(**keys),
+    )
+    return MqttReceiver("line", config, plant="works", data=data)
+
+
+def told(frames: list[Frame]) -> list[Any]:
+    """(type and names, metric -> value, quality) of each."""
+    found = []
+    for frame in frames:
+        values = typed_frames.read(frame.payload)
+        name = "/".join(frame.topic.split("/")[2:])
+        found.append((name, {metric: value for metric, value, _, _ in values}, {one[3] for one in values}))
+    return found
+
+
+async def off_loop(work: Callable[..., Any], *given: Any) -> Any:
+    return await asyncio.to_thread(work, *given)
+
+
+class Retained:
+    """What stands at a topic."""
+
+    def __init__(self, broker: Broker, topic: str) -> None:
+        self.heard: list[dict[str, Any]] = []
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="looks")
+        self._client.on_connect = lambda client, *_: client.subscribe(topic, 1)
+        self._client.on_message = lambda client, userdata, message: self.heard.append(
+            json.loads(message.payload)
+        )
+        self._client.connect(*broker.address)
+        self._client.loop_start()
+
+    def say(self, topic: str, payload: bytes) -> None:
+        self._client.publish(topic, payload, qos=1, retain=True).wait_for_publish(10)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+def test_births_data_and_the_end_of_a_node_among_other_messages(broker: Broker, tmp_path: Path) -> None:
+    async def scene() -> None:
+        source = receiver(broker, tmp_path, subscribe=("plant/#",), groups=["works"], online="online")
+        appender = MemoryAppender()
+        async with running(source, appender):
+            await until(lambda: source.status.state == "connected")
+            other = Publisher(broker)
+            node = EdgeNode("works", "edge1", {"uptime": ("Int64", 5)}, {"press": PRESS})
+            edge = await off_loop(Client, node, broker.address[1])
+            await until(lambda: len(appender.frames) == 2)
+            for number in range(50):
+                edge.data("press", {"tempC": 20.0 + number})
+                other.send([b"%d" % number])
+            await until(lambda: len(appender.frames) == 102)
+            edge.say("spBv1.0/works/DDATA/edge1/press", b"no protobuf", qos=1)
+            edge.data("press", {"tempC": 99.5})
+            await until(lambda: len(appender.frames) == 104)
+            edge.close()
+            await until(lambda: len(appender.frames) == 106)
+            await off_loop(other.wait)
+            other.close()
+        plain = [frame.payload for frame in appender.frames if frame.topic.startswith("plant/")]
+        assert plain == [b"%d" % number for number in range(50)]
+        (broken,) = [frame for frame in appender.frames if frame.headers]
+        assert (broken.payload, broken.headers) == (
+            b"no protobuf",
+            (("malformed", "its bytes are no protobuf"),),
+        )
+        rest = told(
+            [frame for frame in appender.frames if not frame.headers and not frame.topic.startswith("plant/")]
+        )
+        assert rest[:2] == [
+            ("NBIRTH/edge1", {"uptime": 5.0, "online": True}, {"good"}),
+            ("DBIRTH/edge1/press", {"tempC": 20.5, "rpm": -7.0, "online": True}, {"good"}),
+        ]
+        assert rest[2:53] == [
+            ("DDATA/edge1/press", {"tempC": value}, {"good"})
+            for value in (*(20.0 + number for number in range(50)), 99.5)
+        ]
+        assert rest[53:] == [
+            ("NDEATH/edge1", {"uptime": None, "online": False}, {"bad", "good"}),
+            ("NDEATH/edge1/press", {"tempC": None, "rpm": None, "online": False}, {"bad", "good"}),
+        ]
+        assert source.status.extra["sparkplug_malformed_total"] == 1.0
+
+    asyncio.run(scene())
+
+
+def test_a_node_that_was_there_before_is_asked_for_its_births(broker: Broker, tmp_path: Path) -> None:
+    async def scene() -> None:
+        node = EdgeNode("works", "edge1", {}, {"press": PRESS})
+        edge = await off_loop(Client, node, broker.address[1])
+        source, appender = receiver(broker, tmp_path), MemoryAppender()
+        async with running(source, appender):
+            await until(lambda: source.status.state == "connected")
+            edge.data("press", {"tempC": 30.0})
+            await until(lambda: len(appender.frames) == 2)
+            edge.data("press", {"tempC": 31.0})
+            await until(lambda: len(appender.frames) == 3)
+        assert dict(appender.frames[0].headers) == {"malformed": "alias 1: no birth of press told of it"}
+        assert told(appender.frames[1:]) == [
+            ("DBIRTH/edge1/press", {"tempC": 20.5, "rpm": -7.0}, {"good"}),
+            ("DDATA/edge1/press", {"tempC": 31.0}, {"good"}),
+        ]
+        assert edge.asked == 1
+        # an orderly end: aliases and sequence numbers are known to the next one
+        source, appender = receiver(broker, tmp_path), MemoryAppender()
+        async with running(source, appender):
+            await until(lambda: source.status.state == "connected")
+            edge.data("press", {"tempC": 32.0})
+            await until(lambda: len(appender.frames) == 1)
+        assert told(appender.frames) == [("DDATA/edge1/press", {"tempC": 32.0}, {"good"})]
+        assert edge.asked == 1
+        edge.leave()
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+def test_state_tells_whether_the_host_application_is_there(
+    broker: Broker, tmp_path: Path, protocol: str
+) -> None:
+    async def scene() -> None:
+        before = int(time.time() * 1000)
+        looks = await off_loop(Retained, broker, "spBv1.0/STATE/penstock")
+        source, appender = (
+            receiver(broker, tmp_path, host_id="penstock", protocol=protocol),
+            MemoryAppender(),
+        )
+        async with running(source, appender):
+            await until(lambda: looks.heard)
+            assert looks.heard[-1]["online"] is True
+            assert before <= looks.heard[-1]["timestamp"] <= int(time.time() * 1000)
+            # the will of an earlier connection of ours, told late
+            looks.say("spBv1.0/STATE/penstock", b'{"online": false, "timestamp": 1}')
+            await until(lambda: len(looks.heard) >= 3)
+            assert looks.heard[-1] == looks.heard[0]
+            count = len(looks.heard)
+            # a connection that breaks: the broker tells the will, then the next one is there
+            source._session._socket.shutdown(2)
+            await until(lambda: len(looks.heard) >= count + 2)
+            assert [one["online"] for one in looks.heard[count : count + 2]] == [False, True]
+        await until(lambda: looks.heard[-1]["online"] is False)
+        looks.close()
+        assert appender.frames == []
+
+    asyncio.run(scene())
