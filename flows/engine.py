@@ -58,7 +58,8 @@ class _Calls(StatelessSinkPartition[tuple[str, Slice]]):
 
     def write_batch(self, items: list[tuple[str, Slice]]) -> None:
         for _, item in items:
-            self._take(item)
+            for part in item.runs:
+                self._take(part)
 
 
 class SliceSink(DynamicSink[tuple[str, Slice]]):

@@ -13,12 +13,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from operators.rejects import Reject
+
+if TYPE_CHECKING:
+    from operators.master import MasterChanges
 
 Bytes = npt.NDArray[np.uint8]
 Int32 = npt.NDArray[np.int32]
@@ -325,6 +328,19 @@ class StateChanges(NamedTuple):
     texts: Mapping[int, str] = MappingProxyType({})
 
 
+class Waiting(NamedTuple):
+    """Frames that wait until their device is known. productId: "" where its address does not say; since_ns:
+    the oldest one's arrival."""
+
+    device_id: str
+    source: str
+    topic: str
+    productId: str
+    frames: int
+    size: int
+    since_ns: int
+
+
 Ledger = dict[tuple[str, str], dict[str, int]]
 """(source, productId) -> term -> count; terms: LEDGER_TERMS. productId "" = not known."""
 
@@ -350,6 +366,12 @@ class Slice:
     after it. A slice with a `control` has no frames.
     answers: to the operator's action that the slice is, at most one: {"id", "accepted", "message",
     "alarm_id", "subject", "state", "at_ms"}, plain JSON; of a parameter also "param".
+    parts: where master data change among the frames, the decode stage cuts the slice there, and what is
+    found stands in the parts, in their order, and not in the slice. They travel as one, so that an
+    output store has all of an entry or nothing (`runs`).
+    master: what changed just before the frames of this part. released: its frames waited for their device:
+    their positions are those at which they came, so they rise, but not by one.
+    waiting: the unknown devices that frames wait for from now on; None: as before.
     """
 
     last_entry: int
@@ -365,6 +387,15 @@ class Slice:
     intervals: list[AlarmInterval] = field(default_factory=list)
     answers: list[dict[str, Any]] = field(default_factory=list)
     ledger: Ledger = field(default_factory=dict)
+    parts: list[Slice] = field(default_factory=list)
+    master: MasterChanges | None = None
+    released: bool = False
+    waiting: Sequence[Waiting] | None = None
+
+    @property
+    def runs(self) -> Sequence[Slice]:
+        """The parts, or the slice itself where it has none."""
+        return self.parts or (self,)
 
     def count(self, source: str, productId: str, term: str, n: int = 1) -> None:
         """Add to one term of the ledger."""

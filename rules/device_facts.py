@@ -40,6 +40,11 @@ class DeviceFacts:
             return hub_id or (self.devices.hubs[slot] if slot is not None else None) or None
         return {"device_id": device, "productId": productId}.get(name)
 
+    def product(self, slot: int) -> str:
+        """The product of a device that has been heard."""
+        row = self.spec.attributes.get(self.devices.names[slot], {})
+        return row.get("productId") or self.devices.products[slot]
+
     def in_service(self, device: str) -> bool:
         """Whether devices.csv says nothing else."""
         return (self.spec.attributes.get(device, {}).get("status") or IN_SERVICE) == IN_SERVICE

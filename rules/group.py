@@ -193,7 +193,7 @@ class _Rule:
 
     def _group(self, slot: int) -> int:
         """The group of a device; -1 where it has none: no such attribute, or not in service."""
-        name, product = self.facts.devices.names[slot], self.facts.devices.products[slot]
+        name, product = self.facts.devices.names[slot], self.facts.product(slot)
         key = (
             product if self.rule.over == "productId" else self.facts.attribute(name, product, self.rule.over)
         )
@@ -361,7 +361,7 @@ class _Rule:
     def _count(self, slots: Iterable[int]) -> None:
         self.counts[:] = 0
         for slot in slots:
-            of_rule = self.facts.devices.products[slot] in self.rule.products
+            of_rule = self.facts.product(slot) in self.rule.products
             group = self.group_of[slot] = self._group(slot) if of_rule else _NONE
             if group < 0:
                 self.member[slot] = 0

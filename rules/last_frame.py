@@ -33,7 +33,11 @@ class LastFrame:
     def ingest_at(self, item: Slice, position: int, otherwise: int) -> int:
         """The ingest time of a frame of the slice or of the last one before it."""
         frames = item.frames
-        if len(frames) and position >= frames.position[0]:
+        if item.released:
+            at = int(np.searchsorted(frames.position, position))
+            if at < len(frames) and frames.position[at] == position:
+                return int(frames.ingest_ns[at])
+        elif len(frames) and position >= frames.position[0]:
             return int(frames.ingest_ns[position - int(frames.position[0])])
         return self.ingest_of(position, otherwise)
 
@@ -57,13 +61,17 @@ class LastFrame:
     def settle(self, item: Slice) -> None:
         """The slice is over."""
         frames = item.frames
-        if len(frames):
+        if item.released:  # these were journaled before
+            self.clock_ns = max(self.clock_ns, int(frames.ingest_ns[-1]))
+        elif len(frames):
             self.position, self.ingest_ns = int(frames.position[-1]), int(frames.ingest_ns[-1])
             self.clock_ns = max(self.clock_ns, self.ingest_ns)
         if len(frames.ticks.ns):
             self.clock_ns = max(self.clock_ns, int(frames.ticks.ns[-1]))
         if item.control is not None:
             self.clock_ns = max(self.clock_ns, item.control.at_ns)
+        if item.master is not None:
+            self.clock_ns = max(self.clock_ns, item.master.at_ns)
 
     def export(self) -> dict[str, Any]:
         """What a snapshot holds."""

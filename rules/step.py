@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from operators.batch import Slice
 from operators.devices import Devices
+from operators.master import RETIRED
 from operators.parameters import Parameters
 from operators.snapshot import Kept
 from rules.absence import AbsenceRules
@@ -76,6 +77,8 @@ class RulesLogic(Kept):
         """Append the events of the slice to `item.alarms`, and the answer to an operator's action."""
         if item.control is not None:
             self._control(item)
+        if item.master is not None and self._gone:
+            self._close_gone(item, item.master.at_ns)
         transitions: list[Transition] = []
         for name, evaluator in self.evaluators.items():
             began = time.perf_counter()
@@ -96,9 +99,7 @@ class RulesLogic(Kept):
         before = max(0, item.position - 1)
         self.alarms.out = item.alarms
         if control.kind == "plant":
-            for subject, comment in self._gone:
-                self.alarms.close_gone(subject, comment, control.at_ns, before)
-            self._gone = []
+            self._close_gone(item, control.at_ns)
             self.alarms.suppress_anew(control.at_ns, before)
         elif control.kind == "action" and control.data.get("kind") == "alarm":
             item.answers.append(self.alarms.action(control, before))
@@ -109,6 +110,14 @@ class RulesLogic(Kept):
         slot = self.devices.slots.get(device) if device is not None else None
         if slot is not None:
             self.thresholds.refresh(slot)
+
+    def _close_gone(self, item: Slice, at_ns: int) -> None:
+        """Close the alarms of what the plant has no more. Such an event has no reading of its own."""
+        self.alarms.out = item.alarms
+        before = max(0, item.position - len(item.frames) * (not item.released) - 1)
+        for subject, comment in self._gone:
+            self.alarms.close_gone(subject, comment, at_ns, before)
+        self._gone = []
 
     # -- the plant changes
 
@@ -203,9 +212,11 @@ class RulesLogic(Kept):
 
 
 def _left(before: Mapping[str, Mapping[str, str]], after: Mapping[str, Mapping[str, str]]) -> set[str]:
-    """Devices of whose product no more is heard."""
+    """Devices of whose product no more is heard: gone, retired, or of another."""
     return {
         device
         for device, row in before.items()
-        if device not in after or after[device].get("productId") != row.get("productId")
+        if device not in after
+        or (row.get("productId") and after[device].get("productId") != row.get("productId"))
+        or (after[device].get("status") == RETIRED and row.get("status") != RETIRED)
     }

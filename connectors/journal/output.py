@@ -30,7 +30,7 @@ class _LogPartition(StatefulSinkPartition[Slice, str]):
 
     def write_batch(self, values: list[Slice]) -> None:
         writer = self._sink.writer
-        for item in values:
+        for item in [part for whole in values for part in whole.runs]:
             writer.write(item)  # what the slice of a plant holds was found under the one before it
             if item.control is not None and item.control.kind == "plant":
                 self._plant = item.control.data["sha256"]
@@ -93,7 +93,7 @@ class _CountingPartition(StatefulSinkPartition[Slice, None]):
 
     def write_batch(self, values: list[Slice]) -> None:
         sink = self._sink
-        for item in values:
+        for item in [part for whole in values for part in whole.runs]:
             sink.slices += 1
             sink.frames += len(item.frames)
             sink.rows += sum(len(batch) for batch in item.readings)

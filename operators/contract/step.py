@@ -87,6 +87,13 @@ class _Product:
         self.retired = np.zeros(0, np.uint8)
 
 
+def _frame_of(item: Slice, position: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Which frame of the slice stands at a position of the journal."""
+    if item.released:
+        return np.searchsorted(item.frames.position, position)
+    return position - int(item.frames.position[0])
+
+
 def _step_column(product: _Product, name: str) -> int:
     """The column of `previous` in which a metric's steps stand; -1 where it has none."""
     names = list(product.spec.metrics)
@@ -133,7 +140,7 @@ class ContractLogic(Kept):
         found = (verdict, breach_metric, breach)
         below: tuple[Any, ...] = (*product.tables, product.retired, *product.state.values(), *found)
         frames = item.frames
-        frame = (batch.seq >> np.uint64(16)).astype(np.int64) - int(frames.position[0])
+        frame = _frame_of(item, (batch.seq >> np.uint64(16)).astype(np.int64))
         payload = frames.payload if frames.payload.flags.writeable else frames.payload.copy()
         refused = check_contract(
             rows,
@@ -200,7 +207,6 @@ class ContractLogic(Kept):
         breach: npt.NDArray[np.float64],
     ) -> None:
         frames = item.frames
-        first = int(frames.position[0])
         names = list(product.spec.metrics)
         filtered = verdict >= DUPLICATE
         rejected = (verdict != ACCEPTED) & ~filtered
@@ -210,7 +216,7 @@ class ContractLogic(Kept):
         for row in np.flatnonzero(rejected):
             seq = int(batch.seq[row])
             position = seq >> 16
-            frame = position - first
+            frame = int(_frame_of(item, np.array(position)))
             reason = Reason(int(verdict[row]))
             name = names[breach_metric[row]] if breach_metric[row] >= 0 else ""
             message = breach_sentence(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -34,6 +34,7 @@ _PART: Final = re.compile(
 
 DEVICE_TIME: Final = TimePath(("device_timestamp",))
 HUB_TIME: Final = TimePath(("hub_timestamp",))
+NODES: Final[Path] = ("nodes",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class JsonSpec:
 
     container: the object whose members are metrics; fields: (name, path) instead; both empty with
     `binary`. internals: names of `_x` columns, which only `derive` sees. layout: what `binary`
-    goes on into, with `encoding` auto, hex or base64.
+    goes on into, with `encoding` auto, hex or base64. nodes: a list of devices and their hubs, which
+    provisions them (`operators.decode.provisioning`).
     """
 
     timestamp: TimePath | None = DEVICE_TIME
@@ -55,6 +57,7 @@ class JsonSpec:
     layout: Any = None
     derive: tuple[Derived, ...] = ()
     rows: Rows | None = None
+    nodes: Path | None = NODES
 
 
 def parse_path(text: str, *, each: bool = False) -> Path | str:
@@ -101,6 +104,18 @@ def parse_json_spec(
     node: Node, metrics: Mapping[str, Metric], params: Mapping[str, float | str], problems: Problems
 ) -> JsonSpec:
     """The layout of a section whose `format` is json; what is wrong is in `problems`."""
+    given = node.get("nodes")
+    nodes: Path | None = NODES
+    if "nodes" in node.keys:
+        nodes = None if given is None or given.value is None else _path(given, problems)
+    if nodes is not None and not isinstance(nodes[-1], str):
+        problems.add(node, "a path that ends in a name is expected, e.g. data.children", key="nodes")
+    return replace(_parse_json_spec(node, metrics, params, problems), nodes=nodes)
+
+
+def _parse_json_spec(
+    node: Node, metrics: Mapping[str, Metric], params: Mapping[str, float | str], problems: Problems
+) -> JsonSpec:
     binary = node.get("binary")
     for key in node.keys:
         if key in ("metric", "value", "quality", "carry") and "rows" in node.keys and binary is not None:
@@ -111,7 +126,6 @@ def parse_json_spec(
             problems.add(node, f"unknown key{nearest(key, (*_KEYS, *ROW_KEYS))}", key=key)
     timestamp = _time(node, "timestamp", DEVICE_TIME, problems, rows="rows" in node.keys and binary is None)
     hub = _time(node, "hub_timestamp", HUB_TIME, problems)
-    _path(node.get("nodes"), problems)
     rows = _rows(node, timestamp, metrics, problems) if "rows" in node.keys else None
     if rows is not None and not isinstance(rows.path[0], str):  # the frame itself is an array
         timestamp = timestamp if "timestamp" in node.keys else None

@@ -41,11 +41,8 @@ def value_at(data: Any, path: Path) -> Any:
     return data
 
 
-def read_report(
-    payload: bytes, spec: ReportSpec, product: ProductDecode, ingest_ns: int, depth: int
-) -> tuple[Any, int]:
-    """The payload as JSON and its event time, `ingest_ns` where it has none. Raises
-    `UnreadableReportError`."""
+def json_of(payload: bytes, depth: int) -> Any:
+    """The JSON value of a payload, nested at most so deep. Raises `UnreadableReportError`."""
     try:
         data = msgspec.json.decode(payload)
     except UnicodeDecodeError as error:
@@ -56,6 +53,15 @@ def read_report(
         raise UnreadableReportError(Reason.malformed, f"no JSON: {error}") from error
     if _depth(data) > depth:
         raise UnreadableReportError(Reason.too_deep, f"nested deeper than {depth}")
+    return data
+
+
+def read_report(
+    payload: bytes, spec: ReportSpec, product: ProductDecode, ingest_ns: int, depth: int
+) -> tuple[Any, int]:
+    """The payload as JSON and its event time, `ingest_ns` where it has none. Raises
+    `UnreadableReportError`."""
+    data = json_of(payload, depth)
     lacking = [[path for path in needs if not _is_plain(value_at(data, path))] for needs in spec.needs]
     if all(lacking):
         fewest = min(lacking, key=len)

@@ -1,8 +1,8 @@
 """From the address of a frame to its device and product.
 
 Which product: the source's `product:`; else, of the products whose topics take the address, the
-one that devices.csv gives the device; else, for a device that devices.csv does not know and
-`unknown: accept`, the only product that takes the address. A product without `topics` takes what
+one that master data give the device; else, for a device of which they name none, or that they do not
+know and `unknown: accept`, the only product that takes the address. A product without `topics` takes what
 its devices send. A product whose payload names a device for each reading takes its topics whatever
 device stands in them, unless devices.csv gives that device another product of the same topic.
 """
@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from operators.batch import Address
 from operators.decode.spec import DecodePlan, SourceSpec
+from operators.document import nearest
 from operators.rejects import Reason
 from operators.sparkplug import COMMANDS, PREFIX, split_topic
 
@@ -25,11 +26,25 @@ GO: Final = 0
 FILTERED: Final = -1
 UNREAD: Final = -2  # the payload names the device
 REPORT: Final = -3  # no telemetry: the device tells of an alarm of its own
+HELD: Final = -4  # its device is unknown, and the frame waits for it
+PROVISION: Final = -5  # no telemetry: a device tells that it has been provisioned
+MASTER: Final = -6  # no frame of a device: changes of master data
+PROVISIONING: Final = "provisioning_complete"  # the role
 RESUBMITTED: Final = "penstock-resubmitted"  # header of a frame that `penstock rejects resubmit` sends
+
+PARTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "env": ("dev", "stg", "prd"),
+    "type": ("periodic", "event", "tcp"),
+    "direction": ("pub", "sub"),
+    "role": ("telemetry", "alert_report", "control_request", "control_result", "provisioning_complete"),
+    "format": ("json", "bin"),
+}
+"""What the parts of an address after DEFAULT_TEMPLATE may be."""
 
 _PLACE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _RESUBMITTED: Final = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,5}))?@([0-9]{1,13})")
 _DEVICE_KINDS: Final = ("topic", "peer", "const", "payload", "header")
+KEY: Final = "key"  # header that holds the key of a Kafka message; `device: key` reads it
 
 
 class Resubmitted(NamedTuple):
@@ -56,9 +71,9 @@ def resubmitted(headers: Iterable[tuple[str, str]]) -> Resubmitted | None:
 
 class Route(NamedTuple):
     """What the frames of one address are. verdict: GO, FILTERED, UNREAD, REPORT, then with its `role`,
-    or a `Reason`, then with its `message`. productId and device_id are "" where not known; GO without
-    a device: the payload names one for each reading. reading, arrived_ns: of a frame that is sent
-    again (see `Resubmitted`)."""
+    HELD, PROVISION, MASTER, or a `Reason`, then with its `message`. productId and device_id are ""
+    where not known; GO without a device: the payload names one for each reading. reading,
+    arrived_ns: of a frame that is sent again (see `Resubmitted`)."""
 
     source: str
     verdict: int
@@ -117,9 +132,13 @@ def template_problem(text: str, device: str) -> str | None:
     return None
 
 
-def device_problem(text: str) -> str | None:
-    """What is wrong with a source's `device:`, if anything."""
+def device_problem(text: str, *, keyed: bool = False) -> str | None:
+    """What is wrong with a source's `device:`, if anything. keyed: its frames may have a key."""
     kind, _, rest = text.partition(":")
+    if keyed and text == KEY:
+        return None
+    if keyed and kind not in ("topic", "const", "payload", "header"):
+        return f"'{text}' is unknown; topic, key, const:NAME, payload:PATH or header:NAME"
     if kind not in _DEVICE_KINDS or (kind in ("topic", "peer")) != (rest == "" and ":" not in text):
         return f"'{text}' is unknown; topic, peer, const:NAME, payload:PATH or header:NAME"
     if kind in ("const", "payload", "header") and not rest:
@@ -186,7 +205,7 @@ class TopicFilters:
 
 def template_of(source: SourceSpec) -> str:
     """How a source's addresses are read, as text."""
-    return source.topic or ("{device_id}" if source.kind in ("files", "opcua") else DEFAULT_TEMPLATE)
+    return source.topic or ("{device_id}" if source.kind in ("files", "opcua", "kafka") else DEFAULT_TEMPLATE)
 
 
 def address_parts(source: SourceSpec, template: Template, topic: str) -> Mapping[str, str]:
@@ -223,8 +242,9 @@ def address_device(
         return parts.get("device_id", "")
     if kind == "const":
         return rest
-    if kind == "header":
-        return next((text for name, text in address.headers if name.lower() == rest.lower() and text), "")
+    if kind in ("header", KEY):
+        rest = rest.lower() or KEY
+        return next((text for name, text in address.headers if name.lower() == rest and text), "")
     if kind == "peer":
         peer = dict(address.headers).get("peer", "")
         return peer if peer in known else address.topic
@@ -247,10 +267,11 @@ class DeviceReader:
 
 
 class Router:
-    """The plant's answer to every address; holds no state but what it was built from."""
+    """The plant's answer to every address. devices: as master data have them now."""
 
     def __init__(self, plan: DecodePlan) -> None:
         self.plan = plan
+        self.devices = dict(plan.routing.devices)
         self.sources = {source.name: source for source in plan.routing.sources}
         self._filters = TopicFilters(
             (product.productId, text) for product in plan.products.values() for text in product.topics
@@ -272,6 +293,11 @@ class Router:
             self._templates[text] = Template(text)
         return self._templates[text]
 
+    def hub(self, address: Address) -> str:
+        """The hub that an address names, "" for none."""
+        source = self.source(address.source)
+        return address_hub(address_parts(source, self.template(source), address.topic))
+
     def takers(self, source: SourceSpec, topic: str) -> tuple[str, ...]:
         """Products that may take a frame, before its device is known."""
         return (source.product,) if source.product is not None else self._filters.takers(topic)
@@ -286,6 +312,8 @@ class Router:
 
     def _route(self, address: Address, named: str | None) -> Route:
         source = self.source(address.source)
+        if source.carries == "master":
+            return Route(source.name, MASTER)
         headers = dict(address.headers)
         parts = address_parts(source, self.template(source), address.topic)
         if parts.get("direction") == "sub" or parts.get("role") == "control_request":
@@ -303,6 +331,8 @@ class Router:
             )
         device, missing = self._device(source, address, parts, named)
         hub = address_hub(parts)
+        if parts.get("role") == PROVISIONING and device:
+            return Route(source.name, PROVISION, self._only(source, address.topic), device, hub)
         return self._report(source, device, hub, parts.get("role", "")) or self._product(
             source, address, device, hub, missing
         )
@@ -312,14 +342,16 @@ class Router:
         products = self.plan.routing.reports.get(role)
         if not products or not device:
             return None
-        known = self.plan.routing.devices.get(device)
+        known = self.devices.get(device)
         if known is not None:
-            product, hub = source.product or known.productId, known.hub_id or hub
+            product = (
+                source.product or known.productId or (next(iter(products)) if len(products) == 1 else "")
+            )
+            hub = known.hub_id or hub
         else:
             product = source.product or (next(iter(products)) if len(products) == 1 else "")
-            if self.plan.routing.unknown == "reject":
-                why = f"'{device}' is not in devices.csv"
-                return Route(source.name, Reason.unknown_device, product, device, hub, why)
+            if self.plan.routing.unknown != "accept":
+                return self._unknown(source, product, device, hub)
         if product not in products:
             return None
         return Route(source.name, REPORT, product, device, hub, role=role)
@@ -337,18 +369,25 @@ class Router:
             return parts.get("device_id", ""), f"'{address.topic}' is no address of a Sparkplug message"
         if kind == "payload":
             return named or "", ""
-        device = address_device(source, address, parts, self.plan.routing.devices)
+        device = address_device(source, address, parts, self.devices)
         if kind == "header":
             return device, "" if device else f"there is no header '{rest}' to name the device"
+        if kind == KEY:
+            return device, "" if device else "the message has no key to name the device"
         text = self.template(source).text
+        if kind == "topic" and text == DEFAULT_TEMPLATE:
+            for name, known in PARTS.items():
+                if parts and parts[name] not in known:
+                    told = f"its {name} is one of {', '.join(known)}{nearest(parts[name], known)}"
+                    return "", f"'{address.topic}' does not fit '{text}': {told}"
         return device, f"'{address.topic}' does not fit '{text}', which names the device"
 
     def _product(self, source: SourceSpec, address: Address, device: str, hub: str, missing: str) -> Route:
         plan = self.plan
         takers = self.takers(source, address.topic)
-        known = plan.routing.devices.get(device) if device else None
+        known = self.devices.get(device) if device else None
         naming = [name for name in takers if name in self._naming]
-        if len(naming) == 1 and (known is None or known.productId == naming[0] or source.product):
+        if len(naming) == 1 and (known is None or known.productId in ("", naming[0]) or source.product):
             return Route(source.name, GO, naming[0], "", hub)
         if source.product is None and not takers and known is None and not self._open:
             return self._none(source, device, f"no product takes '{address.topic}'")
@@ -363,16 +402,22 @@ class Router:
             return Route(source.name, Reason.unknown_device, product, message=missing)
         if known is not None:
             product = source.product or known.productId
+            if not product:
+                return self._by_address(source, address, takers, device, known.hub_id or hub)
             if product not in plan.products:
                 return self._none(source, device, f"the plant has no product '{product}'")
             if source.product is None and product not in takers and product not in self._topicless:
                 why = f"'{device}' is of product '{product}', which does not take '{address.topic}'"
                 return self._none(source, device, why)
             return Route(source.name, GO, product, device, known.hub_id or hub)
-        if plan.routing.unknown == "reject":
-            product = takers[0] if len(takers) == 1 else ""
-            why = f"'{device}' is not in devices.csv"
-            return Route(source.name, Reason.unknown_device, product, device, hub, why)
+        if plan.routing.unknown != "accept":
+            return self._unknown(source, takers[0] if len(takers) == 1 else "", device, hub)
+        return self._by_address(source, address, takers, device, hub)
+
+    def _by_address(
+        self, source: SourceSpec, address: Address, takers: tuple[str, ...], device: str, hub: str
+    ) -> Route:
+        """A device of which master data name no product is of the one that its address gives."""
         if len(takers) == 1:
             return Route(source.name, GO, takers[0], device, hub)
         if not takers:
@@ -381,6 +426,12 @@ class Router:
             f"{' and '.join(takers)} take '{address.topic}', and devices.csv does not say which '{device}' is"
         )
         return self._none(source, device, why)
+
+    def _unknown(self, source: SourceSpec, product: str, device: str, hub: str) -> Route:
+        """A device that master data do not know."""
+        verdict = HELD if self.plan.routing.unknown == "hold" else Reason.unknown_device
+        why = f"'{device}' is not in devices.csv"
+        return Route(source.name, verdict, product, device, hub, why)
 
     @staticmethod
     def _none(source: SourceSpec, device: str, why: str) -> Route:

@@ -15,9 +15,10 @@ import msgspec
 
 from operators.contract.spec import Metric
 from operators.document import Node, Problems, nearest
+from operators.master import MasterSpec
 from operators.parameters import ParameterSpec
 from operators.sparkplug import SparkplugNames
-from operators.spec import MINUTE
+from operators.spec import DAY, MINUTE
 
 FORMATS: Final = ("json", "csv", "binary", "msgpack", "cbor", "typed")
 ENCODINGS: Final = ("raw", "hex", "base64", "base64url")
@@ -152,7 +153,8 @@ class SourceSpec:
 
     device: `topic`, `peer`, `const:NAME`, `payload:PATH` or `header:NAME`. topic: the template of
     its addresses (None: the default of its kind). product: wins over topics and master data.
-    live: event time is the reference; historical: all of its readings are. sparkplug: what devices
+    live: event time is the reference; historical: all of its readings are. carries: `frames` of devices, or
+    `master`: changes of master data. sparkplug: what devices
     and hubs of its Sparkplug addresses are called; other addresses of it are read as without.
     """
 
@@ -164,10 +166,11 @@ class SourceSpec:
     live: bool = False
     historical: bool = False
     sparkplug: SparkplugNames | None = None
+    carries: Literal["frames", "master"] = "frames"
 
 
 class MasterDevice(NamedTuple):
-    """What devices.csv says of a device."""
+    """What master data say of a device; productId: "" where they leave it to its address."""
 
     productId: str
     hub_id: str = ""
@@ -187,30 +190,35 @@ class ReportSpec:
 @dataclass(frozen=True, slots=True)
 class RoutingSpec:
     """From an address to a device and its product. reports: role -> productId -> what a frame of that
-    role, which is no telemetry, holds."""
+    role, which is no telemetry, holds. hold_for: nanoseconds that a frame waits with `unknown: hold`."""
 
     sources: tuple[SourceSpec, ...] = ()
     devices: Mapping[str, MasterDevice] = field(default_factory=dict)
-    unknown: Literal["reject", "accept"] = "reject"
+    unknown: Literal["reject", "hold", "accept"] = "reject"
+    hold_for: int = 7 * DAY
     reports: Mapping[str, Mapping[str, ReportSpec]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:
-    """devices: slots of a shard; frame: bytes of a frame; depth: nesting of JSON."""
+    """devices: of a shard; frame: bytes of a frame; depth: nesting of JSON; held, held_bytes: frames of
+    unknown devices that wait, and their bytes."""
 
     devices: int = 100_000
     frame: int = 1_000_000
     depth: int = 64
+    held: int = 100_000
+    held_bytes: int = 16_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class DecodePlan:
-    """All that the decode stage is built from: `DecodeLogic(plan, devices)`. products: by
+    """All that the decode stage is built from: `DecodeLogic(plan, devices, registry)`. products: by
     productId, in the plant's order (the order of a slice's `readings`). parameters: what an operator
-    may set."""
+    may set. master: what changes of master data are judged by."""
 
     products: Mapping[str, ProductDecode]
     routing: RoutingSpec = field(default_factory=RoutingSpec)
     limits: DecodeLimits = field(default_factory=DecodeLimits)
     parameters: ParameterSpec = field(default_factory=lambda: ParameterSpec({}, {}))
+    master: MasterSpec = field(default_factory=MasterSpec)

@@ -8,7 +8,7 @@ a free slot, then whatever the product's decoder finds.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -38,12 +38,17 @@ from operators.batch import (
     Slice,
     Ticks,
 )
+from operators.contract.messages import duration_text
 from operators.decode.columns import Decoded, Decoder
+from operators.decode.cuts import Place, between, late_batch
 from operators.decode.decoders import DeviceNames, build_decoder
+from operators.decode.held import HeldFrame, HeldFrames, sums
+from operators.decode.master import MasterReader, master_device, numbers_of
 from operators.decode.reports import UnreadableReportError, read_report
-from operators.decode.routing import FILTERED, GO, REPORT, UNREAD, Route, Router
+from operators.decode.routing import FILTERED, GO, HELD, MASTER, PROVISION, REPORT, UNREAD, Route, Router
 from operators.decode.spec import DecodePlan, ProductDecode
 from operators.devices import Devices
+from operators.master import RETIRED, MasterChanges, Registry, Row, RowChange
 from operators.parameters import Overlay, Parameters, answer_of, is_param
 from operators.rejects import Reason, Reject
 from operators.slots import grown
@@ -60,7 +65,8 @@ class _Product:
     """One product's decoder, and the parameters of its devices by slot."""
 
     def __init__(self, spec: ProductDecode, depth: int, parameters: Parameters) -> None:
-        self.spec = replace(spec, device_params=Overlay(spec.device_params, parameters))
+        self.own_params: dict[str, Mapping[str, float]] = dict(spec.device_params)
+        self.spec = replace(spec, device_params=Overlay(self.own_params, parameters))
         self.decoder: Decoder = build_decoder(self.spec, depth)
         self.devices = 0  # how many slots are of this product
         self._defaults = np.array([spec.params.get(n, np.nan) for n in self.decoder.param_names], np.float64)
@@ -103,11 +109,13 @@ class _Named:
 class _Addresses:
     """What is known of each address so far, as columns that a batch takes from."""
 
-    COLUMNS: Final = ("verdict", "product", "slot", "pair", "source", "flags", "reading", "arrived")
-    VERDICT, PRODUCT, SLOT, PAIR, SOURCE, FLAGS, READING, ARRIVED = range(8)
+    COLUMNS: Final = ("verdict", "product", "slot", "pair", "source", "flags", "reading", "arrived", "tells")
+    VERDICT, PRODUCT, SLOT, PAIR, SOURCE, FLAGS, READING, ARRIVED, TELLS = range(9)
 
     def __init__(self) -> None:
         self.rows: dict[Any, int] = {}
+        self.of: dict[str, list[int]] = {}  # by device
+        self.keys: list[Any] = []
         self.routes: list[Route] = []
         self.table: Int64 = np.empty((len(self.COLUMNS), 256), np.int64)
         self.resubmitted = False  # whether any address is of a frame that is sent again
@@ -119,7 +127,10 @@ class _Addresses:
             self.table = np.concatenate((self.table, np.empty_like(self.table)), axis=1)
         self.table[:, number] = row
         self.routes.append(route)
+        self.keys.append(key)
         self.rows[key] = number
+        if route.device_id:
+            self.of.setdefault(route.device_id, []).append(number)
         return number
 
 
@@ -127,17 +138,28 @@ class DecodeLogic(Kept):
     """The decode stage of one shard: `process`, `snapshot`, `restore`, and `apply` for a changed
     plant. The only writer of `devices`; slots are given in the order of the journal, to the first
     frame of a device that is neither filtered nor refused for its address or size. It judges and
-    answers operators' actions of kind `param`."""
+    answers operators' actions of kind `param` and `master`.
 
-    def __init__(self, plan: DecodePlan, devices: Devices) -> None:
+    registry: master data at this place of the journal, which it changes (`operators.decode.master`
+    reads the changes). A slice among whose frames they change is cut there: what stands before is
+    decoded by what was known then."""
+
+    def __init__(self, plan: DecodePlan, devices: Devices, registry: Registry | None = None) -> None:
         self.devices = devices
+        self.registry = Registry() if registry is None else registry
+        self.held = HeldFrames()
         self.parameters = Parameters()
+        self._released_ns = 0  # when a plant was applied that lets go of frames; 0: none was
+        self._arrived: Int64 | None = None  # of frames that are taken in late: when they came
+        self._refused: dict[int, tuple[Reason, str]] = {}  # by position: changes that are none
         self.unknown_metrics: Counter[tuple[str, str]] = Counter()
         self._build(plan)
 
     def _build(self, plan: DecodePlan) -> None:
         self.plan = plan
         self.router = Router(plan)
+        self.reader = MasterReader(plan, self.router, self.registry)
+        self.parameter_devices = dict(plan.parameters.devices)
         self.products = [
             _Product(spec, plan.limits.depth, self.parameters) for spec in plan.products.values()
         ]
@@ -159,18 +181,26 @@ class DecodeLogic(Kept):
         for slot, name in enumerate(self.devices.names):
             known = plan.routing.devices.get(name)
             if known is not None:
-                self.devices.products[slot] = known.productId
+                self.devices.products[slot] = known.productId or self.devices.products[slot]
                 self.devices.hubs[slot] = known.hub_id or self.devices.hubs[slot]
         self._build(plan)
 
     def export(self) -> dict[str, Any]:
-        """The devices and their slots, and the parameters that are set; all else follows from the plant."""
-        return {"devices": dict(self.devices.export()), "parameters": self.parameters.export()}
+        """The devices and their slots, the parameters that are set, the frames that wait; all else follows
+        from the plant and the registry."""
+        return {
+            "devices": dict(self.devices.export()),
+            "parameters": self.parameters.export(),
+            "held": self.held.export(),
+            "released_ns": self._released_ns,
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over what `export` gave."""
         self.devices.load(state["devices"])
         self.parameters.load(state.get("parameters", {}))
+        self.held.load(state.get("held", []))
+        self._released_ns = state.get("released_ns", 0)
         self._build(self.plan)
 
     def _count_devices(self) -> None:
@@ -184,12 +214,198 @@ class DecodeLogic(Kept):
     # -- one slice
 
     def process(self, item: Slice) -> None:
-        """Fill `sources`, `readings` and `rejects` of a slice, and its ledger's frame terms."""
+        """Fill `sources`, `readings` and `rejects` of a slice or of its parts, and the ledger's terms of
+        frames."""
+        parts: list[Slice] = []
+        rest = item
+        if self._released_ns:
+            parts += self._take_in(item, item.position - len(item.frames), self._let_go(), ())
+            rest = replace(item) if parts else item
+        self._refused.clear()
+        parts += self._cut(rest) if rest.control is None else self._control(rest, rest.control)
+        if len(parts) > 1:
+            item.parts = parts
+        if self.held.changed:
+            parts[-1].waiting = self.held.told()
+            self.held.changed = False
+
+    def _control(self, item: Slice, control: Control) -> list[Slice]:
+        """A control, and the frames that it lets in."""
+        after: list[HeldFrame] = []
+        if is_param(control):
+            self._set_parameter(item, control)
+        elif control.kind == "action" and control.data.get("kind") == "master":
+            rows, answer = self.reader.action(control)
+            if answer is not None:
+                item.answers.append(answer)
+            if rows:
+                after = self._change(rows)
+                item.master = MasterChanges(control.at_ns, tuple(rows))
+        elif control.kind == "plant":
+            item.master = self.reader.whole(control.at_ns)
+            self._released_ns = control.at_ns if self._lets_go() else 0
+        first = replace(item) if after else item
+        self._run(first)
+        return [first, *self._take_in(item, item.position, after, (), control.at_ns)] if after else [first]
+
+    # -- master data that change among the frames
+
+    def _cut(self, item: Slice) -> list[Slice]:
+        """The slice, decoded, in as many parts as master data change in it."""
+        frames = item.frames
+        if not frames.payload.flags.writeable:  # kernels are compiled for one kind of array
+            frames.payload = frames.payload.copy()
+        places = self._routes(frames)
+        verdict, tells = (
+            self._addresses.table[row][places] for row in (_Addresses.VERDICT, _Addresses.TELLS)
+        )
+        parts: list[Slice] = []
+        begun, end = Place(0, 0), Place(len(frames), len(frames.ticks.row))
+        for place, at_ns, rows in self.reader.changes(frames, verdict, tells, self._refused):
+            if place != begun:
+                parts.append(self._part(item, begun, place))
+            released = self._change(rows)
+            position = int(frames.position[place.row]) if place.row < end.row else item.position
+            parts += self._take_in(item, position, released, rows, at_ns)
+            begun = place
+        if not parts:
+            self._run(item)
+            return [item]
+        if begun != end:
+            parts.append(self._part(item, begun, end))
+        return parts
+
+    def _part(self, item: Slice, begin: Place, end: Place) -> Slice:
+        """What stands between two places of a slice, decoded."""
+        part = Slice(item.last_entry, item.position, between(item.frames, begin, end))
+        if end.row < len(item.frames):
+            part.position = int(item.frames.position[end.row])
+        self._run(part)
+        return part
+
+    def _change(self, rows: Sequence[RowChange]) -> list[HeldFrame]:
+        """Make master data what they became, and what follows from them; the frames that waited for it."""
+        self.registry.take(rows)
+        known: set[str] = set()
+        for table, name, row in rows:
+            if table == "devices" and row is not None:
+                known.add(name)
+                self._describe(name, row)
+        if any(source.device.startswith("peer") for source in self.plan.routing.sources) or self._naming:
+            self._addresses, self._last, self._book = _Addresses(), None, None
+        else:
+            for name in known:
+                for number in self._addresses.of.get(name, ()):
+                    self._route_anew(number)
+        return self.held.release(known)
+
+    def _describe(self, name: str, row: Row) -> None:
+        """Take over what a row says of a device."""
+        device = self.router.devices[name] = master_device(row)
+        own, texts = device.productId, self.plan.parameters.declared.get(device.productId, {})
+        for product in self.products:
+            product.own_params.pop(name, None)
+            if product.spec.productId == own:
+                product.own_params[name] = numbers_of(row, texts)
+        if own:
+            self.parameter_devices[name] = own
+        slot = self.devices.slots.get(name)
+        if slot is None:
+            return
+        for product in self.products:
+            product.forget_params(slot)
+        if own and own != self.devices.products[slot]:
+            self.devices.products[slot] = own
+            self._count_devices()
+
+    def _lets_go(self) -> bool:
+        """Whether the plant that is applied now leaves a frame waiting no longer."""
+        if self.plan.routing.unknown != "hold":
+            return len(self.held) > 0
+        return any(device in self.router.devices for device in self.held.devices)
+
+    def _let_go(self) -> list[HeldFrame]:
+        """The frames that wait no longer since a plant was applied."""
+        if self.plan.routing.unknown != "hold":
+            return self.held.release(list(self.held.devices))
+        return self.held.release([name for name in self.held.devices if name in self.router.devices])
+
+    def _take_in(
+        self,
+        item: Slice,
+        position: int,
+        found: Sequence[HeldFrame],
+        rows: Sequence[RowChange],
+        at_ns: int = 0,
+    ) -> list[Slice]:
+        """A part of frames that waited, behind what changed. They arrive now; where a payload has no time
+        of its own, it is that of its arrival then."""
+        at_ns = at_ns or self._released_ns
+        self._released_ns = 0
+        if not found and not rows:
+            return []
+        part = Slice(item.last_entry, position, late_batch(found, at_ns), released=bool(found))
+        if rows:
+            part.master = MasterChanges(at_ns, tuple(rows))
+        for (source, productId), count in sums(found).items():
+            part.count(source, productId, "frames_in", -count)
+            part.count(source, productId, "frames_held", -count)
+        self._arrived = np.array([frame.ingest_ns for frame in found], np.int64)
+        self._run(part)
+        self._arrived = None
+        return [part]
+
+    def _hold(self, item: Slice, places: Int64, status: Int32, messages: dict[int, str]) -> None:
+        """Keep frames of unknown devices until they are known, as many as the caps allow; and give up
+        those that have waited for `hold_for` at a tick."""
+        frames, ticks = item.frames, item.frames.ticks
+        limits, done = self.plan.limits, 0
+        for row in np.flatnonzero(status == HELD).tolist():
+            while done < len(ticks.row) and ticks.row[done] <= row:
+                self._expire(item, int(ticks.ns[done]))
+                done += 1
+            size, route = int(frames.length[row]), self._addresses.routes[places[row]]
+            over = ""
+            if len(self.held) >= limits.held:
+                over = f"limits.held allows {limits.held} frames"
+            elif self.held.size + size > limits.held_bytes:
+                over = f"limits.held_bytes allows {limits.held_bytes} bytes"
+            if over:
+                status[row] = Reason.unknown_device
+                messages[row] = f"{route.message}, and no more frames can wait: {over}"
+                continue
+            self.held.hold(
+                HeldFrame(
+                    int(frames.position[row]), int(frames.ingest_ns[row]), route.device_id, route.productId,
+                    frames.addresses[int(frames.address[row])], int(frames.flags[row]), frames.frame(row),
+                )
+            )  # fmt: skip
+        for ns in ticks.ns[done:].tolist():
+            self._expire(item, ns)
+
+    def _expire(self, item: Slice, now_ns: int) -> None:
+        for frame in self.held.expire(now_ns - self.plan.routing.hold_for):
+            source = frame.address.source
+            item.count(source, frame.productId, "frames_held", -1)
+            item.count(source, frame.productId, "frames_rejected")
+            waited = duration_text(self.plan.routing.hold_for)
+            why = f"'{frame.device}' is not in devices.csv, and was not provisioned within {waited}"
+            item.rejects.append(
+                Reject(
+                    Reason.unknown_device, why, source, frame.address.topic, frame.device, frame.productId,
+                    frame.position, 0, frame.ingest_ns, frame.payload,
+                )
+            )  # fmt: skip
+
+    # -- the frames of one part
+
+    def _run(self, item: Slice) -> None:
         batches: dict[int, ReadingBatch] = {}
-        if item.control is not None and is_param(item.control):
-            self._set_parameter(item, item.control)
         if len(item.frames):
             batches = self._frames(item)
+        elif len(self.held):
+            for ns in item.frames.ticks.ns.tolist():
+                self._expire(item, ns)
         item.sources = tuple(self._sources)
         ticks = item.frames.ticks
         for number, product in enumerate(self.products):
@@ -200,7 +416,9 @@ class DecodeLogic(Kept):
 
     def _set_parameter(self, item: Slice, control: Control) -> None:
         """Judge an operator's action, answer it, and do it where it is accepted."""
-        answer = answer_of(control, self.plan.parameters, self.parameters)
+        answer = answer_of(
+            control, self.plan.parameters._replace(devices=self.parameter_devices), self.parameters
+        )
         if answer is None:
             return
         item.answers.append(answer)
@@ -212,8 +430,6 @@ class DecodeLogic(Kept):
 
     def _frames(self, item: Slice) -> dict[int, ReadingBatch]:
         frames = item.frames
-        if not frames.payload.flags.writeable:  # kernels are compiled for one kind of array
-            frames.payload = frames.payload.copy()
         messages: dict[int, str] = {}
         places = self._routes(frames)
         status = self._addresses.table[_Addresses.VERDICT][places].astype(np.int32)
@@ -221,11 +437,13 @@ class DecodeLogic(Kept):
             status[(frames.flags & FRAME_RETAINED) != 0] = FILTERED
             for row in np.flatnonzero(frames.flags & FRAME_QUARANTINED).tolist():
                 status[row], messages[row] = Reason.engine_error, QUARANTINED
-        waiting = (status == GO) | (status == UNREAD) | (status == REPORT)
+        waiting = (status <= GO) & (status != FILTERED)
         status[waiting & (frames.length == 0)] = Reason.empty
         status[waiting & (frames.length > self.plan.limits.frame)] = Reason.too_large
         if (status == UNREAD).any():
             self._read_names(frames, places, status, messages)
+        if len(self.held) or (status == HELD).any():
+            self._hold(item, places, status, messages)
         named = self._named(frames, places, status, messages)
         self._give_slots(places, status, messages, named)
         batches = {}
@@ -239,6 +457,8 @@ class DecodeLogic(Kept):
                 batches[number] = batch
         if (status == REPORT).any():
             self._reports(item, places, status, messages)
+        for row in np.flatnonzero((status == MASTER) | (status == PROVISION)).tolist():
+            status[row], messages[row] = self._refused.get(int(frames.position[row]), (GO, ""))
         self._ledger(item, self._addresses.table[_Addresses.PAIR][places], status)
         for row in np.flatnonzero(status > 0).tolist():
             item.rejects.append(self._reject(frames, row, places[row], int(status[row]), messages.get(row)))
@@ -275,6 +495,17 @@ class DecodeLogic(Kept):
         return self._add(address, self.router.route(address)) if number is None else number
 
     def _add(self, key: Any, route: Route) -> int:
+        return self._addresses.add(key, route, self._row(key, route))
+
+    def _route_anew(self, number: int) -> None:
+        """Master data of the device of an address have changed."""
+        key = self._addresses.keys[number]
+        address, named = (key, None) if isinstance(key, Address) else key
+        route = self._addresses.routes[number] = self.router.route(address, named)
+        self._addresses.table[:, number] = self._row(key, route)
+
+    def _row(self, key: Any, route: Route) -> tuple[int, ...]:
+        """What stands of an address in the table."""
         source = self.router.source(route.source)
         pair = self._pair(route.source, route.productId)
         flags = (LIVE_REFERENCE if source.live else 0) | (HISTORICAL if source.historical else 0)
@@ -287,8 +518,9 @@ class DecodeLogic(Kept):
             slot = _BY_READING
         number = self._source_number[route.source]
         self._addresses.resubmitted |= route.arrived_ns > 0
-        row = (route.verdict, product, slot, pair, number, flags, route.reading, route.arrived_ns)
-        return self._addresses.add(key, route, row)
+        address = key if isinstance(key, Address) else key[0]
+        tells = int(self.reader.nodes_of(route, address) is not None)
+        return (route.verdict, product, slot, pair, number, flags, route.reading, route.arrived_ns, tells)
 
     def _pair(self, source: str, productId: str) -> int:
         pair = (source, productId)
@@ -373,11 +605,11 @@ class DecodeLogic(Kept):
         productId = self.products[number].spec.productId
         if not name:
             return Reason.unknown_device, "the reading names no device"
-        known = self.plan.routing.devices.get(name)
+        known = self.router.devices.get(name)
         if known is None:
-            if self.plan.routing.unknown == "reject":
+            if self.plan.routing.unknown != "accept":
                 return Reason.unknown_device, f"'{name}' is not in devices.csv"
-        elif known.productId != productId:
+        elif known.productId not in ("", productId):
             return Reason.no_product, f"'{name}' is of product '{known.productId}', not of '{productId}'"
         return None
 
@@ -404,7 +636,7 @@ class DecodeLogic(Kept):
                         (int(mine.row[at]), at, self._route_of(name, product, places[mine.row[at]]))
                     )
         for _, _, route in sorted(asking, key=lambda one: one[:2]):
-            if route.device_id not in self.devices.slots and len(self.devices) < limit:
+            if route.device_id not in self.devices.slots and self._room(limit):
                 self.devices.add(route.device_id, route.productId, route.hub_id)
                 self.products[self._product_number[route.productId]].devices += 1
         for number in numbers.tolist():
@@ -418,8 +650,16 @@ class DecodeLogic(Kept):
                 if mine.slot[at] < 0 and at not in mine.refused:
                     mine.refused[at] = Reason.device_limit, self._one_too_many(name)
 
+    def _room(self, limit: int) -> bool:
+        """Whether one device more may have a slot; those that are retired make room."""
+        if len(self.devices) < limit:
+            return True
+        known = self.router.devices
+        retired = sum(name in known and known[name].status == RETIRED for name in self.devices.names)
+        return len(self.devices) - retired < limit
+
     def _route_of(self, name: str, product: int, place: Any) -> Route:
-        known = self.plan.routing.devices.get(name)
+        known = self.router.devices.get(name)
         route = self._addresses.routes[place]
         hub = (known.hub_id if known is not None else "") or route.hub_id
         return Route(route.source, GO, self.products[product].spec.productId, name, hub)
@@ -439,6 +679,8 @@ class DecodeLogic(Kept):
     ) -> Decoded:
         """What the product's decoder finds in the frames at `rows`; their statuses are set."""
         product, table = self.products[number], self._addresses.table
+        if self._arrived is not None:
+            frames = replace(frames, ingest_ns=self._arrived)
         if self._addresses.resubmitted:  # to these, arrival is when they came the first time
             arrived = table[_Addresses.ARRIVED][places]
             arrival = frames.ingest_ns.copy()
@@ -580,7 +822,8 @@ class DecodeLogic(Kept):
         if status.any():
             terms["frames_decoded"] = np.bincount(pair[status == GO], minlength=width)
             terms["frames_rejected"] = np.bincount(pair[status > 0], minlength=width)
-            terms["frames_filtered"] = np.bincount(pair[status < 0], minlength=width)
+            terms["frames_filtered"] = np.bincount(pair[status == FILTERED], minlength=width)
+            terms["frames_held"] = np.bincount(pair[status == HELD], minlength=width)
         else:
             terms["frames_decoded"] = terms["frames_in"]
         for number in np.flatnonzero(terms["frames_in"]).tolist():

@@ -1,0 +1,212 @@
+"""Where master data change in the journal, and to what: frames of a source that carries them, frames that
+provision devices, operators' actions, and changes that count from a time that has come.
+
+A change counts for the frame that says it, and for all behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from operators.batch import FRAME_QUARANTINED, FRAME_RETAINED, Address, Control, FrameBatch, Int64, UInt64
+from operators.decode.cuts import Place
+from operators.decode.json_spec import JsonSpec, Path
+from operators.decode.member_kernels import member_hashes
+from operators.decode.provisioning import read_nodes, read_provisioning
+from operators.decode.reports import UnreadableReportError, json_of
+from operators.decode.routing import FILTERED, MASTER, PROVISION, Route, Router
+from operators.decode.spec import PACKED, DecodePlan, MasterDevice
+from operators.master import (
+    KEYS,
+    ChangeError,
+    MasterChanges,
+    Registry,
+    Row,
+    RowChange,
+    Wanted,
+    number_of,
+    read_changes,
+)
+from operators.rejects import Reason
+from operators.spec import SECOND
+
+REMEMBERED: Final = 100_000  # addresses whose `nodes` are known to say nothing new
+WAITING_MOST: Final = 100_000  # changes of later days
+
+
+class MasterReader:
+    """Reads changes under one plant; `registry` is as it is at the place that is read."""
+
+    def __init__(self, plan: DecodePlan, router: Router, registry: Registry) -> None:
+        self.plan = plan
+        self.router = router
+        self.registry = registry
+        self.nodes: dict[str, Path] = {}  # of products in JSON
+        for product in plan.products.values():
+            layout = product.decode.layout
+            if isinstance(layout, JsonSpec) and product.decode.format not in PACKED and layout.nodes:
+                self.nodes[product.productId] = layout.nodes
+        self._names = [
+            np.frombuffer(f'"{name}"'.encode(), np.uint8).copy()
+            for name in dict.fromkeys(str(path[-1]) for path in self.nodes.values())
+        ]
+        self._hashes: UInt64 = np.zeros(0, np.uint64)
+        self._said: dict[Address, tuple[int, int]] = {}  # the hash of `nodes`, and what was known then
+        self.refused_nodes = 0
+
+    def nodes_of(self, route: Route, address: Address) -> Path | None:
+        """Where a frame of an address may tell of nodes; None where it does not."""
+        if route.verdict in (FILTERED, MASTER, PROVISION, Reason.resync, Reason.too_large):
+            return None
+        source = self.router.source(address.source)
+        if source.kind in ("opcua", "files"):
+            return None
+        for product in self.router.takers(source, address.topic) or (route.productId,):
+            if product in self.nodes:
+                return self.nodes[product]
+        return None
+
+    def changes(
+        self, frames: FrameBatch, verdict: Int64, tells: Int64, refused: dict[int, tuple[Reason, str]]
+    ) -> Iterator[tuple[Place, int, list[RowChange]]]:
+        """Where in a batch something changes, when, and what; made as it is asked for, so that each is judged
+        by what those before it made of the tables. verdict, tells: int64[N], what the frames' addresses
+        are and whether they may tell of nodes. refused: by position, why a change is none."""
+        ticks, tick = frames.ticks, 0
+        for row in [*self._candidates(frames, verdict, tells), len(frames)]:
+            while tick < len(ticks.row) and ticks.row[tick] <= row:
+                yield from self._due(Place(int(ticks.row[tick]), tick), int(ticks.ns[tick]))
+                tick += 1
+            if row == len(frames):
+                return
+            now = int(frames.ingest_ns[row])
+            try:
+                found = self._judged(self._read(frames, row, int(verdict[row])), now)
+            except ChangeError as error:
+                if verdict[row] in (MASTER, PROVISION):
+                    refused[int(frames.position[row])] = error.reason, error.message
+                else:
+                    self.refused_nodes += 1
+                continue
+            if found:
+                yield Place(row, tick), now, found
+
+    def _candidates(self, frames: FrameBatch, verdict: Int64, tells: Int64) -> list[int]:
+        """Rows of frames that may change something."""
+        fine = (frames.flags & (FRAME_RETAINED | FRAME_QUARANTINED)) == 0
+        fine &= (frames.length > 0) & (frames.length <= self.plan.limits.frame)
+        chosen = ((verdict == MASTER) | (verdict == PROVISION)) & fine
+        asked = ((tells != 0) & fine).astype(np.uint8)
+        if asked.any():
+            hashes = np.zeros(len(frames), np.uint64)
+            for name in self._names:
+                one = np.zeros(len(frames), np.uint64)
+                if member_hashes(frames.payload, frames.offset, frames.length, asked, name, one):
+                    hashes ^= one
+            self._hashes = hashes
+            chosen |= hashes != 0
+        return [int(row) for row in np.flatnonzero(chosen)]
+
+    def _read(self, frames: FrameBatch, row: int, verdict: int) -> list[Wanted]:
+        """What the frame at a row asks for."""
+        depth, payload = self.plan.limits.depth, frames.frame(row)
+        if verdict == MASTER:
+            try:
+                return read_changes(json_of(payload, depth))
+            except UnreadableReportError as error:
+                raise ChangeError(error.reason, error.message) from error
+        address = frames.addresses[int(frames.address[row])]
+        route = self.router.route(address)
+        if verdict == PROVISION:
+            known = self.registry.tables["devices"].get(route.device_id)
+            return read_provisioning(payload, route.device_id, route.hub_id, route.productId, depth, known)
+        path = self.nodes_of(route, address)
+        said = int(self._hashes[row]), self.registry.version
+        if path is None or route.verdict == Reason.unknown_device or self._said.get(address) == said:
+            return []
+        wanted = read_nodes(payload, path, route.device_id, self.router.hub(address), depth)
+        if not self.registry.outcomes(wanted, self.plan.master):
+            if len(self._said) >= REMEMBERED:
+                self._said.clear()
+            self._said[address] = said
+        return wanted
+
+    def _judged(self, wanted: list[Wanted], now_ns: int) -> list[RowChange]:
+        """What changes now; a change of a later day is kept for it. All of a frame, or nothing."""
+        later = [one for one in wanted if one.from_ns > now_ns]
+        found = self.registry.outcomes([one for one in wanted if one.from_ns <= now_ns], self.plan.master)
+        self.registry.outcomes(later, self.plan.master)
+        for one in later:
+            if one in self.registry.waiting:
+                continue
+            if len(self.registry.waiting) >= WAITING_MOST:
+                raise ChangeError(Reason.device_limit, f"{WAITING_MOST} changes wait for their day already")
+            self.registry.waiting.append(one)
+            self.registry.waiting.sort(key=lambda each: each.from_ns)
+        return found
+
+    def _due(self, place: Place, now_ns: int) -> Iterator[tuple[Place, int, list[RowChange]]]:
+        """Changes whose day has come at a tick, each by itself."""
+        waiting = self.registry.waiting
+        while waiting and waiting[0].from_ns <= now_ns:
+            one = waiting.pop(0)
+            try:
+                found = self.registry.outcomes([one], self.plan.master)
+            except ChangeError:  # what it names is gone since
+                continue
+            if found:  # of several seconds' ticks the last may stand for all: its time says nothing
+                yield place, -(-one.from_ns // SECOND) * SECOND, found
+
+    def action(self, control: Control) -> tuple[list[RowChange], dict[str, Any] | None]:
+        """What an operator's action of kind `master` changes, and its answer; None: it has no id."""
+        data = control.data
+        action_id = data.get("id")
+        if not isinstance(action_id, str) or not action_id:
+            return [], None
+        found: list[RowChange] = []
+        try:
+            wanted = read_changes(data.get("changes"))
+            found = self._judged(wanted, control.at_ns)
+            told, accepted = _told(wanted, found, control.at_ns), True
+        except ChangeError as error:
+            told, accepted = error.message, False
+        return found, {
+            "id": action_id,
+            "accepted": accepted,
+            "message": told,
+            "alarm_id": None,
+            "subject": None,
+            "state": None,
+            "at_ms": control.at_ns // 1_000_000,
+        }
+
+    def whole(self, at_ns: int) -> MasterChanges:
+        """All rows that differ from the plant's files."""
+        rows = tuple(
+            RowChange(table, key, row) for table in KEYS for key, row in self.registry.changed[table].items()
+        )
+        return MasterChanges(at_ns, rows, whole=True)
+
+
+def _told(wanted: list[Wanted], found: list[RowChange], now_ns: int) -> str:
+    later = sum(one.from_ns > now_ns for one in wanted)
+    told = [f"{len(found)} row{'s' * (len(found) != 1)} changed"]
+    if same := len(wanted) - len(found) - later:
+        told.append(f"{same} were so already" if same > 1 else "1 was so already")
+    if later:
+        told.append(f"{later} wait{'s' * (later == 1)} for the day from which it counts")
+    return ", ".join(told)
+
+
+def master_device(row: Row) -> MasterDevice:
+    """What routing asks of a row of `devices`."""
+    return MasterDevice(row.get("productId", ""), row.get("hub_id", ""), row.get("status") or "in_service")
+
+
+def numbers_of(row: Row, texts: Mapping[str, Any]) -> dict[str, float]:
+    """The cells of a row that are numbers, but for parameters that are texts."""
+    found = {name: number_of(cell) for name, cell in row.items() if not isinstance(texts.get(name), str)}
+    return {name: value for name, value in found.items() if value is not None}

@@ -1,0 +1,337 @@
+"""Master data by the journal: the tables of the plant's files, and what changes made of them.
+
+A change is `{"op": "upsert", "table": "devices", "data": {...}}` or `{"op": "delete", "table": "devices",
+"keys": {"device_id": ...}}`. It counts from its place in the journal on. The newest word on a cell wins,
+whoever says it: a change, a frame that provisions a device, or an applied plant folder, which says
+what it has otherwise than the folder applied before it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+from operators.document import nearest
+from operators.rejects import Reason
+
+KEYS: Final[Mapping[str, str]] = {"devices": "device_id", "sites": "site_id", "customers": "customer_id"}
+"""The tables, and the column that names their rows."""
+
+STATUSES: Final = ("in_service", "maintenance", "retired")
+RETIRED: Final = "retired"
+LONGEST_NAME: Final = 256
+LONGEST_CELL: Final = 1_000
+COLUMNS_MOST: Final = 200
+_OPS: Final = {"upsert": "data", "delete": "keys"}
+
+Row = Mapping[str, str]
+Rows = Mapping[str, Row]
+
+
+class ChangeError(ValueError):
+    """Why a change is refused; the text begins with the place in it."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class RowChange(NamedTuple):
+    """What became of one row. row: all of its cells that are not empty; None: it is gone."""
+
+    table: str
+    key: str
+    row: Row | None
+
+
+class MasterChanges(NamedTuple):
+    """What changed at one place of the journal. at_ns: its clock there. whole: the rows are all that
+    differ from the plant's files from now on, and no others (after a plant was applied)."""
+
+    at_ns: int
+    rows: tuple[RowChange, ...]
+    whole: bool = False
+
+
+class MasterSpec(NamedTuple):
+    """What changes are judged by. numeric: productId -> its parameters that are numbers. devices:
+    `limits.devices`."""
+
+    products: Collection[str] = ()
+    numeric: Mapping[str, Collection[str]] = {}
+    devices: int = 100_000
+
+
+class Wanted(NamedTuple):
+    """A change whose shape is sound. cells: column -> text, "" takes one back; None: a delete.
+    place: of the change in what holds it. from_ns: since when it counts; 0: since it was said."""
+
+    table: str
+    key: str
+    cells: Row | None
+    place: str = ""
+    from_ns: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Registry:
+    """The tables at one place of the journal. files: as the applied plant has them; changed: rows that
+    differ from them (None: gone), in the order in which they came to; waiting: changes that count from
+    a time that has not come, by it."""
+
+    files: Mapping[str, Rows] = field(default_factory=lambda: {table: {} for table in KEYS})
+    tables: dict[str, dict[str, Row]] = field(init=False)
+    changed: dict[str, dict[str, Row | None]] = field(init=False)
+    waiting: list[Wanted] = field(default_factory=list)
+    version: int = 0  # rises with every change
+    in_service: int = 0  # devices that are not retired
+
+    def __post_init__(self) -> None:
+        self.changed = {table: {} for table in KEYS}
+        self._build()
+
+    def _build(self) -> None:
+        self.tables = {table: effective(self.files.get(table, {}), self.changed[table]) for table in KEYS}
+        self._count()
+
+    def _count(self) -> None:
+        self.in_service = sum(row.get("status") != RETIRED for row in self.tables["devices"].values())
+        self.version += 1
+
+    def take(self, changes: Iterable[RowChange]) -> None:
+        """Make the rows what they became."""
+        for table, key, row in changes:
+            before = self.tables[table].get(key)
+            if row is None:
+                self.tables[table].pop(key, None)
+            else:
+                self.tables[table][key] = row
+            if table == "devices":
+                self.in_service += _counts(row) - _counts(before)
+            file = self.files.get(table, {}).get(key)
+            if row == (None if file is None else _filled(file)):
+                self.changed[table].pop(key, None)
+            else:
+                self.changed[table][key] = row
+        self.version += 1
+
+    def rebase(self, files: Mapping[str, Rows], keep: bool) -> None:
+        """Another plant is applied. A cell that its files have otherwise than those before is what they
+        say; a row that they have no more is gone, with `keep` it stays."""
+        for table in KEYS:
+            before, after, now = self.files.get(table, {}), files.get(table, {}), self.tables[table]
+            changed = self.changed[table]
+            for key in [*before, *(key for key in after if key not in before)]:
+                if before.get(key) == after.get(key):
+                    continue
+                if key not in after:
+                    if keep and key in now:
+                        changed[key] = now[key]
+                    else:
+                        changed.pop(key, None)
+                    continue
+                known = changed.pop(key, None)
+                if known is not None:
+                    merged = _merged(before.get(key, {}), after[key], known)
+                    if merged != _filled(after[key]):
+                        changed[key] = merged
+            for key in [key for key, row in changed.items() if row is None and key not in after]:
+                del changed[key]
+        self.files = files
+        self._build()
+
+    def outcomes(self, wanted: Iterable[Wanted], spec: MasterSpec) -> list[RowChange]:
+        """What changes make of their rows now, one after the other, and of all that stay as they are
+        nothing. Raises `ChangeError` for the first that is refused."""
+        found: list[RowChange] = []
+        drafted: dict[tuple[str, str], Row | None] = {}
+        in_service = self.in_service
+        for one in wanted:
+            place = one.table, one.key
+            before = drafted[place] if place in drafted else self.tables[one.table].get(one.key)
+            row = _outcome(one, before)
+            if row == (None if before is None else _filled(before)):
+                continue
+            if one.table == "devices" and row is not None:
+                in_service += _counts(row) - _counts(before)
+                self._judge_device(one, row, in_service, spec)
+            drafted[place] = row
+            found.append(RowChange(*place, row))
+        return found
+
+    def _judge_device(self, wanted: Wanted, row: Row, in_service: int, spec: MasterSpec) -> None:
+        place, product = wanted.place, row.get("productId", "")
+        if product and product not in spec.products:
+            mend = nearest(product, spec.products)
+            raise ChangeError(Reason.no_product, f"{place}productId: no product '{product}'{mend}")
+        for name in spec.numeric.get(product, ()):
+            cell = row.get(name, "")
+            if cell and number_of(cell) is None:
+                told = (
+                    f"{place}{name}: '{cell[:60]}' is no number, and parameter '{name}' of {product} is one"
+                )
+                raise ChangeError(Reason.type, told)
+        if in_service > max(spec.devices, self.in_service):
+            told = f"'{wanted.key}' is one device more than limits.devices allows ({spec.devices})"
+            raise ChangeError(Reason.device_limit, told)
+
+    def export(self) -> dict[str, Any]:
+        """What a snapshot holds."""
+        return {
+            "changed": {table: list(rows.items()) for table, rows in self.changed.items()},
+            "waiting": [list(wanted) for wanted in self.waiting],
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over what `export` gave, under the same files."""
+        self.changed = {table: dict(state["changed"][table]) for table in KEYS}
+        self.waiting = [Wanted(*one) for one in state["waiting"]]
+        self._build()
+
+
+def _outcome(wanted: Wanted, before: Row | None) -> Row | None:
+    """The row after a change; None: there is none."""
+    if wanted.cells is not None:
+        return _filled({**(before or {}), **wanted.cells})
+    if before is None or wanted.table != "devices":
+        return None
+    # its readings go on being known, and filtered, and its past keeps its place
+    return _filled({**before, "status": RETIRED})
+
+
+def effective(files: Rows, changed: Mapping[str, Row | None]) -> dict[str, Row]:
+    """Rows of a table: those of the file in their order, then those that only changes gave."""
+    rows = {key: changed.get(key, row) for key, row in files.items()}
+    rows.update({key: row for key, row in changed.items() if key not in files})
+    return {key: row for key, row in rows.items() if row is not None}
+
+
+def number_of(cell: str) -> float | None:
+    """The finite number in a cell; None where there is none."""
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _counts(row: Row | None) -> bool:
+    return row is not None and row.get("status") != RETIRED
+
+
+def _filled(row: Row) -> dict[str, str]:
+    return {name: cell for name, cell in row.items() if cell}
+
+
+def _merged(before: Row, after: Row, now: Row) -> dict[str, str]:
+    """A row that a file and changes speak of: the file's newest words over what the changes made."""
+    said = {name: after.get(name, "") for name in {**before, **after} if before.get(name) != after.get(name)}
+    return _filled({**now, **said})
+
+
+# -- reading changes
+
+
+def read_changes(document: Any) -> list[Wanted]:
+    """The changes of a JSON value: one, or a list of them. Raises `ChangeError` for the first that
+    is none; whether products and numbers in it are right, `Registry.outcome` says."""
+    if isinstance(document, list):
+        return [_wanted(one, f"[{at}].") for at, one in enumerate(document)]
+    return [_wanted(document, "")]
+
+
+def _wanted(change: Any, place: str) -> Wanted:
+    if not isinstance(change, dict):
+        raise _malformed(place.rstrip(".") or "change", 'is no object; write {"op", "table", "data"}')
+    op, table = change.get("op"), change.get("table")
+    for key in change:
+        if key not in ("op", "table", "data", "keys", "valid_from"):
+            mend = nearest(key, ("op", "table", "data", "keys")) or "; op, table, data or keys"
+            raise _malformed(place + key[:60], f"is unknown{mend}")
+    if not isinstance(op, str) or op not in _OPS:
+        raise _malformed(f"{place}op", f"{_shown(op)} is not known{_near(op, _OPS)}")
+    if not isinstance(table, str) or table not in KEYS:
+        raise _malformed(f"{place}table", f"{_shown(table)} is not known{_near(table, KEYS)}")
+    for key in _OPS.values():
+        if (key in change) != (key == _OPS[op]):
+            told = f"is missing; an {op} has it" if key == _OPS[op] else f"does not go with {op}"
+            raise _malformed(place + key, told.replace("an delete", "a delete"))
+    body, name = change[_OPS[op]], KEYS[table]
+    at = f"{place}{_OPS[op]}"
+    if not isinstance(body, dict):
+        raise _malformed(at, "is no object")
+    key = body.get(name)
+    if not isinstance(key, str) or not key:
+        raise _malformed(f"{at}.{name}", "is missing: it names the row" if key is None else "is no name")
+    if len(key) > LONGEST_NAME or not key.isprintable() or key != key.strip():
+        raise _malformed(f"{at}.{name}", f"is no name: at most {LONGEST_NAME} printable characters")
+    if op == "delete":
+        for other in body:
+            if other != name:
+                raise _malformed(f"{at}.{other[:60]}", f"is unknown; {name} alone names the row")
+        return Wanted(table, key, None, f"{at}.")
+    if len(body) > COLUMNS_MOST:
+        raise _malformed(at, f"has {len(body)} columns; at most {COLUMNS_MOST}")
+    cells = {column: _cell(value, f"{at}.{column[:60]}", column) for column, value in body.items()}
+    status = cells.get("status", "")
+    if table == "devices" and status and status not in STATUSES:
+        mend = nearest(status, STATUSES) or f"; one of {', '.join(STATUSES)}"
+        raise ChangeError(Reason.values, f"{at}.status: unknown status '{status[:60]}'{mend}")
+    from_ns = 0
+    if cells.get("valid_from"):
+        found = time_ns(body["valid_from"])
+        if found is None:
+            raise _malformed(f"{at}.valid_from", f"{_shown(body['valid_from'])} is no time; write 2026-03-01")
+        from_ns = found
+    return Wanted(table, key, cells, f"{at}.", from_ns)
+
+
+def _cell(value: Any, place: str, column: str) -> str:
+    if not column or len(column) > LONGEST_NAME or not column.isprintable() or column != column.strip():
+        raise _malformed(place, f"is no name of a column: at most {LONGEST_NAME} printable characters")
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    if not isinstance(value, str):
+        raise _malformed(place, "is no text, number, boolean or null")
+    text = value.strip()
+    if len(text) > LONGEST_CELL or not text.isprintable():
+        raise _malformed(place, f"is longer than {LONGEST_CELL} characters, or not printable")
+    return text
+
+
+def time_ns(value: Any) -> int | None:
+    """A time: a number is milliseconds since 1970, a text ISO 8601, UTC where it names no zone."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return int(value) * 1_000_000 if 0 <= value < 9e15 else None
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value.strip())
+    except ValueError:
+        return None
+    past = moment.replace(tzinfo=moment.tzinfo or UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    return ((past.days * 86_400 + past.seconds) * 1_000_000 + past.microseconds) * 1_000
+
+
+def _malformed(place: str, told: str) -> ChangeError:
+    return ChangeError(Reason.malformed, f"{place}: {told}")
+
+
+def _shown(value: Any) -> str:
+    return (
+        f"'{value[:60]}'" if isinstance(value, str) else "nothing" if value is None else "what stands there"
+    )
+
+
+def _near(value: Any, known: Collection[str]) -> str:
+    return (nearest(value, known) if isinstance(value, str) else "") or f"; one of {', '.join(known)}"
