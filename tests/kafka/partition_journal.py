@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from connectors.journal.client import JournalClient
 from connectors.journal.entries import CONTROL, FRAMES, TICK, Entry
 from connectors.journal.kafka_config import JournalConfig, PartitionConfig
 from connectors.journal.merging import Merger, frames_slice
 from connectors.journal.reader import JournalReader
+from connectors.source import Frame
 from tests.journal.journal_process import RunningJournal
 
 
@@ -67,3 +71,43 @@ def told(data: Path) -> list[str]:
 def content(data: Path) -> list[tuple[int, int, int, bytes]]:
     """What another copy of the same partition must hold as well, to the byte."""
     return [(entry.number, entry.ms, entry.position, bytes(entry.data)) for entry in entries_of(data)]
+
+
+class Appending(threading.Thread):
+    """A receiver that appends numbered frames, some at a time, until it is told to stop; `sent` were
+    appended, of which `answered` are acknowledged, in order."""
+
+    def __init__(self, data: Path, source: str, pause: float = 0.002) -> None:
+        super().__init__(daemon=True)
+        self.data, self.source, self.pause = data, source, pause
+        self.sent = self.answered = 0
+        self.ended = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        asyncio.run(self._run())
+
+    def finish(self) -> int:
+        """How many frames there are, all acknowledged."""
+        self.ended.set()
+        self.join(120)
+        assert not self.is_alive(), f"{self.answered} of {self.sent} are acknowledged"
+        assert self.answered == self.sent
+        return self.sent
+
+    async def _run(self) -> None:
+        async with JournalClient(self.data, self.source) as client:
+            running: set[asyncio.Task[None]] = set()
+            while not self.ended.is_set():
+                count = 1 + self.sent % 7
+                frames = [Frame("t", f"{self.source} {self.sent + n}".encode()) for n in range(count)]
+                self.sent += count
+                task = asyncio.create_task(self._append(client, frames))
+                running.add(task)
+                task.add_done_callback(running.discard)
+                await asyncio.sleep(self.pause if len(running) < 60 else 0.05)
+            await asyncio.gather(*running)
+
+    async def _append(self, client: JournalClient, frames: list[Frame]) -> None:
+        await client.append(frames)
+        self.answered += len(frames)
