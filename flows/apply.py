@@ -23,7 +23,8 @@ from flows.change import Plan, plan_change
 from flows.health import is_running, readiness
 from flows.plant_file import Plant
 from flows.plant_reader import load_plant
-from flows.status import read_status
+from flows.shards import shard_folders
+from flows.status import component_name, read_status
 from flows.views import Views
 
 LOOK_S: Final = 0.1
@@ -56,7 +57,7 @@ def resolved_plant(files: Mapping[str, bytes]) -> Plant:
 def applied_plant(data: Path) -> AppliedPlant:
     """The newest applied plant of a data directory. Raises `PenstockError` where there is none."""
     try:
-        with closing(JournalReader(data / "journal")) as reader:
+        with closing(JournalReader(shard_folders(data)[0] / "journal")) as reader:
             applied = reader.last_plant()
     except JournalError:
         applied = None
@@ -74,24 +75,33 @@ def check_running(data: Path) -> None:
 def make_plan(data: Path, after: Plant) -> Plan:
     """What it would do to the plant over a data directory to become another one."""
     before = resolved_plant(applied_plant(data).files)
-    views = Views(data)
-    try:
-        return plan_change(before, after, views.open_alarms(), views.waiting())
-    finally:
-        views.close()
+    alarms: list[dict[str, Any]] = []
+    waiting: dict[str, dict[str, float]] = {}
+    for folder in shard_folders(data):
+        views = Views(folder)
+        try:
+            alarms += views.open_alarms()
+            for target, told in views.waiting().items():
+                before_it = waiting.get(target, {}).get("records", 0)
+                waiting[target] = {"records": before_it + told["records"]}
+        finally:
+            views.close()
+    return plan_change(before, after, alarms, waiting)
 
 
 def append_plant(data: Path, plant: Plant, by: str, why: str) -> str:
-    """Append the entry; durable when it returns the apply id. Raises JournalFull, JournalError."""
+    """Append the entry, to the first shard, from where the supervisor brings it to the others; durable
+    when it returns the apply id. Raises JournalFull, JournalError."""
     control = plant_control(plant, by, why)
+    first = shard_folders(data)[0]
     try:
-        with BlockingJournalClient(data, "apply") as client:
+        with BlockingJournalClient(first, "apply") as client:
             client.control("plant", control)
     except JournalFull as error:
         raise JournalFull("the journal is full; see penstock top, and apply again once it is not") from error
     except JournalError:
         time.sleep(1.0)  # whether it was written before the connection broke is in the journal
-        with closing(JournalReader(data / "journal")) as reader:
+        with closing(JournalReader(first / "journal")) as reader:
             if all(one.apply_id != control["apply_id"] for one in reader.history()):
                 raise
     return str(control["apply_id"])
@@ -124,8 +134,9 @@ def _waits_for(data: Path, sha256: str) -> tuple[str, str]:
     status = read_status(data)
     if not is_running(status):
         return "", "the plant stopped; what was applied is taken at its next start"
-    if status.get("flow", {}).get("sha256") != sha256:
-        return "the flow to take the plant", ""
+    for folder in shard_folders(data):
+        if read_status(folder).get("flow", {}).get("sha256") != sha256:
+            return f"the {component_name(folder, 'flow')} to take the plant", ""
     supervisor = status["supervisor"]
     change = supervisor.get("change", {})
     if change.get("state") == "failed":

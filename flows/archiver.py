@@ -27,7 +27,7 @@ from connectors.journal.blocking import JournalWatch
 from connectors.journal.process import ARCHIVER
 from connectors.journal.reader import JournalReader
 from connectors.json_logs import log_as_json
-from flows.status import StatusThread
+from flows.status import StatusThread, component_name
 
 log = logging.getLogger("archiver")
 
@@ -121,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("data", type=Path)
     parser.add_argument("--config", type=Path, required=True)
     chosen = parser.parse_args(arguments)
-    log_as_json(ARCHIVER)
+    log_as_json(component_name(chosen.data, ARCHIVER))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

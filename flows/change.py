@@ -14,10 +14,12 @@ from typing import Any, Final
 
 import msgspec
 
+from connectors.shards import hash_shard
 from flows import specs
 from flows.change_documents import ItemChange, KeyChange, changed_items
 from flows.components import components, targets
 from flows.plant_file import Plant
+from flows.status import is_of_shard
 from operators.windows.spec import Window
 from rules.tables import rule_key
 
@@ -138,7 +140,25 @@ def refusals(before: Plant, after: Plant, items: Sequence[PlannedItem]) -> list[
             "plant.yaml  shards: devices cannot move between shards while they are heard; keep it as it "
             "is, or run the new plant over a data directory of its own"
         )
+    elif after.shards.count > 1:
+        found += _moved(before, after)
     return found
+
+
+def _moved(before: Plant, after: Plant) -> list[str]:
+    """Devices whose hub or site is one of another shard; the first few."""
+    by, count = after.shards.by, after.shards.count
+    found = []
+    for name, row in after.master.devices.items() if by != "device_id" else ():
+        old, new = before.master.devices.get(name, {}).get(by, ""), row.get(by, "")
+        if old and new and hash_shard(old, count) != hash_shard(new, count):
+            found.append(
+                f"devices.csv  {name}.{by}: '{old}' is in shard {hash_shard(old, count)}, '{new}' in "
+                f"{hash_shard(new, count)}, and a device's state cannot move; keep '{old}', or retire {name} "
+                "and add the device under another name"
+            )
+    more = [f"devices.csv  and {len(found) - MANY} more devices"] if len(found) > MANY else []
+    return found[:MANY] + more
 
 
 # -- items
@@ -184,7 +204,7 @@ def _effect(names: Iterable[str], plan: Plan) -> str:
     wanted = list(names)
     parts = []
     for word, those in (("restarts", plan.restarts), ("starts", plan.starts), ("stops", plan.stops)):
-        found = [name for name in wanted if name in those]
+        found = [one for name in wanted for one in those if one == name or is_of_shard(one, (name,))]
         if found:
             parts.append(f"{word} {', '.join(found)}")
     return ", ".join(parts) or LIVE

@@ -10,6 +10,7 @@ from typing import Final
 
 from connectors.files.sink import replace_durably
 from flows.components import Component
+from flows.shards import FOLDER, shard_folders
 
 STOP_SECONDS: Final = 10.0  # that a process has to end
 
@@ -42,18 +43,23 @@ class Changing:
         return "; ".join(f"{word} {', '.join(names)}" for word, names in told if names)
 
 
-def configuration_path(data: Path, file: str) -> Path:
-    """Where a component's configuration stands."""
-    return data / "run" / file
+def folder_of(data: Path, component: Component) -> Path:
+    """The data directory of a process: the plant's, or its shard's folder in it."""
+    return data if component.shard is None else data / FOLDER / str(component.shard)
+
+
+def configuration_path(data: Path, component: Component) -> Path | None:
+    """Where a component's configuration stands; None where it has none."""
+    return None if component.file is None else folder_of(data, component) / "run" / component.file
 
 
 def write_configurations(data: Path, components: Iterable[Component]) -> None:
     """Resolved configuration for the processes, durable, readable by the owner alone; those of
     targets and sources that are no more are left until `remove_configurations`."""
     for component in components:
-        if component.file is not None:
+        path = configuration_path(data, component)
+        if path is not None:
             body = json.dumps(component.body).encode()
-            path = configuration_path(data, component.file)
             if not path.exists() or path.read_bytes() != body:
                 replace_durably(path, body)
 
@@ -61,8 +67,9 @@ def write_configurations(data: Path, components: Iterable[Component]) -> None:
 def remove_configurations(data: Path, components: Iterable[Component]) -> None:
     """Take away what belongs to no component: the output log keeps records for every target that
     has such a file, and secrets should not stay."""
-    named = {component.file for component in components}
-    for pattern in ("target-*.json", "source-*.json"):
-        for path in (data / "run").glob(pattern):
-            if path.name not in named:
-                path.unlink(missing_ok=True)
+    named = {configuration_path(data, component) for component in components}
+    for folder in {data, *shard_folders(data)}:
+        for pattern in ("target-*.json", "source-*.json"):
+            for path in (folder / "run").glob(pattern):
+                if path not in named:
+                    path.unlink(missing_ok=True)

@@ -14,7 +14,9 @@ from typing import Any, Final
 
 import msgspec
 
+from connectors.shards import Sharding
 from flows.plant_file import ArchiveConfig, Plant, SourceConfig
+from flows.shards import archive_path
 
 JOURNAL, FLOW, HISTORIAN, DRAINER, SERVER, RECEIVER = range(6)
 
@@ -29,13 +31,15 @@ _DECODED: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class Component(msgspec.Struct, frozen=True, kw_only=True):
-    """One process. `rank`: it starts in that order; stopping goes the other way. arguments: behind
-    the data directory. file, body: its configuration, written to `run/FILE` for the owner alone.
-    start: of all that, what counts at its start."""
+    """One process. `rank`: it starts in that order; stopping goes the other way. shard: whose folder is
+    its data directory; None: that of the plant. arguments: behind the data directory. file, body: its
+    configuration, written to `run/FILE` there for the owner alone. start: of all that, what counts at
+    its start."""
 
     name: str
     module: str
     rank: int
+    shard: int | None = None
     arguments: tuple[str, ...] = ()
     file: str | None = None
     body: Any = None
@@ -50,27 +54,21 @@ class Component(msgspec.Struct, frozen=True, kw_only=True):
 def components(plant: Plant, folder: Path | None = None) -> dict[str, Component]:
     """The processes of a plant by name, in the order of their start. folder: the plant's, for the
     relative paths of sources."""
-    found = [
-        Component(
-            name="journal",
-            module="connectors.journal.process",
-            rank=JOURNAL,
-            arguments=(
-                *("--max-bytes", str(plant.journal.max)),
-                *(("--archived",) if plant.archive is not None else ()),
-            ),
-        ),
-        Component(name="flow", module="flows.flow", rank=FLOW),
-    ]
+    count = plant.shards.count
+    shards: list[int | None] = [None] if count == 1 else list(range(count))
+    found = [_journal(plant, shard) for shard in shards]
+    found += [Component(name=_of("flow", k), module="flows.flow", rank=FLOW, shard=k) for k in shards]
     if plant.archive is not None:
-        found.append(_archiver(plant, plant.archive))
+        found += [_archiver(plant, plant.archive, shard) for shard in shards]
     if plant.historian.url == "embedded":
         listen = ("--listen", plant.historian.listen)
         found.append(Component(name="historian", module="flows.historian", rank=HISTORIAN, arguments=listen))
-    found.extend(_drainers(plant))
+    for shard in shards:
+        found.extend(_drainers(plant, shard))
     listen = ("--listen", plant.server.listen)
     found.append(Component(name="server", module="flows.server", rank=SERVER, arguments=listen))
-    found.extend(_receiver(plant, name, config, folder) for name, config in plant.sources.items())
+    sharding = _sharding(plant)
+    found.extend(_receiver(plant, name, one, folder, sharding) for name, one in plant.sources.items())
     return {component.name: component for component in found}
 
 
@@ -79,16 +77,54 @@ def targets(plant: Plant) -> list[str]:
     return ["alarms-file", "historian", *(["kafka"] if plant.sinks.alarms.bootstrap else [])]
 
 
-def _archiver(plant: Plant, archive: ArchiveConfig) -> Component:
-    body = {**msgspec.to_builtins(archive), "journal_bytes": plant.journal.max}
+def _of(name: str, shard: int | None) -> str:
+    """The name of a shard's process: `flow`, or `flow-2` where there are several."""
+    return name if shard is None else f"{name}-{shard}"
+
+
+def _share(plant: Plant, size: int) -> int:
+    """What one shard may use of bytes on disk that the plant states for all."""
+    return size // plant.shards.count
+
+
+def _journal(plant: Plant, shard: int | None) -> Component:
+    name = _of("journal", shard)
+    several = () if shard is None else ("--name", name, "--status", f"../../run/{name}.json")
     return Component(
-        name="archiver", module="flows.archiver", rank=DRAINER, file="archive.json", body=body, start=body
+        name=name,
+        module="connectors.journal.process",
+        rank=JOURNAL,
+        shard=shard,
+        arguments=(
+            *("--max-bytes", str(_share(plant, plant.journal.max))),
+            *(("--archived",) if plant.archive is not None else ()),
+            *several,
+        ),
     )
 
 
-def _drainers(plant: Plant) -> list[Component]:
+def _archiver(plant: Plant, archive: ArchiveConfig, shard: int | None) -> Component:
+    body = {
+        **msgspec.to_builtins(archive),
+        "path": archive_path(archive.path, shard),
+        "journal_bytes": _share(plant, plant.journal.max),
+    }
+    return Component(
+        name=_of("archiver", shard),
+        module="flows.archiver",
+        rank=DRAINER,
+        shard=shard,
+        file="archive.json",
+        body=body,
+        start=body,
+    )
+
+
+def _drainers(plant: Plant, shard: int | None) -> list[Component]:
+    alarms = msgspec.structs.replace(plant.sinks.alarms, backlog=_share(plant, plant.sinks.alarms.backlog))
+    config = msgspec.structs.replace(plant.historian, backlog=_share(plant, plant.historian.backlog))
     historian = {
-        "historian": plant.historian,
+        "historian": config,
         "products": {
             product.productId: [[metric.name, metric.type] for metric in product.metrics.values()]
             for product in plant.products.values()
@@ -96,30 +132,48 @@ def _drainers(plant: Plant) -> list[Component]:
         "windows": sorted({w.every for p in plant.products.values() for w in p.windows}),
     }
     told: dict[str, tuple[Any, Any]] = {  # body, and what of it counts at the start
-        "alarms-file": ({"alarms": {"backlog": plant.sinks.alarms.backlog}},) * 2,
-        "historian": (historian, plant.historian),
-        "kafka": ({"alarms": plant.sinks.alarms},) * 2,
+        "alarms-file": ({"alarms": {"backlog": alarms.backlog}},) * 2,
+        "historian": (historian, config),
+        "kafka": ({"alarms": alarms},) * 2,
     }
+    about = {"plant": plant.name} if shard is None else {"plant": plant.name, "shard": shard}
     made = []
     for name in targets(plant):
         body, start = told[name]
         made.append(
             Component(
-                name=f"drainer-{name}",
+                name=_of(f"drainer-{name}", shard),
                 module="flows.drainer",
                 rank=DRAINER,
+                shard=shard,
                 arguments=(name,),
                 file=f"target-{name}.json",
-                body=msgspec.to_builtins({"plant": plant.name, **body}),
-                start=msgspec.to_builtins({"plant": plant.name, "config": start}),
+                body=msgspec.to_builtins({**about, **body}),
+                start=msgspec.to_builtins({**about, "config": start}),
             )
         )
     return made
 
 
-def _receiver(plant: Plant, name: str, config: SourceConfig, folder: Path | None) -> Component:
+def _sharding(plant: Plant) -> Sharding | None:
+    """How a receiver chooses the shard of a frame; None where there is one."""
+    count, by = plant.shards.count, plant.shards.by
+    if count == 1:
+        return None
+    devices = plant.master.devices.items() if by != "device_id" else ()
+    return Sharding(count=count, by=by, keys={name: row[by] for name, row in devices if row.get(by)})
+
+
+def _receiver(
+    plant: Plant, name: str, config: SourceConfig, folder: Path | None, sharding: Sharding | None
+) -> Component:
     body = msgspec.to_builtins({"plant": plant.name, "source": name, "config": config})
     decoded = _DECODED.get(str(type(config).__struct_config__.tag), ())
+    if sharding is not None:
+        body["shards"] = msgspec.to_builtins(sharding)
+        if config.device == "peer":  # which of them are named by their address without the port
+            body["devices"] = list(plant.master.devices)
+        decoded = tuple(key for key in decoded if key != "topic")
     nodes = getattr(config, "nodes", None)
     if nodes is not None:  # those of the applied plant; the receiver begins anew with others
         body["files"] = {nodes: plant.files.get(nodes, b"").decode("utf-8", "replace")}

@@ -36,7 +36,8 @@ from connectors.journal.output_store import (
 )
 from connectors.json_logs import log_as_json
 from connectors.sink import OutputRecord, RememberingTarget, Target
-from flows.status import StatusThread, write_atomically
+from flows.shards import home_of
+from flows.status import StatusThread, component_name, write_atomically
 
 log = logging.getLogger("penstock")
 
@@ -239,7 +240,8 @@ def build_target(name: str, config: dict[str, Any], data: Path, identity: str) -
     if name == "historian":
         from connectors.clickhouse.sink import ClickHouseTarget, historian_config
 
-        return ClickHouseTarget(historian_config(config), identity)
+        migrating = home_of(data)[0] / "run" / "historian-migration.lock"
+        return ClickHouseTarget(historian_config(config), identity, migrating)
     if name == "kafka":
         from connectors.kafka.client import kafka_target
         from connectors.kafka.sink import KafkaAlarms
@@ -278,7 +280,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", type=Path)
     chosen = parser.parse_args(arguments)
     component = f"drainer-{chosen.target}"
-    log_as_json(component)
+    log_as_json(component_name(chosen.data, component))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -289,7 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         path = chosen.config or chosen.data / "run" / f"target-{chosen.target}.json"
         config = json.loads(path.read_bytes()) if path.exists() else {}
-        log_as_json(component, secrets_of(config))
+        log_as_json(component_name(chosen.data, component), secrets_of(config))
         reader = wait_for_log(chosen.data, stop)
         if reader is not None:
             target = build_target(chosen.target, config, chosen.data, reader.identity)

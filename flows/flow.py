@@ -29,7 +29,8 @@ from flows.plant import plant_flow
 from flows.plant_reader import load_bundle
 from flows.recovery import prepare_recovery
 from flows.shard import Shard
-from flows.status import StatusThread
+from flows.shards import home_of
+from flows.status import StatusThread, component_name
 from operators.jit import warm_up
 from operators.pages import PageStore
 
@@ -52,7 +53,8 @@ def live_shard(data: Path, state: Path | None = None) -> Shard:
     if first is None:
         raise PenstockError("no plant has been applied; start it with: penstock run PLANT")
     pages = PageStore(data / "recovery" / "pages" if state is None else state)
-    return Shard(load_bundle(first.files), load=load_bundle, bundle=bundle, pages=pages)
+    number = home_of(data)[1] or 0
+    return Shard(load_bundle(first.files), load=load_bundle, bundle=bundle, pages=pages, number=number)
 
 
 def awaited_shard(data: Path, stop: threading.Event) -> Shard | None:
@@ -97,9 +99,9 @@ def wired_flow(data: Path, shard: Shard, stop: threading.Event) -> tuple[Dataflo
 
 
 def main() -> int:
-    """`python -m flows.flow DATA`"""
+    """`python -m flows.flow DATA`; the folder of a shard is its DATA."""
     data = Path(sys.argv[1])
-    log_as_json("flow")
+    log_as_json(component_name(data, "flow"))
     log.info("starting")
     began = time.perf_counter()
     warm_up()

@@ -68,7 +68,7 @@ def _component(
         state, detail = "hanging", f"no sign of life for {age:.0f} s"
     elif full:
         state, detail = "backlog full", str(full)
-    elif (name.startswith("drainer-") or name == "archiver") and state in DRAINER_AWAY:
+    elif name.startswith(("drainer-", "archiver")) and state in DRAINER_AWAY:
         return {"ready": True, "state": "target away", "detail": detail}
     elif state == "full":
         detail = detail or "the journal is at its cap; sources wait until it has been trimmed"

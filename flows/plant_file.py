@@ -13,6 +13,7 @@ from connectors.http.config import HttpConfig
 from connectors.kafka.config import KafkaAlarmsConfig
 from connectors.mqtt.config import MqttConfig
 from connectors.opcua.config import OpcuaConfig
+from connectors.shards import By
 from connectors.tcp.config import TcpConfig
 from flows.plant_vectors import Vector
 from operators.contract.spec import Contract, Metric
@@ -114,7 +115,7 @@ class Limits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 class Shards(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     count: int = 1
-    by: Literal["device_id", "hub_id", "site_id"] = "device_id"
+    by: By = "device_id"
 
 
 class PlantYaml(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -166,6 +167,7 @@ class Plant:
     journal: JournalConfig
     limits: Limits
     archive: ArchiveConfig | None = None
+    shards: Shards = field(default_factory=Shards)
     actions: dict[str, Action] = field(default_factory=dict)  # by actionId
     formulas: Formulas = field(default_factory=Formulas)
     tests: dict[str, list[Node]] = field(default_factory=dict)  # tests/*.yaml: file -> documents

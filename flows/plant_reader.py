@@ -19,6 +19,7 @@ from flows.plant_formulas import read_formulas
 from flows.plant_later import LATER
 from flows.plant_products import read_products
 from flows.plant_rules import read_rules, rule_product
+from flows.plant_shards import check_shards
 from flows.plant_sources import check_plant_yaml, check_source_files, check_source_products
 from flows.plant_tables import Table, check_devices, read_table
 from operators.convert import convert
@@ -129,6 +130,9 @@ def load_plant(
         check_source_files(documents["plant.yaml"][0], config, files, problems)
     if config is not None and products.complete:
         check_source_products(documents["plant.yaml"][0], config, products.declared, problems)
+    if config is not None:
+        root = documents["plant.yaml"][0]
+        check_shards(root, config, products.good, _of("products", documents), problems)
     products.check_references(declared_rules, formulas.declared, problems)
     if config is None or problems.errors:
         return None, problems
@@ -152,6 +156,7 @@ def load_plant(
         journal=config.journal,
         limits=config.limits,
         archive=config.archive,
+        shards=config.shards,
         tests=_of("tests", documents),
     )
     return plant, problems

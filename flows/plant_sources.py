@@ -80,16 +80,6 @@ def check_plant_yaml(node: Node, config: PlantYaml, problems: Problems) -> None:
         _each(place.get("path") if place is not None else None, config.archive.path, _path_problem, problems)
         if place is not None and config.archive.keep < DAY:
             _told(place.get("keep"), "at least 1d is expected", problems)
-    shards = node.get("shards")
-    count = shards.get("count") if shards is not None else None
-    if count is not None and config.shards.count != 1:
-        many = config.shards.count > 1
-        problems.add(
-            count,
-            f"{count.raw} shards: more than one is not yet in this version"
-            if many
-            else "at least 1 is expected",
-        )
     limits = node.get("limits")
     for key, least, most in (("devices", 1, 100_000_000), ("frame", 1, 16 << 20), ("depth", 1, 64)):
         below = limits.get(key) if limits is not None else None

@@ -23,13 +23,19 @@ from connectors.errors import ConfigError, PenstockError
 from connectors.files.config import FilesConfig
 from connectors.http.config import HttpConfig
 from connectors.journal.client import JournalClient
+from connectors.journal.sharded import ShardedClient
 from connectors.json_logs import log_as_json
 from connectors.mqtt.config import MqttConfig
 from connectors.opcua.config import OpcuaConfig
+from connectors.shards import Sharding
 from connectors.source import Appender, Receiver, Surroundings
 from connectors.tcp.config import TcpConfig
+from flows.shards import shard_folders
+from flows.source_specs import source_spec
 from flows.status import StatusThread
 from flows.wiring import source_kind
+from operators.batch import Address
+from operators.decode.routing import DeviceReader
 
 STOP_S = 4.5  # from SIGTERM to the end, whatever hangs
 
@@ -41,13 +47,16 @@ log = logging.getLogger("receiver")
 
 class SourceFile(msgspec.Struct, kw_only=True):
     """What the supervisor writes for a receiver. folder: the plant's, for relative paths; files: path ->
-    text of what the configuration names of the applied plant."""
+    text of what the configuration names of the applied plant. shards: how frames are divided, where
+    the plant has several; devices: those of devices.csv, where a peer's name is looked up in them."""
 
     plant: str
     source: str
     config: SourceConfig
     folder: str | None = None
     files: dict[str, str] = {}
+    shards: Sharding | None = None
+    devices: list[str] = []
 
 
 def read_source_file(path: Path) -> SourceFile:
@@ -108,8 +117,24 @@ async def receive(receiver: Receiver, appender: Appender) -> None:
     await receiver.run(appender, stop)
 
 
-async def _run(receiver: Receiver, data: Path, name: str) -> None:
-    client = JournalClient(data, name)
+def journal_client(source: SourceFile, data: Path) -> JournalClient | ShardedClient:
+    """The way into the journal, or the journals of all shards. Raises `ConfigError`."""
+    sharding = source.shards
+    if sharding is None:
+        return JournalClient(data, source.source)
+    folders = shard_folders(data)
+    if len(folders) != sharding.count:
+        raise ConfigError(f"{data} has {len(folders)} shards, the source is told of {sharding.count}")
+    reader = DeviceReader(source_spec(source.source, source.config), frozenset(source.devices))
+
+    def route(address: Address) -> int:
+        return sharding.of_device(*reader(address))
+
+    clients = [JournalClient(folder, source.source) for folder in folders]
+    return ShardedClient(clients, route, sharding.of_device)
+
+
+async def _run(receiver: Receiver, client: JournalClient | ShardedClient) -> None:
     client.start()
     try:
         await receive(receiver, client)
@@ -134,7 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
         status = StatusThread(chosen.data, component, lambda: describe(receiver))
         status.start()
         log.info("starting, process %d", os.getpid())
-        asyncio.run(_run(receiver, chosen.data, source.source))
+        asyncio.run(_run(receiver, journal_client(source, chosen.data)))
     except ConfigError as error:
         return _failed(status, error, 1)
     except PenstockError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -121,6 +122,7 @@ class Shard:
     first_plant: the plant that is applied where reading starts, unless a snapshot names another.
     bundle: gives the files of a journaled plant bundle by its SHA-256; None where every plant
     entry carries its files. pages: where the stages' state is kept; None: in the snapshots themselves.
+    number: of this shard among those of the plant; it stands in the ids of its alarm events.
     """
 
     def __init__(
@@ -130,8 +132,10 @@ class Shard:
         load: Callable[[Mapping[str, bytes]], Plant],
         bundle: Callable[[str], Mapping[str, bytes]] | None = None,
         pages: PageStore | None = None,
+        number: int = 0,
     ) -> None:
         self.first_plant = first_plant
+        self.number = number
         self.pages = pages
         self.devices = Devices()
         self.clocks: dict[str, StageClock] = {}
@@ -198,7 +202,8 @@ class Shard:
 
     def rules(self) -> StageLogic:
         """Accepted readings to alarm events."""
-        return PlannedStage(self, "rules", lambda p: RulesLogic(specs.rules(p), self.devices), specs.rules)
+        spec = partial(specs.rules, shard=self.number)
+        return PlannedStage(self, "rules", lambda p: RulesLogic(spec(p), self.devices), spec)
 
     def windows(self) -> StageLogic:
         """Accepted readings to event-time aggregates."""

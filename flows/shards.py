@@ -77,5 +77,13 @@ def settle_shards(data: Path, count: int, by: By) -> list[Path]:
     return folders
 
 
+def archive_path(path: str, shard: int | None) -> str:
+    """Where the archive of a shard lies: one that is not in the data directory has a folder a shard."""
+    if shard is None or not ("://" in path or path.startswith("/")):
+        return path
+    place, mark, options = path.partition("?")  # of an address: s3://bucket/prefix?region=...
+    return f"{place.rstrip('/')}/{FOLDER}/{shard}{mark}{options}"
+
+
 def _words(one: Divided) -> str:
     return "1 shard" if one.count == 1 else f"{one.count} shards by {one.by}"

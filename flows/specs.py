@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from connectors.files.config import FilesConfig
 from connectors.journal.columns import TelemetrySpec
-from flows.plant_file import Plant, Product, SourceConfig
+from flows.plant_file import Plant, Product
 from flows.plant_rules import rule_product
 from flows.plant_tables import DEVICE_COLUMNS
+from flows.source_specs import source_spec
 from operators.contract.spec import ProductContract
 from operators.decode.spec import (
     DecodeLimits,
@@ -16,10 +16,8 @@ from operators.decode.spec import (
     MasterDevice,
     ProductDecode,
     RoutingSpec,
-    SourceSpec,
 )
 from operators.parameters import ParameterSpec
-from operators.sparkplug import sparkplug_names
 from operators.state.references import FormulaRef, references
 from operators.state.spec import FormulasSpec, ProductState
 from operators.windows.spec import ProductWindows
@@ -38,7 +36,7 @@ def decode(plant: Plant) -> DecodePlan:
     return DecodePlan(
         products={name: _product_decode(plant, product, columns) for name, product in plant.products.items()},
         routing=RoutingSpec(
-            sources=tuple(_source(name, config) for name, config in plant.sources.items()),
+            sources=tuple(source_spec(name, config) for name, config in plant.sources.items()),
             devices=devices,
             unknown=plant.devices.unknown,
             reports=report_specs(
@@ -103,21 +101,6 @@ def _device_params(plant: Plant, product: Product, columns: Collection[str]) -> 
     return found
 
 
-def _source(name: str, config: SourceConfig) -> SourceSpec:
-    files = isinstance(config, FilesConfig)
-    live = isinstance(config, FilesConfig) and config.live
-    return SourceSpec(
-        name=name,
-        kind=str(type(config).__struct_config__.tag),
-        device=config.device,
-        topic=config.topic,
-        product=config.product,
-        live=live,
-        historical=files and not live,
-        sparkplug=sparkplug_names(config),
-    )
-
-
 def contract(plant: Plant) -> dict[str, ProductContract]:
     """Each product's checks."""
     retired = frozenset(name for name, row in plant.master.devices.items() if row.get("status") == "retired")
@@ -127,10 +110,11 @@ def contract(plant: Plant) -> dict[str, ProductContract]:
     }
 
 
-def rules(plant: Plant) -> RulesSpec:
-    """The rules, and what their conditions may name."""
+def rules(plant: Plant, shard: int = 0) -> RulesSpec:
+    """The rules, and what their conditions may name. shard: in which they are evaluated."""
     return RulesSpec(
         plant=plant.name,
+        shard=str(shard),
         products={
             name: rule_product(product, plant.formulas.trees(name))
             for name, product in plant.products.items()

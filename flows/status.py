@@ -1,7 +1,8 @@
 """Status files: what each process tells about itself, once a second, for health and metrics.
 
 A status file is `DATA/run/COMPONENT.json`, replaced atomically, so a reader never sees half of
-one, and what a dead process said last stays readable.
+one, and what a dead process said last stays readable. The processes of one of several shards have
+its number behind their names, `flow-2`; whoever asks with that shard's folder is told of `flow`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,26 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from flows.shards import home_of
+
+OF_A_SHARD: Final = ("journal", "flow", "drainer-", "archiver")  # processes that each shard has
+
+
+def component_name(data: Path, component: str) -> str:
+    """The name of a process over a data directory, or over the folder of a shard."""
+    shard = home_of(data)[1]
+    return component if shard is None else f"{component}-{shard}"
+
+
+def is_of_shard(name: str, bases: Collection[str]) -> bool:
+    """Whether `flow-2` is a process of a shard whose own name, `flow`, is among some."""
+    base, _, number = name.rpartition("-")
+    return number.isdigit() and base.startswith(OF_A_SHARD) and base in bases
 
 
 def write_atomically(path: Path, body: bytes, *, mode: int = 0o644) -> None:
@@ -28,14 +45,27 @@ def write_atomically(path: Path, body: bytes, *, mode: int = 0o644) -> None:
 
 
 def read_status(data: Path) -> dict[str, dict[str, Any]]:
-    """Every component's newest status file, by component."""
+    """Every component's newest status file, by component. data: of a plant, or the folder of a shard,
+    whose own processes then have the names that an only shard's have, and other shards' are left out."""
+    home, shard = home_of(data)
     found: dict[str, dict[str, Any]] = {}
-    for path in sorted((data / "run").glob("*.json")):
+    for path in sorted((home / "run").glob("*.json")):
         with suppress(OSError, ValueError):
             body = json.loads(path.read_bytes())
             if isinstance(body, dict) and "component" in body:
                 found[str(body["component"])] = body
-    return found
+    return found if shard is None else _of_shard(found, shard)
+
+
+def _of_shard(found: dict[str, dict[str, Any]], shard: int) -> dict[str, dict[str, Any]]:
+    mine: dict[str, dict[str, Any]] = {}
+    for name, body in found.items():
+        base, _, number = name.rpartition("-")
+        if not (number.isdigit() and base.startswith(OF_A_SHARD)):
+            mine[name] = body
+        elif int(number) == shard:
+            mine[base] = body
+    return mine
 
 
 class StatusThread(threading.Thread):
@@ -43,8 +73,8 @@ class StatusThread(threading.Thread):
 
     def __init__(self, data: Path, component: str, describe: Callable[[], dict[str, Any]]) -> None:
         super().__init__(name=f"status-{component}", daemon=True)
-        self.path = data / "run" / f"{component}.json"
-        self.component = component
+        self.component = component_name(data, component)
+        self.path = home_of(data)[0] / "run" / f"{self.component}.json"
         self.describe = describe
         self.started_ms = int(time.time() * 1000)
         self.ended = threading.Event()

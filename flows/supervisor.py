@@ -19,6 +19,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,22 +27,23 @@ import lmdb
 
 from connectors.errors import ConfigError, JournalError, PenstockError
 from connectors.journal.blocking import BlockingJournalClient
-from connectors.journal.output_store import OutputReader
 from connectors.journal.reader import Applied, JournalReader
 from flows.apply import plant_control, resolved_plant, user_name
+from flows.broken_flow import BrokenFlow
 from flows.change import plan_change
 from flows.change_processes import (
     STOP_SECONDS,
     Changing,
     configuration_path,
+    folder_of,
     remove_configurations,
     write_configurations,
 )
 from flows.components import FLOW, JOURNAL, Component, components
 from flows.health import readiness
 from flows.plant_file import Plant
-from flows.processes import Child, exit_words, last_error
-from flows.quarantine import Trials, is_crash
+from flows.processes import Child
+from flows.shards import settle_shards, shard_folders
 from flows.status import read_status, write_atomically
 
 # the way of an alarm; the others stand back while there are more busy processes than processors
@@ -51,6 +53,7 @@ WATCH_SECONDS = 0.05
 JOURNAL_START_SECONDS = 30.0
 UNWELL_SECONDS = 4.0  # a component that is away for less is not worth a line
 FLOW_READY_SECONDS = 10.0
+SPREAD_SECONDS = 2.0  # that a journal has to take a plant in; the others are watched again after it
 FOLLOW_SECONDS = 0.2  # how often the journal is asked whether another plant was applied
 
 
@@ -68,6 +71,7 @@ class Supervisor:
         self.components: dict[str, Component] = {}
         self.folder = folder
         self.data = data
+        self.folders = [data]  # of the shards
         self.say = say
         self.children: list[Child] = []
         self.stop_signals = 0
@@ -76,12 +80,10 @@ class Supervisor:
         self._looked_at = 0.0
         self._asked_at = 0.0
         self._entry = 0  # of the journal, at which the plant that runs was applied
-        self._reader: JournalReader | None = None
+        self._readers: dict[int, JournalReader] = {}  # by shard
         self._changing: Changing | None = None
         self._change: dict[str, Any] = {}
-        self._trials: Trials | None = None
-        self._broke_at = self._tried_at = -1  # the last entry applied when the flow broke
-        self._why = ""
+        self._broken: dict[str, BrokenFlow] = {}  # by the name of the flow's process
         self._unwell: dict[str, float] = {}  # since when
         self._told: set[str] = set()
         self._environment = dict(os.environ, PENSTOCK_DATA=str(data))
@@ -116,11 +118,15 @@ class Supervisor:
         (self.data / "run").mkdir(parents=True, exist_ok=True)
         os.chmod(self.data / "run", 0o700)
         is_applied = self._is_applied(apply)
+        shards = self.plant.shards
+        self.folders = settle_shards(self.data, shards.count, shards.by)
         self.components = components(self.plant, self.folder)
         write_configurations(self.data, self.components.values())
         remove_configurations(self.data, self.components.values())
         for component in self.components.values():
             self.children.append(self._child_of(component))
+            if component.rank == FLOW:
+                self._broken[component.name] = self._broken_of(component)
         self._start_rank(JOURNAL)
         self._start_rank(FLOW)  # it waits for the plant, and takes the longest to be ready
         if not is_applied:
@@ -132,18 +138,20 @@ class Supervisor:
         for child in self.children:  # the way of an alarm first, the others once the flow is ready
             if child.pid is None and not child.nice:
                 child.start(self._environment)
-        self._await_flow()
+        self._await_flows()
         for child in self.children:
             if child.pid is None and child.nice and not self.stop_signals:
                 child.start(self._environment)
         self._report()
 
-    def _await_flow(self) -> None:
-        """Until the flow is ready, has ended, or has taken so long that the others must not wait."""
+    def _await_flows(self) -> None:
+        """Until every flow is ready or has ended, or they have taken so long that the others must not
+        wait."""
         until = time.monotonic() + FLOW_READY_SECONDS
-        flow = self.child("flow")
-        while flow.pid is not None and not self.stop_signals and time.monotonic() < until:
-            if read_status(self.data).get("flow", {}).get("pid") == flow.pid:
+        flows = [child for child in self.children if child.order == FLOW]
+        while not self.stop_signals and time.monotonic() < until:
+            status = read_status(self.data)
+            if all(one.pid is None or status.get(one.name, {}).get("pid") == one.pid for one in flows):
                 return
             self._report()
             time.sleep(WATCH_SECONDS)
@@ -152,14 +160,15 @@ class Supervisor:
         """Look at every child once; restart what has ended; follow a plant that was applied."""
         self._follow()
         for child in self.children:
-            if child.name == "flow" and self._trials is not None:
-                self._try(child, self._trials)
+            broken = self._broken.get(child.name)
+            if broken is not None and broken.trials is not None:
+                broken.step(child, partial(self._journal, self.components[child.name].shard))
                 continue
             happened = child.watch(self._environment)
             if happened:
                 self.say(happened)
-                if child.name == "flow" and child.process is None:
-                    self._flow_ended(child)
+                if broken is not None and child.process is None:
+                    broken.ended(child)
         self._report()
         self._tell_unwell()
 
@@ -176,11 +185,11 @@ class Supervisor:
                 if not child.wait(0.01):
                     self.say(f"{child.name} did not stop within {STOP_SECONDS:.0f} s and was killed")
         self._report()
-        if self._trials is not None:
-            self._trials.close()
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        for broken in self._broken.values():
+            broken.close()
+        for reader in self._readers.values():
+            reader.close()
+        self._readers.clear()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -205,48 +214,20 @@ class Supervisor:
     def _child_of(self, component: Component) -> Child:
         log = self.data / "logs" / f"{component.name}.jsonl"
         nice = 0 if component.rank == JOURNAL or component.name.startswith(PROMPT) else STANDS_BACK
-        arguments = [str(self.data), *component.arguments]
-        if component.file is not None:
-            arguments += ["--config", str(configuration_path(self.data, component.file))]
+        arguments = [str(folder_of(self.data, component)), *component.arguments]
+        path = configuration_path(self.data, component)
+        if path is not None:
+            arguments += ["--config", str(path)]
         return Child(component.name, component.module, arguments, component.rank, log, nice)
+
+    def _broken_of(self, component: Component) -> BrokenFlow:
+        log = self.data / "logs" / f"{component.name.replace('flow', 'quarantine')}.jsonl"
+        return BrokenFlow(folder_of(self.data, component), self._environment, log, self.say)
 
     def _start_rank(self, rank: int) -> None:
         for child in self.children:
             if child.order == rank:
                 child.start(self._environment)
-
-    # -- a frame on which the flow ends
-
-    def _flow_ended(self, flow: Child) -> None:
-        """The second time in a row that the flow broke without getting on, look for the frame."""
-        if not is_crash(flow.last_exit):
-            return
-        try:
-            with closing(OutputReader(self.data / "output")) as output:
-                applied = output.applied()
-        except JournalError:
-            applied = 0
-        if applied == self._broke_at and applied != self._tried_at:
-            self.say("the flow broke twice at one place; looking for the frame")
-            self._tried_at = applied
-            self._why = f"{exit_words(flow.last_exit)}: {last_error(flow.log)}".rstrip(": ")
-            log = self.data / "logs" / "quarantine.jsonl"
-            self._trials = Trials(self.data, self._environment, log)
-        self._broke_at = applied
-
-    def _try(self, flow: Child, trials: Trials) -> None:
-        """Once the trials are over, the frame that they found is set aside, and the flow goes on."""
-        if not trials.step():
-            return
-        self._trials, found = None, trials.found
-        if found is None:
-            self.say("the frame was not found: the flow did not break again in a trial")
-        else:
-            with self._journal() as journal:
-                body = {"entry": found.entry, "position": found.position, "why": self._why}
-                journal.control("quarantine", body)
-            self.say(f"the frame at position {found.position} is set aside: reject engine_error")
-        flow.next_start = 0.0
 
     # -- the applied plant
 
@@ -255,7 +236,7 @@ class Supervisor:
         says. Raises `ConfigError` where neither folder nor journal has one, or where the folder is
         to be applied and cannot be."""
         try:
-            with closing(JournalReader(self.data / "journal")) as reader:
+            with closing(JournalReader(shard_folders(self.data)[0] / "journal")) as reader:
                 applied = reader.last_plant()
         except JournalError:  # there is no journal yet
             applied = None
@@ -294,9 +275,29 @@ class Supervisor:
         )
 
     def _apply_plant(self, why: str) -> None:
-        """Bring the folder into the journal as the applied plant."""
-        with self._journal() as journal:
-            self._entry = journal.control("plant", plant_control(self.plant, user_name(), why))
+        """Bring the folder into the journal as the applied plant, that of the first shard before all."""
+        control = plant_control(self.plant, user_name(), why)
+        for shard in range(len(self.folders)):
+            with self._journal(shard) as journal:
+                entry = journal.control("plant", control)
+            self._entry = self._entry if shard else entry
+
+    def _spread(self, applied: Applied) -> None:
+        """What was applied to the first shard and has not reached another, because that came after it or
+        somebody was killed between the two, is applied there under the same apply id."""
+        for shard in range(1, len(self.folders)):
+            try:
+                there = self._reader_of_plants(shard).newest_applied()
+                if there is not None and there.apply_id == applied.apply_id:
+                    continue
+                files = self._reader_of_plants().bundle(applied.sha256)
+                about = {"apply_id": applied.apply_id, "by": applied.by, "why": applied.why}
+                with BlockingJournalClient(
+                    self.folders[shard], "supervisor", timeout=SPREAD_SECONDS
+                ) as journal:
+                    journal.control("plant", {"sha256": applied.sha256, "files": files, **about})
+            except (JournalError, lmdb.Error):
+                continue  # it is away or full: at the next look
 
     def _follow(self) -> None:
         """Bring the processes to the plant that was applied last, one step at a look."""
@@ -308,7 +309,10 @@ class Supervisor:
             return
         self._asked_at = now
         applied = self._newest_applied()
-        if applied is None or applied.entry <= self._entry:
+        if applied is None:
+            return
+        self._spread(applied)
+        if applied.entry <= self._entry:
             return
         self._entry = applied.entry
         if applied.sha256 == self.plant.sha256:
@@ -367,23 +371,28 @@ class Supervisor:
         except (JournalError, lmdb.Error):
             return None
 
-    def _reader_of_plants(self) -> JournalReader:
-        if self._reader is None:
-            self._reader = JournalReader(self.data / "journal")
-        return self._reader
+    def _reader_of_plants(self, shard: int = 0) -> JournalReader:
+        if shard not in self._readers:
+            self._readers[shard] = JournalReader(self.folders[shard] / "journal")
+        return self._readers[shard]
 
-    def _journal(self) -> BlockingJournalClient:
-        """A connection to the journal process, once it answers."""
+    def _journal(self, shard: int | None) -> BlockingJournalClient:
+        """A connection to a shard's journal process, once it answers."""
         until = time.monotonic() + JOURNAL_START_SECONDS
-        child = self.child("journal")
+        name = next(
+            one.name
+            for one in self.components.values()
+            if one.rank == JOURNAL and (one.shard or 0) == (shard or 0)
+        )
+        child = self.child(name)
         while True:
             if child.pid is None:
-                raise PenstockError(f"the journal process did not start; see {child.log}")
+                raise PenstockError(f"the {name} process did not start; see {child.log}")
             try:
-                return BlockingJournalClient(self.data, "supervisor")
+                return BlockingJournalClient(self.folders[shard or 0], "supervisor")
             except JournalError:
                 if time.monotonic() > until:
-                    raise PenstockError(f"the journal does not answer; see {child.log}") from None
+                    raise PenstockError(f"the {name} does not answer; see {child.log}") from None
                 time.sleep(0.02)
 
     def _tell_unwell(self) -> None:

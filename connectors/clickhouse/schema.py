@@ -22,7 +22,7 @@ from typing import Final, Protocol
 
 from operators.spec import DAY, SECOND
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 FOR_EVER: Final = 50 * 365 * DAY
 QUALITY: Final = "Enum8('good' = 0, 'uncertain' = 1, 'bad' = 2, 'absent' = 3)"
 TYPES: Final = {
@@ -126,7 +126,8 @@ CREATE_ALARMS: Final = (
     f" onset_time {TIME}, event_time {TIME}, ingest_time {TIME}, actor Nullable(String),"
     " comment Nullable(String), active Bool, acknowledged Bool, latched Bool,"
     " shelved_until Nullable(DateTime64(3, 'UTC')), suppressed Bool, out_of_service Bool,"
-    " evidence String CODEC(ZSTD(1)), message String CODEC(ZSTD(1)), position UInt64, _shadow UInt8)"
+    " evidence String CODEC(ZSTD(1)), message String CODEC(ZSTD(1)), position UInt64, _shadow UInt8,"
+    " _shard UInt16)"
     " ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(time) ORDER BY (subject, sequence)"
     f" SETTINGS {SETTINGS}"
 )
@@ -142,8 +143,9 @@ CREATE_ALARM_INTERVALS: Final = (
 CREATE_REJECTS: Final = (
     "CREATE TABLE IF NOT EXISTS rejects (reason LowCardinality(String), message String CODEC(ZSTD(1)),"
     " source LowCardinality(String), topic String, device_id String, productId LowCardinality(String),"
-    f" position UInt64, `index` UInt32, ingest_time {TIME}, payload_hex String CODEC(ZSTD(1)))"
-    " ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(ingest_time) ORDER BY (position, `index`)"
+    f" position UInt64, `index` UInt32, ingest_time {TIME}, payload_hex String CODEC(ZSTD(1)),"
+    " _shard UInt16)"
+    " ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(ingest_time) ORDER BY (position, `index`, _shard)"
 )
 CREATE_SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS _schema (version UInt32, applied DateTime DEFAULT now())"
@@ -192,7 +194,13 @@ def migrate(
     client.command("ALTER TABLE alarms MODIFY COLUMN device_id LowCardinality(Nullable(String))")
     client.command("ALTER TABLE alarms ADD COLUMN IF NOT EXISTS _shadow UInt8")
     client.command(CREATE_ALARM_INTERVALS)
+    client.command("ALTER TABLE alarms ADD COLUMN IF NOT EXISTS _shard UInt16")
     client.command(f"{CREATE_REJECTS} {ttl('ingest_time', keep_windows)} SETTINGS {SETTINGS}")
+    if not any(row[0] == "_shard" for row in client.query_rows("DESCRIBE TABLE rejects")):
+        # positions are of one shard; only a new column may go behind a table's order, and only at once
+        client.command(
+            "ALTER TABLE rejects ADD COLUMN _shard UInt16, MODIFY ORDER BY (position, `index`, _shard)"
+        )
     for productId, metrics in products.items():
         client.command(create_telemetry(productId, metrics, keep_raw))
         there = {str(row[0]) for row in client.query_rows(f"DESCRIBE TABLE {telemetry_table(productId)}")}

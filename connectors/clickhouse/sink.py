@@ -9,8 +9,11 @@ rows. The same code serves the embedded engine and a server.
 
 from __future__ import annotations
 
+import fcntl
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -75,6 +78,7 @@ _CODE = re.compile(r"[Cc]ode: (\d+)")
 class HistorianFile(msgspec.Struct, kw_only=True):
     """What the supervisor writes for this target."""
 
+    shard: int = 0  # whose output log it drains
     historian: ClickHouseConfig
     products: dict[str, list[tuple[str, str]]]
     windows: list[str] = msgspec.field(default_factory=list)
@@ -93,9 +97,12 @@ class ClickHouseTarget:
 
     kinds: tuple[str, ...] = ("telemetry", "windows", "alarm_batches", "rejects", "alarm_intervals")
 
-    def __init__(self, config: HistorianFile, identity: str) -> None:
+    def __init__(self, config: HistorianFile, identity: str, migrating: Path | None = None) -> None:
+        """identity: of the output log that it is fed from. migrating: a file that whoever migrates holds
+        locked, where several drainers feed one historian."""
         self.config = config
         self.identity = identity
+        self._migrating = migrating
         self._client: Any = None
         self._types: dict[str, dict[str, str]] = {}
 
@@ -145,7 +152,10 @@ class ClickHouseTarget:
     def _migrate(self) -> None:
         keep = self.config.historian.keep
         client = _Client(self._client)
-        migrate(client, self.config.products, self.config.windows, keep.raw, keep.windows)
+        with nullcontext() if self._migrating is None else self._migrating.open("a") as file:
+            if file is not None:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            migrate(client, self.config.products, self.config.windows, keep.raw, keep.windows)
 
     def _told(self, action: Any) -> None:
         """Run an action; its failure as ours, retryable or not."""
@@ -186,11 +196,15 @@ class ClickHouseTarget:
             for keep in by_partition(windows.start_ns):
                 yield table, rows if keep is None else rows.filter(pa.array(keep))
         elif record.kind == "alarm_batches":
-            yield "alarms", alarm_rows(decode_alarms(record.body))
+            yield "alarms", self._sharded(alarm_rows(decode_alarms(record.body)))
         elif record.kind == "alarm_intervals":
             yield "alarm_intervals", interval_rows(decode_intervals(record.body))
         elif record.kind == "rejects":
-            yield "rejects", reject_rows(record.body)
+            yield "rejects", self._sharded(reject_rows(record.body))
+
+    def _sharded(self, rows: pa.Table) -> pa.Table:
+        """Rows that hold a position, with the shard whose journal it is in."""
+        return rows.append_column("_shard", pa.repeat(pa.scalar(self.config.shard, pa.uint16()), len(rows)))
 
     def _columns(self, table: str) -> dict[str, str]:
         """Column -> type as the server has it, asked once a connection."""

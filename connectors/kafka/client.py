@@ -12,7 +12,6 @@ from confluent_kafka import KafkaError, KafkaException
 from connectors.errors import AuthError, ConfigError, ConnectError
 from connectors.kafka.config import KafkaAlarmsConfig, KafkaClientConfig
 
-SHARD: Final = "0"
 _LOGIN: Final = frozenset(
     {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError.UNSUPPORTED_SASL_MECHANISM}
 )
@@ -29,6 +28,7 @@ class KafkaTarget(msgspec.Struct, kw_only=True):
     """What the supervisor writes to `run/target-kafka.json` that concerns this target."""
 
     plant: str = ""
+    shard: int = 0  # whose output log it drains
     alarms: KafkaAlarmsConfig
 
 

@@ -28,7 +28,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from connectors.errors import AuthError, ConfigError, ConnectError, DeliveryError, PermanentDeliveryError
 from connectors.files.sink import replace_durably
-from connectors.kafka.client import SHARD, KafkaTarget, client_config, made_client, told
+from connectors.kafka.client import KafkaTarget, client_config, made_client, told
 from connectors.kafka.partitions import partition_of
 from connectors.kafka.tails import LOG_HEADER, NUMBER_HEADER, read_tails
 from connectors.kafka.topics import Topics
@@ -72,7 +72,7 @@ class KafkaAlarms:
         if not self.config.bootstrap:
             raise ConfigError("sinks.alarms.bootstrap is empty")
         self.identity = identity
-        self.transactional_id = f"{target.plant}/{SHARD}"
+        self.transactional_id = f"{target.plant}/{target.shard}"
         self._note = note
         self._client = client_config(self.config)
         self._producer: Any = None
