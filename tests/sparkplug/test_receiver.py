@@ -21,6 +21,7 @@ from flows.broker import Broker, start_broker
 from tests.receivers.brokers import Publisher, need_mosquitto
 from tests.receivers.running import running, until
 from tests.reference import typed_frames
+from tests.services.sparkplug_node import TahuNode, why_not
 from tests.sparkplug.edge import Client, EdgeNode
 
 PRESS = {"tempC": ("Double", 20.5), "rpm": ("Int16", -7)}
@@ -186,5 +187,72 @@ def test_state_tells_whether_the_host_application_is_there(
         await until(lambda: looks.heard[-1]["online"] is False)
         looks.close()
         assert appender.frames == []
+
+    asyncio.run(scene())
+
+
+LACKING = why_not()
+
+
+@pytest.mark.skipif(LACKING is not None, reason=f"waived: {LACKING}")
+def test_an_edge_node_of_another_make(broker: Broker, tmp_path: Path) -> None:
+    metrics = [
+        *(
+            ("tempC", "Double", 20.5),
+            ("tiny", "Int8", -3),
+            ("small", "Int16", -300),
+            ("whole", "Int32", -70_000),
+        ),
+        *(("far", "Int64", -(10**12)), ("byte", "UInt8", 250), ("word", "UInt16", 65_000)),
+        *(("large", "UInt32", 4_000_000_000), ("huge", "UInt64", 10**15), ("real", "Float", 0.5)),
+        *(("on", "Boolean", False), ("mode", "String", "idle"), ("since", "DateTime", 1_780_000_000_000)),
+    ]
+
+    async def scene() -> None:
+        source, appender = receiver(broker, tmp_path), MemoryAppender()
+        async with running(source, appender):
+            await until(lambda: source.status.state == "connected")
+            node = await off_loop(TahuNode, broker.address[1], "works", "edge1", "press", metrics)
+            await until(lambda: len(appender.frames) == 2)
+            assert await off_loop(node.data, {"tempC": 80.5, "far": -5, "mode": "run"}) == 0
+            await off_loop(node.data, {"tempC": None})
+            await off_loop(node.death)
+            await until(lambda: len(appender.frames) == 5)
+            node.kill()
+            await until(lambda: len(appender.frames) == 6)
+        birth, device, first, _, death, end = told(appender.frames)
+        assert birth == ("NBIRTH/edge1", {"model": "tahu"}, {"good"})
+        assert device == (
+            "DBIRTH/edge1/press",
+            {name: float(value) if type(value) is int else value for name, _, value in metrics},
+            {"good"},
+        )
+        assert first == ("DDATA/edge1/press", {"tempC": 80.5, "far": -5.0, "mode": "run"}, {"good"})
+        assert told(appender.frames)[3][1] == {"tempC": None}
+        assert death == ("DDEATH/edge1/press", {name: None for name, _, _ in metrics}, {"bad"})
+        assert end == ("NDEATH/edge1", {"model": None}, {"bad"})
+
+    asyncio.run(scene())
+
+
+@pytest.mark.skipif(LACKING is not None, reason=f"waived: {LACKING}")
+def test_an_edge_node_of_another_make_answers_the_question_for_its_births(
+    broker: Broker, tmp_path: Path
+) -> None:
+    async def scene() -> None:
+        node = await off_loop(
+            TahuNode, broker.address[1], "works", "edge1", "press", [("tempC", "Double", 1.5)]
+        )
+        source, appender = receiver(broker, tmp_path), MemoryAppender()
+        async with running(source, appender):
+            await until(lambda: source.status.state == "connected")
+            await off_loop(node.data, {"tempC": 2.5})
+            await until(lambda: len(appender.frames) == 3)
+        assert dict(appender.frames[0].headers) == {"malformed": "alias 10: no birth of press told of it"}
+        assert told(appender.frames[1:]) == [
+            ("NBIRTH/edge1", {"model": "tahu"}, {"good"}),
+            ("DBIRTH/edge1/press", {"tempC": 2.5}, {"good"}),
+        ]
+        node.kill()
 
     asyncio.run(scene())

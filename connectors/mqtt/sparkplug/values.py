@@ -30,6 +30,7 @@ _NOT_SCALAR: Final = {
     *(DataType.DataSet, DataType.Bytes, DataType.File, DataType.Template),
     *(DataType.PropertySet, DataType.PropertySetList),
 }
+_COMPRESSED: Final = "SPBV1.0_COMPRESSED"  # Tahu's own, outside the specification
 _FLOATING: Final = ("float_value", "double_value")
 
 
@@ -61,6 +62,8 @@ def read_payload(data: bytes) -> Payload:
         raise UnreadableError("its bytes are no protobuf") from error
     if data and not payload.metrics and not payload.HasField("seq") and not payload.HasField("timestamp"):
         raise UnreadableError("it holds neither metrics nor a sequence number nor a time")
+    if payload.uuid == _COMPRESSED:
+        raise UnreadableError("its body is compressed, which Sparkplug 3.0 does not know")
     return payload
 
 
