@@ -31,6 +31,7 @@ class OpcuaConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_
     sampling: Duration = 500 * MILLISECOND  # of nodes that say nothing of their own
     queue: int = 10  # values that the server keeps of each node between two publishings
     nodes_per_session: int = 10_000
+    enumerations: Literal["numbers", "texts"] = "numbers"
     security: Literal["none", "Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss"] = "none"
     mode: Literal["Sign", "SignAndEncrypt"] = "SignAndEncrypt"
     cert_file: str | None = None  # own certificate; default: one is made at the first start

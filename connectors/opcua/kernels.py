@@ -35,6 +35,10 @@ BOOLEAN: Final = 2
 TEXT: Final = 3
 STRANGE: Final = 4  # of a type that is no value of a metric: taken as null
 
+DIMENSIONS: Final = 100  # what is skipped beside built-in types: dimensions of an array, and
+BEHIND_VALUE: Final = 1000  # plus its mask: what stands behind the Variant of a DataValue
+DEPTH: Final = 64  # of values in values
+
 MALFORMED: Final = -1
 OVERFLOW: Final = 0x480  # info type DataValue, bit Overflow (OPC 10000-4, 7.39.1)
 EPOCH: Final = 116_444_736_000_000_000  # 1601 to 1970 in 100 ns
@@ -104,8 +108,8 @@ def _node_end(payload: Bytes, at: int, end: int) -> int:
 
 @inline
 def _scalar_end(payload: Bytes, at: int, end: int, kind: int) -> int:
-    """The byte behind a value of a built-in type; MALFORMED where it does not fit, or is of a type
-    (DataValue, Variant, DiagnosticInfo) that holds others in it."""
+    """The byte behind a value of a built-in type; MALFORMED where it does not fit, or is of a type that
+    holds others in it (see `_nested_end`)."""
     size = -1
     if kind in (1, 2, 3):
         size = 1
@@ -119,7 +123,7 @@ def _scalar_end(payload: Bytes, at: int, end: int, kind: int) -> int:
         size = 16
     if size > 0:
         return at + size if at + size <= end else MALFORMED
-    if kind in (12, 15, 16):
+    if kind in (12, 15, 16) or 26 <= kind <= 31:  # the last are kept for later versions, as ByteStrings
         return _string_end(payload, at, end)
     if kind in (17, 18):
         return _node_end(payload, at, end)
@@ -141,6 +145,71 @@ def _scalar_end(payload: Bytes, at: int, end: int, kind: int) -> int:
             return MALFORMED
         return at + 1 if payload[at] == 0 else _string_end(payload, at + 1, end)
     return MALFORMED
+
+
+@inline
+def _nested_end(payload: Bytes, at: int, end: int, kind: int, count: int, stack: Int64) -> int:
+    """The byte behind `count` values of a type that may hold others in it: a DataValue, a Variant, a
+    DiagnosticInfo. stack: scratch int64[S, 2]; MALFORMED where they do not fit, or nest deeper than S."""
+    stack[0, 0], stack[0, 1] = kind, count
+    top = 0
+    while top >= 0:
+        if stack[top, 1] <= 0:
+            top -= 1
+            continue
+        stack[top, 1] -= 1
+        what = stack[top, 0]
+        if what >= BEHIND_VALUE:  # the parts of a DataValue behind its Variant
+            mask = what - BEHIND_VALUE
+            for bit, size in ((2, 4), (4, 8), (16, 2), (8, 8), (32, 2)):
+                if mask & bit:
+                    at += size
+        elif what == DIMENSIONS:
+            if at + 4 > end:
+                return MALFORMED
+            at += 4 + 4 * max(0, _i32(payload, at))
+        elif what < 23 or what > 25:
+            at = _scalar_end(payload, at, end, what)
+            if at < 0:
+                return MALFORMED
+        else:
+            if at + 1 > end or top + 2 >= stack.shape[0]:
+                return MALFORMED
+            mask = np.int64(payload[at])
+            at += 1
+            if what == 23:
+                top += 1
+                stack[top, 0], stack[top, 1] = BEHIND_VALUE + mask, 1
+                if mask & 1:
+                    top += 1
+                    stack[top, 0], stack[top, 1] = 24, 1
+            elif what == 24:
+                length = 1
+                if mask & 0x80:
+                    if at + 4 > end:
+                        return MALFORMED
+                    length = _i32(payload, at)
+                    at += 4
+                if mask & 0x40:
+                    top += 1
+                    stack[top, 0], stack[top, 1] = DIMENSIONS, 1
+                if mask & 0x3F:
+                    top += 1
+                    stack[top, 0], stack[top, 1] = mask & 0x3F, length
+            else:
+                for bit in (1, 2, 4, 8):
+                    if mask & bit:
+                        at += 4
+                if mask & 16:
+                    at = _string_end(payload, at, end)
+                if at >= 0 and mask & 32:
+                    at += 4
+                if at >= 0 and mask & 64:
+                    top += 1
+                    stack[top, 0], stack[top, 1] = 25, 1
+        if at < 0 or at > end:
+            return MALFORMED
+    return at
 
 
 @inline
@@ -225,7 +294,7 @@ def read_changes(payload: Bytes, start: int, end: int, columns: Int64, numbers: 
     at += 4
     if count > columns.shape[0]:
         return MALFORMED
-    one = np.zeros(1, np.int64)
+    one, stack = np.zeros(1, np.int64), np.zeros((DEPTH, 2), np.int64)
     for v in range(max(0, count)):
         row = columns[v]
         row[:] = 0
@@ -248,6 +317,12 @@ def read_changes(payload: Bytes, start: int, end: int, columns: Int64, numbers: 
                 length = _i32(payload, at)
                 at += 4
             if kind == 0:
+                length = 0
+            if 23 <= kind <= 25:
+                row[KIND] = STRANGE
+                at = _nested_end(payload, at, end, kind, length, stack)
+                if at < 0:
+                    return MALFORMED
                 length = 0
             for k in range(max(0, length)):
                 if k == 0:
@@ -307,6 +382,7 @@ def pack_devices(
     names: Bytes,
     worse: int,
     most: int,
+    most_bytes: int,
     seen: Int64,
     out: Bytes,
     length: Int64,
@@ -317,18 +393,27 @@ def pack_devices(
     columns int64[V, WIDTH], numbers float64[V] as `read_changes` gives them, their items below I;
     order int64[W]: which of them, the values of one device behind each other in the order of their times.
     device int64[I] of each item; name_first int64[I + 1] into names uint8[..]: its metric's name. worse: the
-    least quality. most: values of one frame. seen: scratch int64[I, 2], zeros. Out: out uint8[..], length and
-    owner int64[W]: bytes and device of each frame. `out` needs 16 + 4 + name a value and what its text holds.
+    least quality. most, most_bytes: values and bytes of one frame, which has one value at least. seen:
+    scratch int64[I, 2], zeros. Out: out uint8[..], length and owner int64[W]: bytes and device of each
+    frame. `out` needs 16 + 4 + name a value and what its text holds.
     """
     frames, to = 0, 0
     w = 0
     while w < order.shape[0]:
         whose = device[columns[order[w], ITEM]]
         stop = w
-        names_n, names_size, texts_n, texts_size = 0, 0, 0, 0
+        names_n, names_size, texts_n, texts_size, size = 0, 0, 0, 0, HEAD
         while stop < order.shape[0] and stop - w < most and device[columns[order[stop], ITEM]] == whose:
             v = order[stop]
             item = columns[v, ITEM]
+            more = ROW
+            if seen[item, 0] != frames + 1:
+                more += 4 + name_first[item + 1] - name_first[item]
+            if columns[v, KIND] == TEXT:
+                more += 4 + columns[v, LAST] - columns[v, FIRST]
+            if stop > w and size + more > most_bytes:
+                break
+            size += more
             if seen[item, 0] != frames + 1:
                 seen[item, 0], seen[item, 1] = frames + 1, names_n
                 names_n += 1
@@ -392,6 +477,6 @@ def warm_up() -> None:
     columns, numbers, whole = np.zeros((1, WIDTH), np.int64), np.zeros(1), np.zeros(2, np.int64)
     read_changes(payload, 0, 4, columns, numbers)
     pack_devices(
-        payload, columns, numbers, np.zeros(1, np.int64), whole, whole, payload, 0, 1,
+        payload, columns, numbers, np.zeros(1, np.int64), whole, whole, payload, 0, 1, 64,
         np.zeros((2, 2), np.int64), np.zeros(64, np.uint8), whole.copy(), whole.copy(),
     )  # fmt: skip

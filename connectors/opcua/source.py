@@ -15,16 +15,21 @@ from asyncua.ua.uaerrors import UaError
 
 from connectors.backoff import Backoff
 from connectors.errors import ConfigError, ConnectError
-from connectors.opcua.browse import browse_nodes
+from connectors.opcua.browse import browse_nodes, node_id
 from connectors.opcua.changes import Changes, Published, Told, UnreadableError
 from connectors.opcua.config import OpcuaConfig
+from connectors.opcua.enumerations import Enumerations
+from connectors.opcua.held import Held, HeldFile
 from connectors.opcua.nodes import Item, read_nodes
+from connectors.opcua.properties import read_properties
 from connectors.opcua.security import Identity, secure
 from connectors.opcua.session import WATCHDOG_S, Subscription
 from connectors.source import Appender, Frame, SourceStatus, Surroundings
 
 STEADY_S: Final = 10.0  # a connection that held so long begins with the first back-off again
 LONGEST_BACKOFF_S: Final = 5.0  # a server that comes back is read again within 10 s
+SESSION_MS: Final = 60_000
+MOST_BYTES: Final = 256 << 20  # of one answer of a server
 SHOWN: Final = 3  # nodes that are not there, by name
 HEAD: Final = 4096  # bytes kept of a response that cannot be read
 CLOSE_S: Final = 1.0
@@ -55,8 +60,11 @@ class OpcuaReceiver:
         self._sessions = 1
         self._missing: dict[int, dict[str, str]] = {}
         self._failed: dict[int, str] = {}
+        self._held: dict[int, Held] = {}
+        self._kept = surroundings.data / "opcua" / name
+        self._revised: dict[int, int] = {}
         self._last_frame = time.monotonic()
-        self._gaps = self._overflows = self._values = self._unreadable = 0
+        self._gaps = self._overflows = self._values = self._unreadable = self._too_large = 0
 
     @classmethod
     def build(cls, name: str, config: OpcuaConfig, surroundings: Surroundings) -> OpcuaReceiver:
@@ -113,6 +121,10 @@ class OpcuaReceiver:
     async def _connected(self) -> Client:
         config = self.config
         client = Client(config.endpoint, timeout=config.timeout / 1e9, watchdog_intervall=WATCHDOG_S)
+        client.session_timeout = (
+            SESSION_MS  # one that a killed process left does not stand in the way for long
+        )
+        client.max_messagesize = MOST_BYTES
         client.name = client.description = f"penstock {self.name}"
         client.application_uri = self._identity.uri
         if config.username is not None:
@@ -124,7 +136,7 @@ class OpcuaReceiver:
 
     async def _session(self, number: int, items: Sequence[Item], stop: asyncio.Event) -> None:
         """One session for good: connected again whenever it is lost."""
-        changes = Changes(items)
+        changes = Changes(items, self.config.max_frame)
         backoff = Backoff(limit_s=LONGEST_BACKOFF_S)
         while not stop.is_set():
             began = time.monotonic()
@@ -138,7 +150,7 @@ class OpcuaReceiver:
                 self._missing.pop(number, None)
                 if number in self._up:
                     if len(self._up) == self._sessions:
-                        await self._appender.control("disconnected", {"source": self.name})
+                        await self._tell_journal("disconnected", stop)
                     self._up.discard(number)
                 if client is not None:
                     await _closed(client)
@@ -148,36 +160,60 @@ class OpcuaReceiver:
                 self.status.reconnects += 1
                 await backoff.wait(stop)
 
+    async def _tell_journal(self, kind: str, stop: asyncio.Event) -> None:
+        """`connected` or `disconnected`; a journal that is full does not hold the end up."""
+        telling = self._appender.control(kind, {"source": self.name})
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(telling, CLOSE_S if stop.is_set() else None)
+
     async def _subscribed(self, number: int, client: Client, changes: Changes, stop: asyncio.Event) -> None:
-        subscription = Subscription(client, self.config, changes.items)
-        gone: set[int] = set()
-        await subscription.create(await client.get_namespace_array())
+        file = HeldFile(self._kept / f"session-{number}.json")
+        subscription = Subscription(client, self.config, changes.items, file)
+        await subscription.create(self._held.get(number))
+        if self.config.enumerations == "texts":
+            changes.enumerations = await _enumerations(client, changes.items)
+        if subscription.resumed and not subscription.taken_over:
+            self._gaps += 1
+            log.warning(
+                "the server does not have the last subscription any more: what changed meanwhile is lost"
+            )
         self._up.add(number)
         self._failed.pop(number, None)
         if len(self._up) == self._sessions:
-            await self._appender.control("connected", {"source": self.name})
+            await self._tell_journal("connected", stop)
         self.status.peers = len(self._up)
         self._last_frame = time.monotonic()
         self._tell(number, subscription)
-        log.info("connected to %s, %d nodes", self.config.endpoint, len(changes.items))
+        log.info("connected to %s, %d nodes%s", self.config.endpoint, len(changes.items),
+                 ", where the last session ended" if subscription.taken_over else "")  # fmt: skip
+        unread = False
 
-        async def take(published: Published | bytes, lost: bool, why: str) -> None:
-            told = self._told(changes, published, lost, why)
-            gone.update(told.gone)
+        async def take(published: Published | bytes, lost: bool, why: str, name: str) -> None:
+            nonlocal unread
+            told = self._told(changes, published, lost or unread, why)
+            unread = told.values < 0
+            if told.gone:
+                subscription.absent(told.gone)
+                self._tell(number, subscription)
+            if told.frames:
+                await self._appender.append(told.frames, name or None)
             self._gaps += lost
             self._overflows += told.overflows
-            if told.frames:
-                await self._appender.append(told.frames)
-            self._values += told.values
+            self._too_large += told.too_large
+            self._values += max(0, told.values)
             self.status.frames += len(told.frames)
             self.status.bytes += sum(len(frame.payload) for frame in told.frames)
             self.status.last_frame_ms = int(time.time() * 1000)
             self._last_frame = time.monotonic()
 
-        retrying = asyncio.create_task(self._retry(number, subscription, gone))
+        retrying = asyncio.create_task(self._retry(number, subscription))
         try:
             await subscription.publish(take, stop)
         finally:
+            if subscription.held is None:
+                self._held.pop(number, None)
+            else:
+                self._held[number] = subscription.held
             retrying.cancel()
             with suppress(asyncio.CancelledError, *_TROUBLE):
                 await retrying
@@ -190,24 +226,25 @@ class OpcuaReceiver:
                 why, published = str(error), published.body
         self._unreadable += 1
         log.warning("a publish response cannot be read: %s", why)
-        return Told([Frame(self.name, published[:HEAD], headers=(("resync", why),))], 0, 0, [])
+        return Told([Frame(self.name, published[:HEAD], headers=(("resync", why),))], -1, 0, {})
 
-    async def _retry(self, number: int, subscription: Subscription, gone: set[int]) -> None:
+    async def _retry(self, number: int, subscription: Subscription) -> None:
         """Nodes that the server does not have are asked for again; a namespace may have come."""
         while True:
             await asyncio.sleep(self.config.retry / 1e9)
-            for item in gone:
-                subscription.missing.setdefault(item, "BadNodeIdUnknown")
-            gone.clear()
-            if subscription.missing:
-                namespaces = await subscription.client.get_namespace_array()
-                await subscription.watch(sorted(subscription.missing), namespaces)
+            with suppress(UaError):  # a server that is busy is asked the next time
+                await subscription.look()
+                await subscription.again()
             self._tell(number, subscription)
 
     def _tell(self, number: int, subscription: Subscription) -> None:
         self._missing[number] = {
             subscription.items[item].node: why for item, why in subscription.missing.items()
         }
+        revised = subscription.slower.keys() | subscription.shorter.keys()
+        if len(revised) > self._revised.get(number, 0):
+            log.warning(revised_text(subscription))
+        self._revised[number] = len(revised)
 
     def _told_away(self, number: int, error: BaseException) -> None:
         said = _said(error)
@@ -228,6 +265,7 @@ class OpcuaReceiver:
                 nodes=float(len(self._items or ())), missing_nodes=float(len(missing)),
                 values_total=float(self._values), gaps_total=float(self._gaps),
                 overflows_total=float(self._overflows), unreadable_total=float(self._unreadable),
+                too_large_total=float(self._too_large), revised_nodes=float(sum(self._revised.values())),
             )  # fmt: skip
             if len(self._up) < self._sessions:
                 continue
@@ -257,6 +295,28 @@ def _file(name: str, surroundings: Surroundings) -> str:
         raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
+async def _enumerations(client: Client, items: Sequence[Item]) -> Enumerations:
+    namespaces = await client.get_namespace_array()
+    nodes = [node_id(item.node, namespaces) for item in items]
+    there = [number for number, node in enumerate(nodes) if node is not None]
+    said = await read_properties(client, [nodes[number] for number in there])
+    return Enumerations({number: one.texts for number, one in zip(there, said, strict=True) if one.texts})
+
+
+def revised_text(subscription: Subscription) -> str:
+    """What the server grants instead of what was asked for."""
+    told = []
+    for what, granted, unit in (
+        ("samples", subscription.slower, "ms between samples"),
+        ("keeps", subscription.shorter, "values between publishings"),
+    ):
+        if granted:
+            item, value = next(iter(granted.items()))
+            told.append(f"{what} {len(granted)} nodes less than asked for ({subscription.items[item].node}: "
+                        f"{value:g} {unit})")  # fmt: skip
+    return f"the server {' and '.join(told)}; values between are lost without a word"
+
+
 def _said(error: BaseException) -> str:
     if isinstance(error, asyncio.TimeoutError):
         return "no answer"
@@ -268,5 +328,8 @@ def _said(error: BaseException) -> str:
 
 
 async def _closed(client: Client) -> None:
+    """The session's end; its subscription is kept by the server for the next."""
+    with suppress(Exception):
+        await asyncio.wait_for(client.uaclient.close_session(False), CLOSE_S)
     with suppress(Exception):
         await asyncio.wait_for(client.disconnect(), CLOSE_S)

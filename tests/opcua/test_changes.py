@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import struct
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,9 @@ VALUES = st.one_of(
     st.just((b"\x01\x02", T.ByteString, None)),
     st.just((ua.NodeId("x", 2), T.NodeId, None)),
     st.just((None, T.Null, None)),
+    st.just((ua.EUInformation("u", 1, ua.LocalizedText("a"), ua.LocalizedText()), T.ExtensionObject, None)),
+    st.just((ua.DataValue(ua.Variant("x", T.String), ua.StatusCode(ua.UInt32(7))), T.DataValue, None)),
+    st.just(([ua.Variant(1.5, T.Double), ua.Variant([1, 2], T.Int32), ua.Variant(None)], T.Variant, None)),
 )  # fmt: skip
 CHANGE = st.tuples(
     st.integers(0, 7), VALUES, st.sampled_from([0, 0x40000000, 0x80340000, 0x480]),
@@ -54,7 +58,7 @@ def published(changes: list[Any]) -> bytes:
     for handle, (value, kind, _), status, source, server, array in changes:
         item = ua.MonitoredItemNotification()
         item.ClientHandle = ua.UInt32(handle)
-        given = [value] if array and kind != T.Null else value
+        given = [value] if array and kind != T.Null and not isinstance(value, list) else value
         item.Value = ua.DataValue(
             ua.Variant(given, kind, is_array=isinstance(given, list)),
             ua.StatusCode(ua.UInt32(status)),
@@ -96,7 +100,7 @@ def test_equal_to_what_was_written(changes: list[Any]) -> None:
     frames = Changes(ITEMS).frames(found)
     assert frames.values == sum(handle < len(ITEMS) for handle, *_ in changes)
     assert frames.overflows == sum(h < len(ITEMS) and s == 0x480 for h, _, s, *_ in changes)
-    assert frames.gone == sorted({h for h, _, s, *_ in changes if s == 0x80340000 and h < len(ITEMS)})
+    assert frames.gone == {h: s for h, _, s, *_ in changes if s == 0x80340000 and h < len(ITEMS)}
     got: dict[tuple[str, str], list[tuple[Any, int]]] = {}
     for kind in ("number", "boolean", "string"):
         kinds = {item.metric: kind for item in ITEMS}
@@ -149,3 +153,55 @@ def test_a_count_beyond_the_bytes_is_refused() -> None:
     body = b"\xff\xff\xff\x7f" + bytes(8)
     with pytest.raises(UnreadableError, match="a data change that cannot be read"):
         Changes(ITEMS).frames(Published(body, 1, 1, False, ((0, len(body)),)))
+
+
+def change(value: bytes, metric: int = 0) -> bytes:
+    """A response with a Variant as bytes, and a Double behind it."""
+    return struct.pack("<iIB", 2, metric, 1) + value + struct.pack("<IBBd", 1, 1, 11, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("value", "good"),
+    [
+        (b"\x19" + b"\x41" + b"\1\0\0\0" + b"\x10\2\0\0\0ab", True),  # DiagnosticInfo in DiagnosticInfo
+        (b"\x98\2\0\0\0" + b"\x0b" + bytes(8) + b"\x98\1\0\0\0\x01\1", True),  # Variants in Variants
+        (b"\xd8\1\0\0\0" + b"\x01\1" + b"\1\0\0\0\1\0\0\0", True),  # with dimensions
+        (b"\x17\x3d" + b"\x06\7\0\0\0" + bytes(8 + 2 + 8 + 2), True),  # a DataValue without status
+        (b"\x1f\3\0\0\0abc", True),  # a type of a later version
+        (b"\x20", False),
+        (b"\x18" * 200 + b"\x01\1", False),  # deeper than anybody means
+        (b"\x98\xff\xff\xff\x7f\x01\1", False),
+    ],
+)  # fmt: skip
+def test_values_in_values(value: bytes, good: bool) -> None:
+    body = change(value)
+    told = Published(body, 1, 1, False, ((0, len(body)),))
+    if not good:
+        with pytest.raises(UnreadableError, match="a data change that cannot be read"):
+            Changes(ITEMS).frames(told)
+        return
+    frames = Changes(ITEMS).frames(told).frames
+    assert [frame.topic for frame in frames] == ["d0", "d1"]
+    assert frames[0].payload[-2:] == b"\0\0"  # null
+    assert frames[1].payload[-12:] == struct.pack("<dHBB", 2.5, 0, 1, 0)
+
+
+def test_texts_and_frames_have_a_cap() -> None:
+    texts = ["a" * 300, "b" * 5000, "c" * 300, "d" * 300]
+    changes = [(0, (text, T.String, text), 0, n + 1, 1, False) for n, text in enumerate(texts)]
+    told = Changes(ITEMS, 1000).frames(read_published(published(changes)))
+    assert [len(frame.payload) <= 1000 for frame in told.frames[:-1]] == [True, True]
+    held = b"".join(frame.payload for frame in told.frames[:-1])
+    assert [held.count(text.encode()) for text in texts] == [1, 0, 1, 1]
+    assert told.frames[-1].headers == (("too_large", "a text of 5000 bytes of 'm0'; max_frame allows 1000"),)
+    assert told.frames[-1].payload == b"b" * 4096
+    assert (told.values, told.too_large) == (4, 1)
+
+
+def test_more_values_than_a_frame_holds() -> None:
+    changes = [(n % 6, (float(n), T.Double, float(n)), 0, 1, 1, False) for n in range(70_000)]
+    told = Changes(ITEMS).frames(read_published(published(changes)))
+    assert told.values == 70_000
+    counts = [struct.unpack_from("<I", frame.payload, 4)[0] for frame in told.frames]
+    assert sum(counts) == 70_000
+    assert max(counts) <= 8192

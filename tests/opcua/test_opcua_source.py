@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from connectors.fakes import MemoryAppender
 from connectors.opcua.check import try_server
 from connectors.opcua.config import Browse, OpcuaConfig
-from connectors.opcua.source import OpcuaReceiver
 from connectors.source import Surroundings
-from operators.decode.decoders import build_decoder
-from operators.decode.spec import ProductDecode
-from operators.spec import MILLISECOND, SECOND
-from tests.decode_json.frames import batch, good_spec
+from tests.opcua import running
+from tests.opcua.running import configured
 from tests.services.opcua_server import NAMESPACE, OTHERS, OpcuaServer, why_not
 
 lacking = why_not()
@@ -61,68 +55,11 @@ def server(tmp_path: Path) -> Iterator[OpcuaServer]:
     one.close()
 
 
-def configured(endpoint: str, **keys: Any) -> OpcuaConfig:
-    given: dict[str, Any] = {
-        "nodes": "nodes.csv",
-        "publishing": 50 * MILLISECOND,
-        "sampling": 50 * MILLISECOND,
-    }
-    return OpcuaConfig(endpoint=endpoint, retry=SECOND, **(given | keys))
-
-
-class Running:
-    """A receiver under test, beside its own appender."""
+class Running(running.Running):
+    """With this file's nodes."""
 
     def __init__(self, folder: Path, config: OpcuaConfig, csv: str = CSV) -> None:
-        (folder / "nodes.csv").write_text(csv)
-        self.appender = MemoryAppender()
-        self.receiver = OpcuaReceiver.build("scada", config, Surroundings("plant", folder, folder / "data"))
-        self.stop = asyncio.Event()
-        self.task: asyncio.Task[None]
-
-    async def __aenter__(self) -> Running:
-        self.task = asyncio.create_task(self.receiver.run(self.appender, self.stop))
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.stop.set()
-        await asyncio.wait_for(self.task, 5)
-
-    async def until(self, what: Callable[[], bool], seconds: float = 15) -> None:
-        limit = time.monotonic() + seconds
-        while not what():
-            assert time.monotonic() < limit, (self.receiver.status, self.values())
-            assert not self.task.done() or self.task.result() is None
-            await asyncio.sleep(0.02)
-
-    def readings(self) -> list[tuple[str, int, dict[str, tuple[Any, int]]]]:
-        """(device, milliseconds, {metric: (value, quality)}) in the order of the journal."""
-        frames = [one for one in self.appender.frames if not one.headers]
-        if not frames:
-            return []
-        product = ProductDecode("p", good_spec("format: typed", KINDS), tuple(KINDS.items()))
-        found = build_decoder(product, 64).decode(
-            batch([one.payload for one in frames]), np.arange(len(frames)), np.empty((0, len(frames)))
-        )
-        assert not found.status.any()
-        told = []
-        for n, frame in enumerate(found.frame.tolist()):
-            values: dict[str, tuple[Any, int]] = {}
-            for m, (name, kind) in enumerate(KINDS.items()):
-                if found.quality[m, n] != 3:
-                    value = float(found.value[m, n])
-                    shown = found.texts[int(value)] if kind == "string" else value
-                    values[name] = (shown, int(found.quality[m, n]))
-            told.append((frames[frame].topic, int(found.ts_ns[n]) // 1_000_000, values))
-        return told
-
-    def values(self) -> dict[str, tuple[Any, int]]:
-        """The newest of each metric by device."""
-        return {
-            f"{device}.{name}": value
-            for device, _, values in self.readings()
-            for name, value in values.items()
-        }
+        super().__init__(folder, config, csv, KINDS)
 
 
 def test_values_times_and_qualities(tmp_path: Path, server: OpcuaServer) -> None:

@@ -25,7 +25,7 @@ CACHE = Path(
 NAMESPACE = "http://penstock.test/line"
 OTHERS = ("http://penstock.test/a", "http://penstock.test/b")
 
-Node = tuple[str, str, str, Any]  # device, metric, type, value
+Node = tuple[Any, ...]  # device, metric, type, value; what more there is to say (see `add` of server.js)
 
 
 def why_not() -> str | None:

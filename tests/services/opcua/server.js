@@ -9,7 +9,8 @@ const ua = require(path.join(modules, "node_modules", "node-opcua"));
 const [folder, text] = process.argv.slice(2);
 const given = JSON.parse(text);
 const VARIANTS = { Double: ua.DataType.Double, Int64: ua.DataType.Int64, Boolean: ua.DataType.Boolean,
-  String: ua.DataType.String, Int32: ua.DataType.Int32, UInt16: ua.DataType.UInt16, Float: ua.DataType.Float };
+  String: ua.DataType.String, Int32: ua.DataType.Int32, UInt16: ua.DataType.UInt16, Float: ua.DataType.Float,
+  UInt32: ua.DataType.UInt32, DateTime: ua.DataType.DateTime, Argument: ua.DataType.ExtensionObject, Variants: ua.DataType.Variant };
 
 // What became of values here: kept in the queue of an item, folded into a later one before that, dropped by a
 // full queue, sent (again, when asked for), acknowledged.
@@ -56,24 +57,44 @@ async function main() {
   for (const uri of given.namespaces) space.registerNamespace(uri);
   const home = space.getNamespace(given.home);
   const objects = {};
-  function add(device, metric, kind, value) {
+  // more: {analog: {low, high, unit}, enum: [names], enumValues: {name: number}, states: [false, true], multi: [names]}
+  function add(device, metric, kind, value, more = {}) {
     const root = space.rootFolder.objects;
     objects[device] = objects[device] || home.addObject({ organizedBy: root, browseName: device, nodeId: `s=${device}` });
     const rank = Array.isArray(value) ? 1 : -1;
-    const node = home.addVariable({ componentOf: objects[device], browseName: metric, nodeId: `s=${device}.${metric}`,
-      dataType: kind, valueRank: rank, arrayDimensions: rank > 0 ? [value.length] : undefined, minimumSamplingInterval: 0 });
+    const as = { componentOf: objects[device], browseName: metric, nodeId: `s=${device}.${metric}`,
+      dataType: kind === "Variants" ? "BaseDataType" : kind, valueRank: rank, arrayDimensions: rank > 0 ? [value.length] : undefined, minimumSamplingInterval: 0 };
+    const plain = () => (more.enum ? home.addVariable({ ...as, dataType: enumeration(metric, more.enum) }) : home.addVariable(as));
+    const node = more.analog ? home.addAnalogDataItem({ ...as, engineeringUnitsRange: more.analog,
+        instrumentRange: more.analog, engineeringUnits: ua.standardUnits[more.analog.unit] })
+      : more.states ? home.addTwoStateDiscrete({ ...as, falseState: more.states[0], trueState: more.states[1] })
+      : more.multi ? home.addMultiStateDiscrete({ ...as, enumStrings: more.multi, value: 0 })
+      : more.enumValues ? home.addMultiStateValueDiscrete({ ...as, value: Object.values(more.enumValues)[0],
+        enumValues: Object.entries(more.enumValues).map(([displayName, one]) => ({ displayName, value: one })) })
+      : plain();
     found[`${device}.${metric}`] = { node, kind };
     set(`${device}.${metric}`, value);
+  }
+  function enumeration(name, names) { // a data type of its own, named after its first variable
+    return home.addEnumerationType({ browseName: `${name}Type`, enumeration: names }).nodeId;
   }
   function set(name, value, at, status) {
     const { node, kind } = found[name];
     const array = Array.isArray(value);
     const when = at ? new Date(at) : new Date();
     node.setValueFromSource({ dataType: VARIANTS[kind], arrayType: array ? ua.VariantArrayType.Array : ua.VariantArrayType.Scalar,
-      value: array && kind === "Double" ? Float64Array.from(value) : kind === "Int64" && !array ? ua.coerceInt64(value) : value },
+      value: valued(kind, value) },
       ua.StatusCodes[status || "Good"], when);
   }
-  for (const [device, metric, kind, value] of given.nodes) add(device, metric, kind, value);
+  function valued(kind, value) {
+    if (kind === "Double") return Array.isArray(value) ? Float64Array.from(value.map(Number)) : Number(value);
+    if (kind === "Int64" && !Array.isArray(value)) return ua.coerceInt64(value);
+    if (kind === "DateTime") return new Date(value);
+    if (kind === "Argument") return new ua.Argument({ name: value, dataType: "i=11", valueRank: -1 });
+    if (kind === "Variants") return value.map((one) => new ua.Variant({ dataType: ua.DataType.Double, value: one }));
+    return value;
+  }
+  for (const one of given.nodes) add(...one);
   await server.start();
   const say = (one) => process.stdout.write(JSON.stringify(one) + "\n");
   say({ ready: true, certificate: server.getCertificate().toString("hex") });

@@ -1,0 +1,123 @@
+"""What a server holds for a source that was away: nothing of it is lost, and nothing comes twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from connectors.fakes import MemoryAppender
+from connectors.opcua.config import OpcuaConfig
+from tests.conformance.proxy import Proxy
+from tests.opcua import running
+from tests.opcua.running import configured
+from tests.services.opcua_server import NAMESPACE, OpcuaServer, why_not
+
+lacking = why_not()
+pytestmark = pytest.mark.skipif(lacking is not None, reason=f"waived: {lacking}")
+
+DEVICES = ("pump-1", "pump-2", "pump-3")
+CSV = "node_id,device_id,metric,sampling_ms\n" + "".join(
+    f"nsu={NAMESPACE};s={device}.count,{device},count,0\n" for device in DEVICES
+)
+
+
+class Running(running.Running):
+    """With this file's nodes."""
+
+    def __init__(self, folder: Path, config: OpcuaConfig, appender: MemoryAppender | None = None) -> None:
+        super().__init__(folder, config, CSV, {"count": "integer"}, appender)
+
+    def counted(self, numbers: int) -> bool:
+        """Whether every device's values are 0, 1, ... in order, each once, so many of them."""
+        found = [self.all_of(device, "count") for device in DEVICES]
+        return found == [list(range(numbers))] * len(DEVICES)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[OpcuaServer]:
+    one = OpcuaServer(tmp_path / "server", [(device, "count", "Int32", 0) for device in DEVICES])
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def proxy(server: OpcuaServer) -> Iterator[Proxy]:
+    one = Proxy(server.port)
+    yield one
+    one.close()
+
+
+async def count(server: OpcuaServer, numbers: range, pause: float = 0.02) -> None:
+    for number in numbers:
+        server.tell(set=[[f"{device}.count", number] for device in DEVICES])
+        await asyncio.sleep(pause)
+
+
+def test_a_lost_connection(tmp_path: Path, server: OpcuaServer, proxy: Proxy) -> None:
+    async def play() -> None:
+        config = configured(f"opc.tcp://127.0.0.1:{proxy.port}", queue=1000)
+        async with Running(tmp_path, config) as run:
+            await run.until(lambda: run.counted(1))
+            for first in (1, 21, 41):
+                await count(server, range(first, first + 10))
+                proxy.cut()
+                await count(server, range(first + 10, first + 20))
+            await run.until(lambda: run.counted(61))
+            assert ("disconnected", {"source": "scada"}) in run.appender.controls
+            await asyncio.sleep(1.1)
+            assert (run.told("gaps_total"), run.told("overflows_total")) == (0, 0)
+
+    asyncio.run(play())
+
+
+def test_a_stop_with_a_full_journal_and_a_new_process(tmp_path: Path, server: OpcuaServer) -> None:
+    """What was not acknowledged comes to the next one; what was on its way into the journal, once."""
+
+    async def play() -> None:
+        appender = MemoryAppender()
+        config = configured(server.endpoint, queue=1000)
+        async with Running(tmp_path, config, appender) as run:
+            await run.until(lambda: run.counted(1))
+            appender.fill()
+            await count(server, range(1, 11))
+        before = server.counts()["acknowledged"]
+        assert before <= len(DEVICES)
+        await count(server, range(11, 21))
+        appender.drain()
+        async with Running(tmp_path, config, appender) as run:
+            await run.until(lambda: run.counted(21))
+            await count(server, range(21, 23))
+            await run.until(lambda: run.counted(23))
+            assert run.told("gaps_total") in (0, -1)
+        assert sum(1 for _ in (tmp_path / "data" / "opcua" / "scada").glob("session-*.json")) == 1
+
+    asyncio.run(play())
+
+
+def test_other_nodes_are_asked_for_anew(tmp_path: Path, server: OpcuaServer) -> None:
+    async def play() -> None:
+        async with Running(tmp_path, configured(server.endpoint)) as run:
+            await run.until(lambda: run.counted(1))
+        async with Running(tmp_path, configured(server.endpoint, queue=7)) as run:
+            await run.until(lambda: run.counted(1))
+            await asyncio.sleep(1.1)
+            assert run.told("gaps_total") == 1
+
+    asyncio.run(play())
+
+
+def test_several_sessions(tmp_path: Path, server: OpcuaServer, proxy: Proxy) -> None:
+    async def play() -> None:
+        config = configured(f"opc.tcp://127.0.0.1:{proxy.port}", nodes_per_session=1, queue=1000)
+        async with Running(tmp_path, config) as run:
+            await run.until(lambda: run.counted(1) and run.receiver.status.peers == 3)
+            proxy.cut()
+            await count(server, range(1, 11))
+            await run.until(lambda: run.counted(11))
+            kinds = [kind for kind, _ in run.appender.controls]
+            assert kinds == ["connected", "disconnected", "connected"]
+
+    asyncio.run(play())
