@@ -23,6 +23,7 @@ from operators.batch import Int64, UInt64
 
 WAITING_BYTES: Final = 32_000_000  # in hand and not yet durable, before reading pauses
 STEADY_S: Final = 10.0  # a connection that held so long begins with the first back-off again
+SUSPICIOUS: Final = 3  # connections in a row that were accepted and ended before that
 FINISH_S: Final = 3.0  # of the 5 s in which a receiver ends
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class MqttReceiver:
         self._session: MqttSession | None = None
         self._last_frame = time.monotonic()
         self._repeats = 0  # of connections that ended
+        self._short = 0  # connections in a row that were accepted and did not last
         self._folder = (data or Path()) / "mqtt"
         self._feed: Feed | None = None
 
@@ -162,6 +164,7 @@ class MqttReceiver:
             status.state, status.detail = "disconnected", f"{self._peer}: {error.strerror or error}"
             log.warning("cannot connect to %s: %s", self._peer, error.strerror or error)
             return
+        began = time.monotonic()
         while not session.lost.done():
             waited: list[asyncio.Future[Any]] = [session.lost, stopping, sender]
             await asyncio.wait(waited, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
@@ -170,12 +173,12 @@ class MqttReceiver:
                 return
             session.tick()
             self._look(session)
-        status.state, status.detail, status.peers = (
-            "disconnected",
-            f"{self._peer}: {session.lost.result()}",
-            0,
-        )
-        log.warning("%s: %s", self._peer, session.lost.result())
+        words = f"{self._peer}: {session.lost.result()}"
+        self._short = self._short + 1 if time.monotonic() - began < STEADY_S else 0
+        if self._short >= SUSPICIOUS:
+            words += f"; {self._short} times in a row: does another client call itself {self.client_id}?"
+        status.state, status.detail, status.peers = "disconnected", words, 0
+        log.warning("%s", words)
         self._repeats += session.repeats
         self._session = None
         self._gather.control("disconnected", {"source": self.name})

@@ -1,0 +1,133 @@
+"""A real broker that hangs, is taken over, or says more than a payload."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from connectors.fakes import MemoryAppender
+from connectors.mqtt.config import MqttConfig
+from connectors.mqtt.source import MqttReceiver
+from flows.broker import Broker, start_broker
+from operators.spec import SECOND
+from tests.receivers.brokers import Publisher, need_mosquitto
+from tests.receivers.running import running, until
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    need_mosquitto()
+    one = start_broker(tmp_path / "broker", kind="mosquitto")
+    yield one
+    one.stop()
+
+
+def receiver(broker: Broker, **keys: Any) -> MqttReceiver:
+    config = MqttConfig(host="127.0.0.1", port=broker.address[1], subscribe=["plant/#"], **keys)
+    return MqttReceiver("line", config, plant="works")
+
+
+def test_a_broker_that_hangs_is_noticed_and_waited_for(broker: Broker) -> None:
+    async def scene() -> None:
+        source, appender = receiver(broker, keep_alive=SECOND), MemoryAppender()
+        async with running(source, appender):
+            await until(lambda: source.status.state == "connected")
+            device = Publisher(broker)
+            device.send([b"before"])
+            await until(lambda: len(appender.frames) == 1)
+            os.kill(broker.process.pid, signal.SIGSTOP)
+            try:
+                await until(lambda: source.status.state == "disconnected")
+                assert source.status.detail.endswith("the broker does not answer")
+            finally:
+                os.kill(broker.process.pid, signal.SIGCONT)
+            await until(lambda: source.status.state == "connected")
+            device.send([b"after"])
+            await until(lambda: len(appender.frames) == 2)
+            device.close()
+        assert [frame.payload for frame in appender.frames] == [b"before", b"after"]
+        kinds = [kind for kind, _ in appender.controls]
+        assert kinds[:3] == ["connected", "disconnected", "connected"]
+
+    asyncio.run(scene())
+
+
+def test_another_client_of_the_same_name_is_suspected(broker: Broker) -> None:
+    """Two plants with one client_id take the session from each other in turn: it must not be quiet."""
+
+    async def scene() -> None:
+        source = receiver(broker, client_id="twice")
+        async with running(source, MemoryAppender()):
+            other = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="twice")
+            other.reconnect_delay_set(1, 1)
+            await until(lambda: source.status.state == "connected")
+            await asyncio.to_thread(other.connect, "127.0.0.1", broker.address[1])
+            other.loop_start()
+            suspicion = " times in a row: does another client call itself twice?"
+            await until(lambda: source.status.detail.endswith(suspicion))
+            other.disconnect()
+            other.loop_stop()
+            await until(lambda: source.status.state == "connected")
+
+    asyncio.run(scene())
+
+
+def test_user_properties_and_the_content_type_are_headers(broker: Broker) -> None:
+    async def scene() -> None:
+        source, appender = receiver(broker, protocol="5"), MemoryAppender()
+        async with running(source, appender):
+            await until(lambda: source.status.state == "connected")
+            await asyncio.sleep(0.2)  # the subscription is made behind the connection
+            device = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+            device.connect("127.0.0.1", broker.address[1])
+            device.loop_start()
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's
+            properties.ContentType = "application/json"
+            properties.UserProperty = [("line", "4"), ("Öl", "°C")]
+            for number in range(3):
+                device.publish("plant/a", b"%d" % number, 1, properties=properties)
+            device.publish("plant/a", b"plain", 1)
+            await until(lambda: len(appender.frames) == 4)
+            device.disconnect()
+            device.loop_stop()
+        headers = (("content-type", "application/json"), ("line", "4"), ("Öl", "°C"))
+        assert [sorted(frame.headers) for frame in appender.frames] == [sorted(headers)] * 3 + [[]]
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_the_quality_of_service_is_the_sources(broker: Broker, qos: int) -> None:
+    """A device that sends with QoS 1 is heard with QoS 0 where the source asks for no more."""
+
+    async def scene() -> None:
+        source, appender = receiver(broker, qos=qos), MemoryAppender()
+        async with running(source, appender):
+            await until(lambda: source.status.state == "connected")
+            await asyncio.sleep(0.2)
+            device = Publisher(broker)
+            device.send([b"%d" % number for number in range(100)])
+            await until(lambda: len(appender.frames) == 100)
+            device.send([b"while away"])
+            await asyncio.to_thread(device.wait)
+            device.close()
+            await until(lambda: len(appender.frames) == 101)
+        assert source.status.frames == 101
+        # acknowledged or not asked for: nothing is left to be sent again
+        again, later = receiver(broker, qos=qos), MemoryAppender()
+        async with running(again, later):
+            await until(lambda: again.status.state == "connected")
+            await asyncio.sleep(0.3)
+        assert later.frames == []
+
+    asyncio.run(scene())
