@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from contextlib import closing
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from connectors.errors import PenstockError
+from connectors.errors import ConfigError, PenstockError
 from connectors.files.config import FilesConfig
 from connectors.http.config import HttpConfig
 from connectors.kafka.config import KafkaConfig
@@ -63,7 +64,7 @@ def try_addresses(plant: Plant, folder: Path = Path()) -> list[Tried]:
         elif isinstance(source, KafkaConfig):
             found.append(_attempt(what, source.bootstrap, partial(_kafka_source, source, what, folder)))
         elif isinstance(source, FilesConfig):
-            found.append(Tried(what, source.watch, True, "a folder, made when it is not there"))
+            found.append(_attempt(what, source.watch, partial(_watched, source, folder)))
     if plant.sinks.alarms.bootstrap:
         found.extend(_kafka(plant))
     if plant.historian.url == "embedded":
@@ -103,6 +104,23 @@ def _listen(address: str) -> str:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))
     return "free to listen on"
+
+
+def _watched(source: FilesConfig, folder: Path) -> str:
+    """Whether files of the folder could be read and put away."""
+    watch = folder / source.watch
+    if not watch.exists():
+        parent = next(path for path in watch.absolute().parents if path.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise ConfigError(f"is not there, and cannot be made: {parent} cannot be written")
+        return "is not there yet; it is made at the start"
+    if not watch.is_dir():
+        raise ConfigError("is no folder")
+    if not os.access(watch, os.R_OK | os.X_OK):
+        raise ConfigError("cannot be read")
+    if not os.access(watch, os.W_OK):
+        raise ConfigError("cannot be written, so files that are read could not be put away")
+    return "a folder, readable and writable"
 
 
 def _served(source: HttpConfig | TcpConfig, folder: Path) -> str:

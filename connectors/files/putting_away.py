@@ -28,7 +28,21 @@ class PuttingAway:
         self._marks: dict[str, Identity] = {}  # as they were read
 
     def put(self, identity: Identity, why: str) -> str:
-        """Put a file away, as failed where `why` is not empty; says where it is. Raises OSError."""
+        """Put a file away, as failed where `why` is not empty; says where it is. It is so after a loss of
+        power as well. Raises OSError."""
+        where = self._put(identity, why)
+        folders = {(self._watch / identity.name).parent}
+        if where is not None:
+            folders.add((self._watch / where).parent)
+        for folder in folders:
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        return where or "deleted"
+
+    def _put(self, identity: Identity, why: str) -> str | None:
         kind, path = "failed" if why else "done", self._watch / identity.name
         if self._after == "mark":
             mark = path.with_name(f"{path.name}.{kind}")
@@ -36,10 +50,10 @@ class PuttingAway:
             beside.write_bytes(as_json(_Mark(identity, why)))
             os.replace(beside, mark)
             self._marks[identity.name] = identity
-            return mark.name
+            return mark.relative_to(self._watch).as_posix()
         if self._after == "delete" and not why:
             path.unlink()
-            return "deleted"
+            return None
         if self._after == "rename":
             target = _free(path.with_name(f"{path.name}.{kind}"))
         else:
