@@ -135,6 +135,12 @@ def refusals(before: Plant, after: Plant, items: Sequence[PlannedItem]) -> list[
             f"plant.yaml  journal.max: {before.journal.max:,} bytes cannot become {after.journal.max:,}: a "
             "journal on disk never shrinks; keep it as it is, or larger"
         )
+    where = (after.journal.kind, after.journal.topic)
+    if (before.journal.kind, before.journal.topic) != where:
+        found.append(
+            "plant.yaml  journal: another journal does not hold what this one does; keep kind and topic as "
+            "they are, or run the new plant over a data directory of its own"
+        )
     if any(item.kind == "plant.yaml" and item.name == "shards" for item in items):
         found.append(
             "plant.yaml  shards: devices cannot move between shards while they are heard; keep it as it "

@@ -69,7 +69,7 @@ def remove_configurations(data: Path, components: Iterable[Component]) -> None:
     has such a file, and secrets should not stay."""
     named = {configuration_path(data, component) for component in components}
     for folder in {data, *shard_folders(data)}:
-        for pattern in ("target-*.json", "source-*.json"):
+        for pattern in ("target-*.json", "source-*.json", "partition.json"):
             for path in (folder / "run").glob(pattern):
                 if path not in named:
                     path.unlink(missing_ok=True)

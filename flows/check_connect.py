@@ -65,6 +65,8 @@ def try_addresses(plant: Plant, folder: Path = Path()) -> list[Tried]:
             found.append(_attempt(what, source.bootstrap, partial(_kafka_source, source, what, folder)))
         elif isinstance(source, FilesConfig):
             found.append(_attempt(what, source.watch, partial(_watched, source, folder)))
+    if plant.journal.kind == "kafka":
+        found.append(_attempt("journal", plant.journal.bootstrap, partial(_journal, plant)))
     if plant.sinks.alarms.bootstrap:
         found.extend(_kafka(plant))
     if plant.historian.url == "embedded":
@@ -89,6 +91,13 @@ def _attempt(what: str, address: str, attempt: Callable[[], str | tuple[str, lis
         return Tried(what, address, False, f"no answer within {TIMEOUT_S:.0f} s")
     except (OSError, ValueError) as error:
         return Tried(what, address, False, getattr(error, "strerror", None) or str(error))
+
+
+def _journal(plant: Plant) -> tuple[str, list[str]]:
+    """The topic whose partitions are the plant's journals."""
+    from connectors.journal.kafka_check import try_topic
+
+    return try_topic(plant.journal, plant.shards.count)
 
 
 def _reach(host: str, port: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from connectors.journal.kafka_config import PartitionConfig
 from connectors.shards import Sharding
 from flows.plant_file import ArchiveConfig, Plant, SourceConfig
 from flows.shards import archive_path
@@ -100,7 +101,17 @@ def _journal(plant: Plant, shard: int | None) -> Component:
             *(("--archived",) if plant.archive is not None else ()),
             *several,
         ),
+        **_partition(plant, shard),
     )
+
+
+def _partition(plant: Plant, shard: int | None) -> dict[str, Any]:
+    """What the journal process of a shard is told of the partition that is its journal."""
+    if plant.journal.kind != "kafka":
+        return {}
+    told = PartitionConfig(journal=plant.journal, partition=shard or 0, partitions=plant.shards.count)
+    body = msgspec.to_builtins(told)
+    return {"file": "partition.json", "body": body, "start": body}
 
 
 def _archiver(plant: Plant, archive: ArchiveConfig, shard: int | None) -> Component:

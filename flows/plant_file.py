@@ -10,6 +10,7 @@ import msgspec
 
 from connectors.files.config import FilesConfig
 from connectors.http.config import HttpConfig
+from connectors.journal.kafka_config import JournalConfig
 from connectors.kafka.config import KafkaAlarmsConfig
 from connectors.mqtt.config import MqttConfig
 from connectors.opcua.config import OpcuaConfig
@@ -94,10 +95,6 @@ class Historian(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 class ServerConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     listen: str = "127.0.0.1:8080"
-
-
-class JournalConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    max: Size = 20_000_000_000
 
 
 class ArchiveConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -10,7 +10,6 @@ import msgspec
 from connectors.mqtt.config import MqttConfig
 from flows.plant_file import (
     DevicesConfig,
-    JournalConfig,
     PlantYaml,
     Product,
     ServerConfig,
@@ -26,7 +25,6 @@ from rules.spec import RULE_TYPES
 _KEYS: Final[Mapping[type, tuple[str, ...]]] = {
     PlantYaml: ("calendar",),
     DevicesConfig: ("hold_for",),
-    JournalConfig: ("kind", "topic", "bootstrap"),
     Sinks: ("aas", "telemetry"),
     ServerConfig: ("tokens", "tls"),
     Product: ("formulas",),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from flows.plant_file import DevicesConfig, JournalConfig, PlantYaml, Product, Shards
+from connectors.journal.kafka_config import JournalConfig
+from flows.plant_file import DevicesConfig, PlantYaml, Product, Shards
 from operators.document import Node, Problems
 
 MOST: Final = 64

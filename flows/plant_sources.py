@@ -17,6 +17,7 @@ from connectors.tcp.config import Delimiter, TcpConfig, listen_address
 from connectors.tcp.framing import framer
 from flows.plant_file import PlantYaml, SourceConfig
 from flows.plant_files import check_files_source
+from flows.plant_journal import check_journal
 from flows.plant_sinks import check_sinks
 from operators.decode.routing import device_problem, filter_problem, template_problem
 from operators.document import Node, Problem, Problems, nearest
@@ -85,10 +86,7 @@ def check_plant_yaml(node: Node, config: PlantYaml, problems: Problems) -> None:
         below = limits.get(key) if limits is not None else None
         if below is not None and not least <= getattr(config.limits, key) <= most:
             problems.add(below, f"a number from {least} to {most} is expected")
-    journal = node.get("journal")
-    below = journal.get("max") if journal is not None else None
-    if below is not None and not below.masked and config.journal.max < 16_000_000:
-        problems.add(below, "the journal needs at least 16MB")
+    check_journal(node, config.journal, problems)
 
 
 def check_source_products(
