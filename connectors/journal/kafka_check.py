@@ -6,8 +6,8 @@ from connectors.journal.kafka_config import JournalConfig
 from connectors.journal.kafka_topic import check_topic, look_topic, warnings
 
 
-def try_topic(config: JournalConfig, partitions: int) -> str:
-    """What is there or will be made, and what may lose input all the same. Changes nothing and makes
+def try_topic(config: JournalConfig, partitions: int) -> tuple[str, list[str]]:
+    """What is there or will be made, and warnings of what may lose input all the same. Changes nothing and makes
     nothing. Raises `ConnectError`, or `ConfigError` for a topic that `run` would refuse."""
     found = look_topic(config)
     if found is None:
@@ -15,11 +15,11 @@ def try_topic(config: JournalConfig, partitions: int) -> str:
             f"replication {config.replication}" if config.replication else "the brokers' replication"
         )
         many = "1 partition" if partitions == 1 else f"{partitions} partitions"
-        return f"{config.topic} is not there; run makes it, {many}, {replication}"
+        return f"{config.topic} is not there; run makes it, {many}, {replication}", []
     check_topic(found, partitions)
     many = "1 partition" if found.partitions == 1 else f"{found.partitions} partitions"
     words = f"{found.name}: {many}, replication {found.replication}"
     if not found.settings:
-        return f"{words}; its settings may not be read"
+        return f"{words}; its settings may not be read", []
     in_sync = found.settings.get("min.insync.replicas")
-    return "; ".join([f"{words}, min.insync.replicas {in_sync}", *warnings(found)])
+    return f"{words}, min.insync.replicas {in_sync}", warnings(found)
