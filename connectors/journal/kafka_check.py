@@ -7,7 +7,7 @@ from connectors.journal.kafka_topic import check_topic, look_topic, warnings
 
 
 def try_topic(config: JournalConfig, partitions: int) -> tuple[str, list[str]]:
-    """What is there or will be made, and warnings of what may lose input all the same. Changes nothing and makes
+    """What is there or will be made, and warnings of what may lose input all the same. Changes and makes
     nothing. Raises `ConnectError`, or `ConfigError` for a topic that `run` would refuse."""
     found = look_topic(config)
     if found is None:
