@@ -246,7 +246,8 @@ def build_target(name: str, config: dict[str, Any], data: Path, identity: str) -
         from connectors.kafka.client import kafka_target
         from connectors.kafka.sink import KafkaAlarms
 
-        return KafkaAlarms(kafka_target(config), identity, data / "cursors" / "kafka.note")
+        note = data / "cursors" / "kafka.note"
+        return KafkaAlarms(kafka_target(config), identity, note, cursor_path(data, name))
     raise ConfigError(f"unknown target '{name}'; known: alarms-file, historian, kafka")
 
 

@@ -28,7 +28,7 @@ class KafkaTarget(msgspec.Struct, kw_only=True):
     """What the supervisor writes to `run/target-kafka.json` that concerns this target."""
 
     plant: str = ""
-    shard: int = 0  # whose output log it drains
+    shard: int | None = None  # whose output log it drains, where there are several
     alarms: KafkaAlarmsConfig
 
 

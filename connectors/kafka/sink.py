@@ -30,7 +30,7 @@ from connectors.errors import AuthError, ConfigError, ConnectError, DeliveryErro
 from connectors.files.sink import replace_durably
 from connectors.kafka.client import KafkaTarget, client_config, made_client, told
 from connectors.kafka.partitions import partition_of
-from connectors.kafka.tails import LOG_HEADER, NUMBER_HEADER, read_tails
+from connectors.kafka.tails import LOG_HEADER, NUMBER_HEADER, SHARD_HEADER, read_tails
 from connectors.kafka.topics import Topics
 from connectors.sink import OutputRecord
 
@@ -63,17 +63,23 @@ _DECODER = msgspec.json.Decoder(_Event)
 
 class KafkaAlarms:
     """The target `kafka`; identity: of the output log that it is fed from. note: the file in which it
-    keeps which topics it knows; without one a topic made anew is told by its being empty."""
+    keeps which topics it knows; without one a topic made anew is told by its being empty. cursor: the
+    drainer's, whose age says how far back what it does not count may stand in the topics."""
 
     kinds: tuple[str, ...] = ("alarms",)
 
-    def __init__(self, target: KafkaTarget, identity: str, note: Path | None = None) -> None:
+    def __init__(
+        self, target: KafkaTarget, identity: str, note: Path | None = None, cursor: Path | None = None
+    ) -> None:
         self.config = target.alarms
         if not self.config.bootstrap:
             raise ConfigError("sinks.alarms.bootstrap is empty")
         self.identity = identity
-        self.transactional_id = f"{target.plant}/{target.shard}"
+        self.transactional_id = f"{target.plant}/{target.shard or 0}"
+        self._shard = [] if target.shard is None else [(SHARD_HEADER, str(target.shard).encode())]
         self._note = note
+        self._cursor = cursor
+        self._counted_ms = self._cursor_ms()  # as a predecessor left it: the drainer writes it at once
         self._client = client_config(self.config)
         self._producer: Any = None
         self._partitions: dict[str, int] = {}
@@ -94,7 +100,9 @@ class KafkaAlarms:
             topics = Topics(settings, self.config).ready()
             self._partitions = {name: topic.partitions for name, topic in topics.items()}
             self._producer = self._made_producer(settings)  # fences the predecessor before tails are read
-            self._tails, unwritten = read_tails(settings, self._partitions, self.identity)
+            since_ms = self._cursor_ms() if self._counted_ms is None else self._counted_ms
+            self._tails, unwritten = read_tails(settings, self._partitions, self.identity, since_ms)
+            self._counted_ms = None
         except ConnectError as error:
             raise self._told_more(error) from error
         before = self._noted()
@@ -196,6 +204,7 @@ class KafkaAlarms:
             headers.append(("content-type", b"application/json"))
         headers.append((LOG_HEADER, self.identity.encode()))
         headers.append((NUMBER_HEADER, str(record.number).encode()))
+        headers.extend(self._shard)
         while True:
             try:
                 self._producer.produce(
@@ -238,6 +247,12 @@ class KafkaAlarms:
             with suppress(KafkaException, SystemError):
                 self._producer.abort_transaction(1.0)
         self.close()
+
+    def _cursor_ms(self) -> int | None:
+        """When the drainer wrote its cursor last; None where it has none."""
+        with suppress(OSError):
+            return int(self._cursor.stat().st_mtime * 1000) if self._cursor is not None else None
+        return None
 
     def _noted(self) -> dict[str, str]:
         if self._note is None:

@@ -19,7 +19,9 @@ from connectors.kafka.topics import ANSWER_S
 
 LOG_HEADER: Final = "penstock-log"
 NUMBER_HEADER: Final = "penstock-number"
+SHARD_HEADER: Final = "penstock-shard"  # of a plant that has several
 TAIL: Final = 5_000  # messages looked back in a partition that others write to as well
+CLOCKS_MS: Final = 60_000  # that a broker's clock, or ours after it was set, may be behind
 LEADER_S: Final = 30.0
 READ_S: Final = 75.0  # a stranger's transaction may be open for a minute, by Kafka's default
 NO_LEADER: Final = frozenset(
@@ -39,8 +41,12 @@ class Tails(NamedTuple):
     unwritten: set[str]
 
 
-def read_tails(client: Mapping[str, Any], partitions: Mapping[str, int], identity: str) -> Tails:
-    """The tails of topics of so many partitions. Raises `ConnectError`."""
+def read_tails(
+    client: Mapping[str, Any], partitions: Mapping[str, int], identity: str, since_ms: int | None = None
+) -> Tails:
+    """The tails of topics of so many partitions. since_ms: the wall clock when it was noted last what had
+    been sent; others, such as the drainers of other shards, may have put more than TAIL behind what was
+    sent since. Raises `ConnectError`."""
     settings = {
         **client,
         "group.id": "penstock-tail",
@@ -63,7 +69,8 @@ def read_tails(client: Mapping[str, Any], partitions: Mapping[str, int], identit
                     tails.unwritten.discard(topic)
                 if high > low:
                     ends[topic, partition] = high
-                    reading.append(TopicPartition(topic, partition, max(low, high - TAIL)))
+                    start = min(high - TAIL, _offset_at(everything, topic, partition, since_ms, high))
+                    reading.append(TopicPartition(topic, partition, max(low, start)))
         if reading:
             committed.assign(reading)
             _read(committed, ends, identity.encode(), tails.numbers)
@@ -86,6 +93,15 @@ def _ends(consumer: Any, partition: TopicPartition) -> tuple[int, int]:
             if error.args[0].code() not in NO_LEADER or time.monotonic() > until:
                 raise
         time.sleep(0.05)
+
+
+def _offset_at(consumer: Any, topic: str, partition: int, since_ms: int | None, high: int) -> int:
+    """The first offset of a message that came since then, less what clocks may differ by."""
+    if since_ms is None:
+        return high
+    asked = TopicPartition(topic, partition, max(0, since_ms - CLOCKS_MS))
+    (found,) = consumer.offsets_for_times([asked], timeout=ANSWER_S)
+    return int(found.offset) if found.offset >= 0 else high  # none: nothing came since then
 
 
 def _read(

@@ -23,6 +23,7 @@ from connectors.errors import AuthError, ConfigError, ConnectError, PermanentDel
 from connectors.kafka.client import KafkaTarget
 from connectors.kafka.config import KafkaAlarmsConfig
 from connectors.kafka.sink import KafkaAlarms
+from connectors.kafka.tails import TAIL
 from connectors.kafka.topics import Topics
 from connectors.sink import OutputRecord
 from tests.kafka.reading import config, consumed, header, positions, record, target, until
@@ -94,6 +95,33 @@ def test_what_the_partitions_have_is_passed_over(broker: KafkaBroker, delivery: 
     other.send(records[:2])
     other.close()
     assert len(consumed(broker.address, chosen.events)) == 42
+
+
+@pytest.mark.kafka
+def test_the_flood_of_another_shard_hides_no_tail(broker: KafkaBroker, tmp_path: Path) -> None:
+    """What was sent after the cursor was written stands far behind what the other shard sent since."""
+    chosen = config(broker.address, "shards", "idempotent", partitions=1)
+    cursor = tmp_path / "kafka.json"
+    cursor.write_text("{}")
+    mine, other = (
+        KafkaAlarms(KafkaTarget(plant="line", shard=n, alarms=chosen), f"log-{n}", cursor=cursor)
+        for n in range(2)
+    )
+    assert (mine.transactional_id, other.transactional_id) == ("line/0", "line/1")
+    mine.open()
+    mine.send([record(n) for n in range(1, 6)])
+    mine.close()
+    other.open()
+    for start in range(1, TAIL + 2000, 1000):
+        other.send([record(n) for n in range(start, start + 1000)])
+    other.close()
+    again = KafkaAlarms(KafkaTarget(plant="line", shard=0, alarms=chosen), "log-0", cursor=cursor)
+    cursor.write_text("written by the drainer before it opens its target")
+    assert again.open() is None
+    again.send([record(n) for n in range(1, 8)])
+    again.close()
+    found = [m for m in consumed(broker.address, chosen.events) if header(m, "penstock-shard") == "0"]
+    assert [json.loads(m.value())["evidence"]["position"] for m in found] == list(range(1, 8))
 
 
 @pytest.mark.kafka
