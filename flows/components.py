@@ -23,11 +23,12 @@ JOURNAL, FLOW, HISTORIAN, DRAINER, SERVER, RECEIVER = range(6)
 
 # keys of a source that decoding alone looks at, so that a change of them is live
 _DECODED: Final[Mapping[str, tuple[str, ...]]] = {
-    "mqtt": ("topic", "product"),
+    "mqtt": ("topic", "product", "carries"),
     "tcp": ("topic", "product"),
-    "http": ("topic", "product"),
+    "http": ("topic", "product", "carries"),
     "opcua": ("topic", "product"),
-    "files": ("topic", "product", "live"),
+    "kafka": ("template", "product", "carries"),
+    "files": ("topic", "product", "live", "carries"),
 }
 
 

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from connectors.errors import ConfigError
 from connectors.http.config import HttpConfig, header_problem
+from connectors.kafka.config import KafkaConfig
 from connectors.mqtt.config import MqttConfig, SparkplugConfig
 from connectors.opcua.config import OpcuaConfig
 from connectors.opcua.nodes import node_problem, parse_nodes
@@ -18,6 +19,7 @@ from connectors.tcp.framing import framer
 from flows.plant_file import PlantYaml, SourceConfig
 from flows.plant_files import check_files_source
 from flows.plant_journal import check_journal
+from flows.plant_kafka import check_kafka_source
 from flows.plant_sinks import check_sinks
 from operators.decode.routing import device_problem, filter_problem, template_problem
 from operators.document import Node, Problem, Problems, nearest
@@ -102,9 +104,10 @@ def check_source_products(
 
 
 def _check_source(node: Node, source: SourceConfig, problems: Problems) -> None:
-    _told(node.get("device"), device_problem(source.device), problems)
-    if source.topic is not None:
-        _told(node.get("topic"), template_problem(source.topic, source.device), problems)
+    if not isinstance(source, KafkaConfig):
+        _told(node.get("device"), device_problem(source.device), problems)
+        if source.topic is not None:
+            _told(node.get("topic"), template_problem(source.topic, source.device), problems)
     positive = (
         *("max_frame", "max_payload", "max_inflight", "max_connections", "max_connections_per_peer"),
         *("max_body", "max_batch", "max_header", "header_timeout", "body_timeout", "commit_timeout"),
@@ -127,6 +130,8 @@ def _check_source(node: Node, source: SourceConfig, problems: Problems) -> None:
         _server_tls(node, source.tls, problems)
     elif isinstance(source, OpcuaConfig):
         _check_opcua(node, source, problems)
+    elif isinstance(source, KafkaConfig):
+        check_kafka_source(node, source, problems)
     else:
         check_files_source(node, source, problems)
 

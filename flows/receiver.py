@@ -25,6 +25,7 @@ from connectors.http.config import HttpConfig
 from connectors.journal.client import JournalClient
 from connectors.journal.sharded import ShardedClient
 from connectors.json_logs import log_as_json
+from connectors.kafka.config import KafkaConfig
 from connectors.mqtt.config import MqttConfig
 from connectors.opcua.config import OpcuaConfig
 from connectors.shards import Sharding
@@ -40,7 +41,7 @@ from operators.decode.routing import DeviceReader
 STOP_S = 4.5  # from SIGTERM to the end, whatever hangs
 
 # the same as in flows.plant_file, which would bring the compiler into this process: 0.7 s and 60 MB
-SourceConfig = MqttConfig | TcpConfig | HttpConfig | FilesConfig | OpcuaConfig
+SourceConfig = MqttConfig | TcpConfig | HttpConfig | FilesConfig | OpcuaConfig | KafkaConfig
 
 log = logging.getLogger("receiver")
 

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 from connectors.errors import ConfigError
 from connectors.files.config import FilesConfig
 from connectors.http.config import HttpConfig
+from connectors.kafka.config import KafkaConfig
 from connectors.mqtt.config import MqttConfig
 from connectors.opcua.config import OpcuaConfig
 from connectors.tcp.config import TcpConfig
@@ -29,18 +30,17 @@ class SourceKind(NamedTuple):
 SOURCES: Final[dict[str, SourceKind]] = {
     "files": SourceKind(FilesConfig, "connectors.files.source:FilesReceiver"),
     "http": SourceKind(HttpConfig, "connectors.http.source:HttpReceiver"),
+    "kafka": SourceKind(KafkaConfig, "connectors.kafka.source:KafkaReceiver"),
     "mqtt": SourceKind(MqttConfig, "connectors.mqtt.source:MqttReceiver"),
     "opcua": SourceKind(OpcuaConfig, "connectors.opcua.source:OpcuaReceiver"),
     "tcp": SourceKind(TcpConfig, "connectors.tcp.source:TcpReceiver"),
 }
 
-LATER_SOURCES: Final = ("kafka",)
+LATER_SOURCES: Final[tuple[str, ...]] = ()
 
 
 def source_kind(kind: str) -> SourceKind:
     """Raises `ConfigError` that names the known kinds."""
     if kind in SOURCES:
         return SOURCES[kind]
-    if kind in LATER_SOURCES:
-        raise ConfigError(f"kind '{kind}' is not yet in this version")
     raise ConfigError(f"unknown kind '{kind}'{nearest(kind, SOURCES) or ';'} known: {', '.join(SOURCES)}")

@@ -59,6 +59,7 @@ class KafkaConfig(KafkaClientConfig, forbid_unknown_fields=True, kw_only=True, t
     topic: str | None = msgspec.field(default=None, name="template")  # as other sources have it
     device: str = "topic"
     product: str | None = None
+    carries: Literal["frames", "master"] = "frames"  # master: each frame is a change of master data
     start: str = "earliest"
     partitions: list[int] | None = None
     group: str | None = None  # default: penstock-{plant}-{source}; it only shows how far reading is

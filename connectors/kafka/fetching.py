@@ -28,6 +28,7 @@ WAITING_BYTES: Final = 32 << 20  # handed on and not yet durable; then nothing i
 FETCHED_KB: Final = 16 << 10  # read ahead by the client
 COMMIT_S: Final = 1.0
 WATERMARK_S: Final = 3.0
+CLOSE_S: Final = 0.5
 _OUT_OF_RANGE: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 _GONE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 
@@ -88,12 +89,13 @@ class Fetching(threading.Thread):
             "queued.max.messages.kbytes": FETCHED_KB,
             "fetch.max.bytes": FETCHED_KB << 10,
             "fetch.error.backoff.ms": 100,
+            "socket.timeout.ms": 5000,
             "check.crcs": True,
             "error_cb": self._on_error,
             "on_commit": self._on_commit,
         }
         self._where = where
-        self._consumer: Any = made_client(Consumer, self._settings, where)
+        self._consumer: Any = None  # made once the brokers have answered
         self._ending, self._finished = threading.Event(), threading.Event()
         self._room = threading.Event()
         self._lock = threading.Lock()
@@ -304,12 +306,11 @@ class Fetching(threading.Thread):
         """End the connection; what was handed on stays where it is, and reading goes on behind it."""
         consumer, self._consumer = self._consumer, None
         self._position, self._eof, self.trouble, self._followed = {}, {}, {}, None
-        if consumer is None:
-            return
-        try:
-            consumer.close()
-        except (KafkaException, SystemError, RuntimeError) as error:
-            log.warning("closing: %s", told(error))
+        if consumer is not None:
+            # it waits for brokers that may not answer any more
+            closing = threading.Thread(target=_close, args=(consumer,), name="kafka-closing", daemon=True)
+            closing.start()
+            closing.join(CLOSE_S)
 
     # -- partitions
 
@@ -443,3 +444,10 @@ class Fetching(threading.Thread):
             log.warning("%s", text)
             if len(self._said) > 100:
                 self._said.clear()
+
+
+def _close(consumer: Any) -> None:
+    try:
+        consumer.close()
+    except (KafkaException, SystemError, RuntimeError) as error:
+        log.warning("closing: %s", told(error))

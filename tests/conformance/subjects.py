@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.conformance.subject import Subject
 from tests.conformance.subject_files import FilesSubject
 from tests.conformance.subject_http import HttpSubject
+from tests.conformance.subject_kafka import KafkaSubject
 from tests.conformance.subject_mqtt import MqttSubject
 from tests.conformance.subject_tcp import TcpSubject
 
@@ -17,4 +18,5 @@ SUBJECTS: dict[str, Callable[[Path], Subject]] = {
     "tcp": TcpSubject,
     "http": HttpSubject,
     "files": FilesSubject,
+    "kafka": KafkaSubject,
 }
