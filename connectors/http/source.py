@@ -205,10 +205,15 @@ class HttpReceiver:
                     batch = await asyncio.to_thread(self._batch, body, encoding, headers)
             else:
                 batch = self._batch(body, encoding, headers)
-            await self._commit(scope, topic, port, batch, body, headers.get("idempotency-key"))
+            head = self._head(scope, batch)
+            key = headers.get("idempotency-key")
+            name = None if key is None else self._key(key, topic, port, head, body)
+            size = len(body)
+            del body  # the payloads are copies, and may wait for long
+            await self._commit((topic, port, head), batch.payloads, name)
         finally:
             self._in_hand -= held
-        self.status.bytes += len(body)
+        self.status.bytes += size
         return '{"accepted": %d}' % len(batch.payloads)  # noqa: UP031 - braces
 
     def _authorize(self, headers: Any) -> None:
@@ -225,20 +230,30 @@ class HttpReceiver:
         """The body, and how many bytes of it are counted as in hand."""
         most = self.config.max_body
         told = headers.get("content-length")
+        chunked = headers.get("transfer-encoding") is not None
+        size = int(told) if told is not None and told.isascii() and told.isdigit() else 0
         held = 0
         request = asyncio.current_task()
         self._reading[request] = time.monotonic()
         try:
-            if told is not None and told.isascii() and told.isdigit():
-                size = int(told)
-                self._take(size, most)
+            if size > most:
+                raise Refused(413, f"the body has more than {most} bytes")
+            if not chunked and size <= LARGEST_INLINE:
+                self._take(size)
                 held = size
                 return held, await proto()
             parts: list[bytes] = []
+            empty = 0
             async for part in proto:
-                self._take(held + len(part), most, len(part))
+                if held + len(part) > most:
+                    raise Refused(413, f"the body has more than {most} bytes")
+                self._take(len(part))
                 held += len(part)
+                empty += not part
                 parts.append(part)
+            # every body ends with one empty part; a second one stands for bytes that are none, or trailers
+            if empty > 1 or held < size:
+                raise Refused(400, "the body is cut short, or has trailers")
             return held, b"".join(parts)
         except asyncio.CancelledError:
             self._in_hand -= held
@@ -252,13 +267,10 @@ class HttpReceiver:
         finally:
             self._reading.pop(request, None)
 
-    def _take(self, size: int, most: int, more: int | None = None) -> None:
-        if size > most:
-            raise Refused(413, f"the body has more than {most} bytes")
-        more = size if more is None else more
-        if self._in_hand and self._in_hand + more > WAITING_BYTES:
+    def _take(self, size: int) -> None:
+        if self._in_hand and self._in_hand + size > WAITING_BYTES:
             raise Refused(429, "too many bodies are in hand; send again later", BUSY_RETRY_S)
-        self._in_hand += more
+        self._in_hand += size
 
     def _batch(self, body: bytes, encoding: str, headers: Any) -> Batch:
         config = self.config
@@ -270,28 +282,28 @@ class HttpReceiver:
             max_batch=config.max_batch,
         )
 
-    async def _commit(
-        self, scope: Any, topic: str, port: int, batch: Batch, body: bytes, key: str | None
-    ) -> None:
-        """Return when every frame is durable."""
-        payloads = batch.payloads
-        if not payloads:
-            return
+    def _head(self, scope: Any, batch: Batch) -> tuple[tuple[str, str], ...]:
+        """The headers of a request's frames."""
         found = [(name, value) for name in self._wanted if (value := scope.headers.get(name)) is not None]
         if self._peer:
             found.append(("peer", scope.client.rpartition(":")[0]))
         if batch.csv is not None:
             found.append(("csv", batch.csv))
-        head = tuple(found)
-        name = None if key is None else self._key(key, topic, port, head, body)
+        return tuple(found)
+
+    async def _commit(self, where: Where, payloads: list[bytes], name: str | None) -> None:
+        """Return when every frame is durable."""
+        if not payloads:
+            return
         if name is None and len(payloads) <= AT_ONCE:
+            topic, port, head = where
             frames = [Frame(topic, payload, 0, port, head) for payload in payloads]
             done = asyncio.get_running_loop().create_future()
             for frame in frames[:-1]:
                 self.gather.put(frame, None)
             self.gather.put(frames[-1], done)
         else:
-            done = self._append(_columns((topic, port, head), payloads), name)
+            done = self._append(_columns(where, payloads), name)
         self._pending[done] = time.monotonic()
         try:
             await done
