@@ -89,13 +89,14 @@ def checked(
     return Action(
         action,
         alarm_id,
-        _text("by", by, BY_MOST),
-        None if why is None or not why.strip() else _text("why", why, WHY_MOST),
+        checked_text("by", by, BY_MOST),
+        None if why is None or not why.strip() else checked_text("why", why, WHY_MOST),
         _until_ms(until, duration, now_ms),
     )
 
 
-def _text(key: str, text: str, most: int) -> str:
+def checked_text(key: str, text: str, most: int) -> str:
+    """A text that people gave, without blanks around it. Raises `ConfigError`."""
     stripped = text.strip()
     if not stripped:
         raise ConfigError(f"{key}: is empty; name who acts")

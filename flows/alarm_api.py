@@ -51,7 +51,7 @@ class ActionAnswer(msgspec.Struct):
     id: str
     accepted: bool
     message: str
-    alarm_id: str
+    alarm_id: str | None
     subject: str | None
     state: dict[str, Any] | None
     at_ms: int
@@ -145,16 +145,16 @@ async def act(
 ) -> Response[Any]:
     """ack, shelve, unshelve, suppress, unsuppress, reset, out-of-service or in-service."""
     if request.content_type[0] != "application/json":
-        return _failure(415, "the body is JSON: Content-Type: application/json")
+        return failed(415, "the body is JSON: Content-Type: application/json")
     if action not in ACTIONS:
-        return _failure(404, f"no action '{action[:40]}'; known: {', '.join(ACTIONS)}")
+        return failed(404, f"no action '{action[:40]}'; known: {', '.join(ACTIONS)}")
     if not ALARM_ID.match(alarm_id) or not await asyncio.to_thread(views.find_alarms, alarm_id):
-        return _failure(404, "no alarm of that id is open or among the newest 10,000 events")
+        return failed(404, "no alarm of that id is open or among the newest 10,000 events")
     now_ms = int(time.time() * 1000)
     try:
         wanted = checked(action, alarm_id, data.by, data.why, data.until, data.duration, now_ms)
     except ConfigError as error:
-        return _failure(400, str(error))
+        return failed(400, str(error))
     return await _answered(views, wanted)
 
 
@@ -162,16 +162,17 @@ async def _answered(views: Views, wanted: Action) -> Response[Any]:
     try:
         action_id = await asyncio.to_thread(send, views.data, wanted, "server")
     except JournalError as error:
-        return _failure(503, str(error))
+        return failed(503, str(error))
     end = time.monotonic() + ANSWER_S
     while (answer := answer_of(views, action_id)) is None:
         if time.monotonic() > end:
-            return _failure(504, f"no answer in {ANSWER_S:.0f} s; action {action_id} stands in the journal")
+            return failed(504, f"no answer in {ANSWER_S:.0f} s; action {action_id} stands in the journal")
         await asyncio.sleep(POLL_S)
     return Response(answer, status_code=200 if answer["accepted"] else 409)
 
 
-def _failure(code: int, text: str) -> Response[Any]:
+def failed(code: int, text: str) -> Response[Any]:
+    """Why something is not done, as a response."""
     return Response({"error": text}, status_code=code, media_type="application/json")
 
 

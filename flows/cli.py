@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "decode": ("flows.decode_command", "decode", "frames to readings, byte by byte"),
     "alarms": ("flows.alarms_command", "alarms", "open alarms, their history, operators' actions, figures"),
     "rejects": ("flows.look_command", "rejects", "frames and readings that were refused"),
-    "devices": ("flows.look_command", "devices", "devices and when they were last heard"),
+    "devices": ("flows.master_command", "devices", "devices, when they were last heard, their master data"),
     "state": ("flows.look_command", "state", "newest values of devices"),
     "params": ("flows.params_command", "params", "parameters by device"),
     "top": ("flows.look_command", "top", "rates, lag and health, live"),

@@ -143,6 +143,7 @@ class _Replay:
         shard.decode(), shard.contract(), shard.rules()
         self.stages = [shard.stages[name] for name in ("decode", "contract")]
         self.rules = shard.stages["rules"]
+        self._version = -1
 
     def restore(self, stages: Mapping[str, bytes]) -> None:
         """Go on where a snapshot of the flow stands."""
@@ -174,12 +175,18 @@ class _Replay:
         self._clock(item)
         for stage in self.stages:
             stage.process(item)
-        for probe in self.found.probes.values():
-            probe.take(item)
+        version = self.stages[0].registry.version
+        if version != self._version and (item.control is None or item.control.kind != "plant"):
+            self._probe()
+        self._version = version
+        for part in item.runs:
+            for probe in self.found.probes.values():
+                probe.take(part)
         self.rules.process(item)
-        for alarm in item.alarms:
-            if alarm.ruleId == self.rule:
-                self.found.alarms[str(alarm.event["subject"])] = dict(alarm.event["data"])
+        for part in item.runs:
+            for alarm in part.alarms:
+                if alarm.ruleId == self.rule:
+                    self.found.alarms[str(alarm.event["subject"])] = dict(alarm.event["data"])
         if item.control is not None and item.control.kind == "plant":
             self._probe()
 

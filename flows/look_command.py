@@ -299,8 +299,14 @@ def devices(plant: Path | None, data: Path | None, url: str | None, token: str |
     rows = find(plant, data, url, token).devices()
     if as_json:
         emit(rows)
-    else:
-        show(devices_table(rows))
+        return
+    show(devices_table(rows))
+    held = [row for row in rows if row["held"]]
+    if held:
+        one = held[0]
+        cells = f"productId={one['productId'] or 'PRODUCT'}"
+        told = f"{sum(row['held'] for row in held)} frames wait for {len(held)} unknown devices"
+        click.echo(f"{told}; provision one: penstock devices set PLANT {one['device_id']} {cells} --why ...")
 
 
 @click.command()

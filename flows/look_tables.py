@@ -40,7 +40,10 @@ def table(
 def devices_table(rows: Iterable[Row]) -> Table:
     """Devices and when they were last heard."""
     return table(
-        ["device", "product", "name", "hub", "site", "status", "last heard", "metrics", "missing", "alarms"],
+        [
+            *("device", "product", "name", "hub", "site", "status", "last heard", "metrics", "missing"),
+            *("held", "alarms"),
+        ],
         (
             (
                 row["device_id"],
@@ -52,11 +55,12 @@ def devices_table(rows: Iterable[Row]) -> Table:
                 clock(row["last_heard"]) or "never",
                 str(row["metrics"]),
                 str(row.get("missing") or ""),
+                str(row.get("held") or ""),
                 ", ".join(row["alarms"]),
             )
             for row in rows
         ),
-        right=["metrics", "missing"],
+        right=["metrics", "missing", "held"],
     )
 
 

@@ -82,11 +82,17 @@ class PlantCollector(Collector):
             )
             for (source, product), terms in sorted(self.ledger.items()):
                 for term in LEDGER_TERMS:
-                    if term.startswith(unit):
+                    if term.startswith(unit) and term != "frames_held":  # a level, and no count
                         family.add_metric(
                             [source, product, term.removeprefix(f"{unit}_")], terms.get(term, 0)
                         )
             yield family
+        held = GaugeMetricFamily(
+            "penstock_frames_held", "frames that wait for an unknown device", labels=["source", "product"]
+        )
+        for (source, product), terms in sorted(self.ledger.items()):
+            held.add_metric([source, product], terms.get("frames_held", 0))
+        yield held
         reasons = CounterMetricFamily(
             "penstock_rejects", "rejected frames and readings", labels=["source", "product", "reason"]
         )

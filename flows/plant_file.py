@@ -11,7 +11,7 @@ import msgspec
 from connectors.files.config import FilesConfig
 from connectors.http.config import HttpConfig
 from connectors.journal.kafka_config import JournalConfig
-from connectors.kafka.config import KafkaAlarmsConfig
+from connectors.kafka.config import KafkaAlarmsConfig, KafkaConfig
 from connectors.mqtt.config import MqttConfig
 from connectors.opcua.config import OpcuaConfig
 from connectors.shards import By
@@ -26,7 +26,7 @@ from operators.state.spec import AasMapping
 from operators.windows.spec import Window
 from rules.spec import Rule
 
-SourceConfig = MqttConfig | TcpConfig | HttpConfig | FilesConfig | OpcuaConfig
+SourceConfig = MqttConfig | TcpConfig | HttpConfig | FilesConfig | OpcuaConfig | KafkaConfig
 
 
 class Product(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -73,8 +73,12 @@ class Action(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class DevicesConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    source: Literal["file"] = "file"
-    unknown: Literal["reject", "accept"] = "reject"
+    """source: whether a row that a changed file has no more is gone (file) or stays (stream). unknown: what
+    becomes of frames of devices that master data do not know; hold_for: how long they are held."""
+
+    source: Literal["file", "stream"] = "file"
+    unknown: Literal["reject", "hold", "accept"] = "reject"
+    hold_for: Duration = 7 * DAY
 
 
 class Sinks(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -105,9 +109,13 @@ class ArchiveConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """held, held_bytes: frames of unknown devices that wait at once, and their bytes."""
+
     devices: int = 100_000
     frame: Size = 1_000_000
     depth: int = 64
+    held: int = 100_000
+    held_bytes: Size = 16_000_000
 
 
 class Shards(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -7,15 +7,12 @@ from typing import Any, Final
 
 import msgspec
 
-from connectors.mqtt.config import MqttConfig
 from flows.plant_file import (
-    DevicesConfig,
     PlantYaml,
     Product,
     ServerConfig,
     Sinks,
 )
-from flows.wiring import LATER_SOURCES
 from operators.contract.spec import Metric
 from operators.convert import Later
 from operators.decode.spec import DecodeSpec
@@ -24,7 +21,6 @@ from rules.spec import RULE_TYPES
 
 _KEYS: Final[Mapping[type, tuple[str, ...]]] = {
     PlantYaml: ("calendar",),
-    DevicesConfig: ("hold_for",),
     Sinks: ("aas", "telemetry"),
     ServerConfig: ("tokens", "tls"),
     Product: ("formulas",),
@@ -32,16 +28,10 @@ _KEYS: Final[Mapping[type, tuple[str, ...]]] = {
 
 LATER_VALUES: Final[Mapping[tuple[type, str], tuple[str, ...]]] = {
     (PlantYaml, "actions"): ("enabled",),
-    (DevicesConfig, "source"): ("stream",),
-    (DevicesConfig, "unknown"): ("hold",),
 }
 
 _HARMLESS: Final[Mapping[tuple[type, str], tuple[Any, ...]]] = {
     **{(kind, "max_samples"): (4096,) for kind in RULE_TYPES.values()},
-}
-
-_KINDS: Final[Mapping[type, tuple[str, ...]]] = {
-    MqttConfig: LATER_SOURCES,
 }
 
 _HIDDEN: Final[Mapping[type, tuple[str, ...]]] = {
@@ -78,4 +68,4 @@ def _decode_section(node: Node, problems: Problems) -> DecodeSection:
 
 _HOOKS: Final[Mapping[type, Callable[[Node, Problems], Any]]] = {DecodeSpec: _decode_section}
 
-LATER: Final = Later(_KEYS, LATER_VALUES, _KINDS, _HOOKS, _HIDDEN, _HARMLESS, _of_other_kinds())
+LATER: Final = Later(_KEYS, LATER_VALUES, {}, _HOOKS, _HIDDEN, _HARMLESS, _of_other_kinds())

@@ -29,6 +29,7 @@ from flows.aas_api import AAS_HANDLERS, BASE
 from flows.address import split_address
 from flows.alarm_api import ALARM_HANDLERS
 from flows.health import readiness
+from flows.master_api import MASTER_HANDLERS
 from flows.metrics import metrics_text
 from flows.status import StatusThread
 from flows.views import Views
@@ -141,6 +142,7 @@ def make_app(data: Path, listen: str) -> Litestar:
             rules,
             status,
             *ALARM_HANDLERS,
+            *MASTER_HANDLERS,
             *AAS_HANDLERS,
         ],
         dependencies={"views": Provide(provide_views)},

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from flows import specs
-from flows.plant_file import Plant
+from flows.plant_file import MasterData, Plant
 from flows.rule_status import told_of_rules
 from operators.batch import Slice, StateChanges
 from operators.contract.sequence import MISSING_TOLD
 from operators.contract.step import ContractLogic
 from operators.decode.step import DecodeLogic
 from operators.devices import Devices
+from operators.master import MasterChanges, Registry, Rows
 from operators.pages import PageStore
+from operators.snapshot import pack, unpack
 from operators.stage import StageLogic
 from operators.state.step import StateLogic
 from operators.windows.step import WindowsLogic
 from rules.step import RulesLogic
+
+MASTER: Final = "_master"  # in a stage's state: its registry
 
 
 class AppliedLogic(StageLogic, Protocol):
@@ -70,50 +75,94 @@ class PlannedStage:
         self,
         shard: Shard,
         name: str,
-        build: Callable[[Plant], AppliedLogic],
+        build: Callable[[Plant, Registry], AppliedLogic],
         specs_of: Callable[[Plant], Any],
     ) -> None:
         self.shard = shard
         self.name = name
         self.build = build
         self.specs_of = specs_of
-        self.plant = shard.first_plant
-        self.logic = build(self.plant)
+        self.registry = Registry(tables(shard.first_plant.master))
+        self._version = self.registry.version
+        self.plant = shard.first_plant  # with master data as they are here
+        self.logic = build(self.plant, self.registry)
         self.clock = shard.clocks.setdefault(name, StageClock())
         shard.stages[name] = self
 
     def process(self, item: Slice) -> None:
         began, cpu = time.perf_counter(), time.thread_time()
-        control = item.control
-        if control is not None and control.kind == "plant" and control.data["sha256"] != self.plant.sha256:
-            self.plant = self.shard.plant(control.data["sha256"], control.data["files"])
-            self.logic.apply(self.specs_of(self.plant))
-        self.logic.process(item)
+        if self.name == "decode":  # finds where master data change, and takes the changes in itself
+            self._take_plant(item)
+            self.logic.process(item)
+        else:
+            for part in item.runs:
+                self._take_plant(part)
+                if part.master is not None and not part.master.whole:
+                    self._take_master(part.master)
+                self.logic.process(part)
         clock = self.clock
         clock.slices += 1
         clock.rows += len(item.frames)
         clock.seconds += time.perf_counter() - began
         clock.cpu_seconds += time.thread_time() - cpu
 
+    def _take_plant(self, item: Slice) -> None:
+        control = item.control
+        if control is None or control.kind != "plant" or control.data["sha256"] == self.plant.sha256:
+            return
+        plant = self.shard.plant(control.data["sha256"], control.data["files"])
+        self.registry.rebase(tables(plant.master), plant.devices.source == "stream")
+        self.plant = self._as_here(plant)
+        self.logic.apply(self.specs_of(self.plant))
+
+    def _take_master(self, changes: MasterChanges) -> None:
+        """Master data change: what follows from them alone, or, where the stage cannot tell, all of it as
+        if another plant was applied."""
+        self.registry.take(changes.rows)
+        if self.name == "windows":  # which know no master data
+            return
+        self.plant = self._as_here(self.plant)
+        self.logic.apply(self.specs_of(self.plant))
+
+    def here(self) -> Plant:
+        """The plant, with master data as they are."""
+        if self._version != self.registry.version:
+            self.plant, self._version = self._as_here(self.plant), self.registry.version
+        return self.plant
+
+    def _as_here(self, plant: Plant) -> Plant:
+        """A plant with the registry's tables in the place of its files'."""
+        if not any(self.registry.changed.values()) and tables(plant.master) == self.registry.files:
+            return plant
+        rows: Any = {name: dict(rows) for name, rows in self.registry.tables.items()}
+        return replace(plant, master=MasterData(**rows))
+
     def snapshot(self) -> bytes:
         began = time.perf_counter()
         pages = self.shard.pages
-        state = self.logic.snapshot() if pages is None else pages.write(self.name, self.logic.export())
+        kept = {**self.logic.export(), MASTER: self.registry.export()}
+        state = pack(kept) if pages is None else pages.write(self.name, kept)
         packed = msgspec.msgpack.encode(_Snapshot(self.plant.sha256, state))
         self.clock.snapshot_seconds += time.perf_counter() - began
         return packed
 
     def restore(self, data: bytes) -> None:
         kept = msgspec.msgpack.decode(data, type=_Snapshot)
-        if kept.plant != self.plant.sha256:
-            self.plant = self.shard.plant(kept.plant, None)
-            self.logic = self.build(self.plant)
         if isinstance(kept.state, bytes):
-            self.logic.restore(kept.state)
-            return
-        if self.shard.pages is None:
+            state = unpack(kept.state)
+        elif self.shard.pages is None:
             raise LookupError(f"the state of '{self.name}' lies in pages, and there is no page store")
-        self.logic.load(self.shard.pages.read(self.name, kept.state))
+        else:
+            state = self.shard.pages.read(self.name, kept.state)
+        master = state.pop(MASTER, None)
+        if kept.plant != self.plant.sha256 or master is not None:
+            plant = self.shard.plant(kept.plant, None)
+            self.registry = Registry(tables(plant.master))
+            if master is not None:
+                self.registry.load(master)
+            self.plant = self._as_here(plant)
+            self.logic = self.build(self.plant, self.registry)
+        self.logic.load(state)
 
 
 class Shard:
@@ -157,8 +206,8 @@ class Shard:
 
     @property
     def current(self) -> Plant:
-        """The plant under which the newest slice was decoded."""
-        return self.stages["decode"].plant if "decode" in self.stages else self.first_plant
+        """The plant under which the newest slice was decoded, with master data as they are there."""
+        return self.stages["decode"].here() if "decode" in self.stages else self.first_plant
 
     def newest_values(self) -> StateChanges:
         """Records of the devices whose newest values changed since the last call."""
@@ -191,26 +240,31 @@ class Shard:
     def decode(self) -> StageLogic:
         """Bytes to readings."""
         return PlannedStage(
-            self, "decode", lambda p: DecodeLogic(specs.decode(p), self.devices), specs.decode
+            self, "decode", lambda p, r: DecodeLogic(specs.decode(p), self.devices, r), specs.decode
         )
 
     def contract(self) -> StageLogic:
         """Readings to accepted readings."""
         return PlannedStage(
-            self, "contract", lambda p: ContractLogic(specs.contract(p), self.devices), specs.contract
+            self, "contract", lambda p, _: ContractLogic(specs.contract(p), self.devices), specs.contract
         )
 
     def rules(self) -> StageLogic:
         """Accepted readings to alarm events."""
         spec = partial(specs.rules, shard=self.number)
-        return PlannedStage(self, "rules", lambda p: RulesLogic(spec(p), self.devices), spec)
+        return PlannedStage(self, "rules", lambda p, _: RulesLogic(spec(p), self.devices), spec)
 
     def windows(self) -> StageLogic:
         """Accepted readings to event-time aggregates."""
         return PlannedStage(
-            self, "windows", lambda p: WindowsLogic(specs.windows(p), self.devices), specs.windows
+            self, "windows", lambda p, _: WindowsLogic(specs.windows(p), self.devices), specs.windows
         )
 
     def state(self) -> StageLogic:
         """Everything accepted to the newest values."""
-        return PlannedStage(self, "state", lambda p: StateLogic(specs.state(p), self.devices), specs.state)
+        return PlannedStage(self, "state", lambda p, _: StateLogic(specs.state(p), self.devices), specs.state)
+
+
+def tables(master: MasterData) -> Mapping[str, Rows]:
+    """The tables of a plant's files, by the names that changes call them."""
+    return {"devices": master.devices, "sites": master.sites, "customers": master.customers}

@@ -23,4 +23,5 @@ def source_spec(name: str, config: Any) -> SourceSpec:
         live=live,
         historical=files and not live,
         sparkplug=sparkplug_names(config),
+        carries=getattr(config, "carries", "frames"),
     )

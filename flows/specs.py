@@ -17,6 +17,7 @@ from operators.decode.spec import (
     ProductDecode,
     RoutingSpec,
 )
+from operators.master import MasterSpec
 from operators.parameters import ParameterSpec
 from operators.state.references import FormulaRef, references
 from operators.state.spec import FormulasSpec, ProductState
@@ -30,7 +31,7 @@ def decode(plant: Plant) -> DecodePlan:
     """Products' layouts, sources' addresses, and which device is of which product."""
     columns = _numeric_columns(plant)
     devices = {
-        name: MasterDevice(row["productId"], row.get("hub_id", ""), row.get("status") or "in_service")
+        name: MasterDevice(row.get("productId", ""), row.get("hub_id", ""), row.get("status") or "in_service")
         for name, row in plant.master.devices.items()
     }
     return DecodePlan(
@@ -39,13 +40,25 @@ def decode(plant: Plant) -> DecodePlan:
             sources=tuple(source_spec(name, config) for name, config in plant.sources.items()),
             devices=devices,
             unknown=plant.devices.unknown,
+            hold_for=plant.devices.hold_for,
             reports=report_specs(
                 plant.rules,
                 {name: one.contract.timestamp.max_future for name, one in plant.products.items()},
             ),
         ),
-        limits=DecodeLimits(plant.limits.devices, plant.limits.frame, plant.limits.depth),
+        limits=DecodeLimits(
+            plant.limits.devices,
+            plant.limits.frame,
+            plant.limits.depth,
+            plant.limits.held,
+            plant.limits.held_bytes,
+        ),
         parameters=parameters(plant),
+        master=MasterSpec(
+            products=tuple(plant.products),
+            numeric={name: tuple(_numeric(product)) for name, product in plant.products.items()},
+            devices=plant.limits.devices,
+        ),
     )
 
 
@@ -79,7 +92,9 @@ def parameters(plant: Plant) -> ParameterSpec:
             key: value if isinstance(value, str) else float(value) for key, value in product.params.items()
         }
         declared[name] = {**dict.fromkeys(columns), **own}
-    return ParameterSpec(declared, {name: row["productId"] for name, row in plant.master.devices.items()})
+    return ParameterSpec(
+        declared, {name: row.get("productId", "") for name, row in plant.master.devices.items()}
+    )
 
 
 def _numeric_columns(plant: Plant) -> tuple[str, ...]:
@@ -93,7 +108,7 @@ def _device_params(plant: Plant, product: Product, columns: Collection[str]) -> 
     texts = {name for name, value in product.params.items() if isinstance(value, str)}
     found: dict[str, dict[str, float]] = {}
     for device, row in plant.master.devices.items():
-        if row["productId"] == product.productId:
+        if row.get("productId") == product.productId:
             cells = {name: number_of(row[name]) for name in names if row.get(name) and name not in texts}
             own = {name: value for name, value in cells.items() if value is not None}
             if own:

@@ -41,7 +41,7 @@ class SubmodelIndex:
         self._made_at = time.monotonic()
         owners: dict[str, list[str]] = {name: [] for name in plant.products}
         for device_id, row in plant.master.devices.items():
-            owners.setdefault(row["productId"], []).append(device_id)
+            owners.setdefault(row.get("productId") or unlisted.get(device_id, ""), []).append(device_id)
         for device_id in sorted(unlisted.keys() - plant.master.devices.keys()):
             owners.setdefault(unlisted[device_id], []).append(device_id)
         self.places: list[Place] = []

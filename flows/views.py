@@ -28,12 +28,13 @@ from connectors.journal.reader import JournalReader
 from flows.alarm_figures import FigureEvent, figures, read_history
 from flows.alarm_filters import SEVERITIES, AlarmFilters
 from flows.health import is_running, readiness
+from flows.master_rows import with_changes
 from flows.plant_file import Plant
 from flows.plant_reader import load_bundle
 from flows.rule_status import rule_rows
 from flows.status import read_status
 from flows.submodel_index import SubmodelIndex
-from operators.batch import Ledger
+from operators.batch import Ledger, Waiting
 from operators.contract.messages import time_text
 from operators.state.store import DeviceState, RecordReader
 
@@ -54,6 +55,7 @@ class Views:
         self._output: OutputReader | None = None
         self._journal: JournalReader | None = None
         self._plant: Plant | None = None
+        self._plant_now: tuple[str, Any, Plant] | None = None
         self._plant_at = float("-inf")
         self._index: SubmodelIndex | None = None
         self._frames_entry = (0, 0)  # last entry looked at, last entry of frames up to it
@@ -103,6 +105,22 @@ class Views:
                 self._plant = load_bundle(applied.files)
             self._plant_at = time.monotonic()
             return self._plant
+
+    def plant_now(self) -> Plant | None:
+        """The same, with master data as changes have made them."""
+        plant = self.plant()
+        changed = self._read(OutputReader.master) if plant is not None else None
+        if plant is None or not changed:
+            return plant
+        with self._lock:
+            if self._plant_now is None or self._plant_now[:2] != (plant.sha256, changed):
+                self._plant_now = plant.sha256, changed, with_changes(plant, changed)
+            return self._plant_now[2]
+
+    def master(self, table: str) -> list[dict[str, str]]:
+        """Rows of devices, sites or customers as they are, in their order."""
+        plant = self.plant_now()
+        return [] if plant is None else [dict(row) for row in getattr(plant.master, table).values()]
 
     def _read(self, read: Callable[[OutputReader], Found]) -> Found | None:
         output = self.output()
@@ -299,12 +317,15 @@ class Views:
         return is_running(read_status(self.data))
 
     def devices(self) -> list[dict[str, Any]]:
-        """Devices of the master data in file order, then others that have been heard."""
-        plant = self.plant()
+        """Devices of the master data in file order, then others that have been heard, then those that
+        frames wait for until they are known."""
+        plant = self.plant_now()
         heard = {record.device_id: record for record in self._records()}
         rows = plant.master.devices if plant else {}
         found = [_device_row(name, row, heard.pop(name, None)) for name, row in rows.items()]
         found.extend(_device_row(name, {}, heard[name]) for name in sorted(heard))
+        waiting = self._read(OutputReader.waiting) or []
+        found.extend(_held_row(one) for one in waiting)
         missing = {
             one["device_id"]: one["missing"]
             for one in read_status(self.data).get("flow", {}).get("missing", [])
@@ -378,7 +399,7 @@ class Views:
         return None if index is None else index.find(identifier, self._record)
 
     def _submodel_index(self) -> SubmodelIndex | None:
-        plant = self.plant()
+        plant = self.plant_now()
         if plant is None:
             return None
         index = self._index
@@ -430,6 +451,19 @@ def _device_row(name: str, row: Mapping[str, str], record: DeviceState | None) -
         "last_heard": None if newest is None else time_text(newest),
         "metrics": len(record.metrics) if record else 0,
         "alarms": record.alarms if record else [],
+        "held": 0,
+    }
+
+
+def _held_row(one: Waiting) -> dict[str, Any]:
+    return {
+        **_device_row(one.device_id, {}, None),
+        "productId": one.productId or None,
+        "status": "held",
+        "held": one.frames,
+        "held_since": time_text(one.since_ns),
+        "source": one.source,
+        "topic": one.topic,
     }
 
 

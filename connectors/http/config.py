@@ -44,4 +44,5 @@ class HttpConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_f
     topic: str | None = None
     device: str = "topic"
     product: str | None = None
+    carries: Literal["frames", "master"] = "frames"  # master: each frame is a change of master data
     max_frame: Size = 1_000_000

@@ -6,7 +6,8 @@ and the body (`connectors.journal.columns`). Beside them stand `state` (device -
 values; `state_layouts` and `state_texts` say how they are read), `open_alarms` (subject -> newest
 event, until closed), `answers` (an operator's action by
 its id -> what became of it; `answer_order`, by number, knows the oldest), `params` (device and
-parameter -> the override in force) and `meta`. Every transaction moves `applied` together with what
+parameter -> the override in force), `master` (rows of master data that differ from the plant's files) and
+`meta`. Every transaction moves `applied` together with what
 was made of the entries up to it.
 
 Kinds: telemetry, windows, rejects, alarm_batches and alarm_intervals are cut into big records, each
@@ -31,7 +32,7 @@ import msgspec
 from connectors.errors import JournalError
 from connectors.journal.environment import Environment
 from connectors.sink import OutputRecord
-from operators.batch import Ledger
+from operators.batch import Ledger, Waiting
 
 KINDS: Final = ("telemetry", "windows", "rejects", "alarm_batches", "alarms", "alarm_intervals")
 DATABASES: Final = (
@@ -44,6 +45,7 @@ DATABASES: Final = (
         b"answers",
         b"answer_order",
         b"params",
+        b"master",
     ),
     *(kind.encode() for kind in KINDS),
 )
@@ -243,6 +245,19 @@ class OutputReader:
         with self._begin() as txn, txn.cursor(db=self._db("params")) as cursor:
             found = [dict(json.loads(value)) for value in cursor.iternext(keys=False)]
         return sorted(found, key=lambda one: (one["device_id"], one["param"]))
+
+    def master(self) -> list[tuple[str, str, dict[str, str] | None]]:
+        """Table, key and row (None: gone) of what differs from the applied plant's files, in the order in
+        which it came to."""
+        with self._begin() as txn, txn.cursor(db=self._db("master")) as cursor:
+            found = [json.loads(value) for value in cursor.iternext(keys=False)]
+        found.sort(key=lambda one: int(one["number"]))
+        return [(one["table"], one["key"], one["row"]) for one in found]
+
+    def waiting(self) -> list[Waiting]:
+        """The unknown devices that frames wait for, the longest first."""
+        value = self._meta(b"waiting")
+        return msgspec.msgpack.decode(value, type=list[Waiting]) if value else []
 
     def state(self, device_id: str) -> bytes | None:
         """A device's record as `operators.state` wrote it."""

@@ -53,8 +53,10 @@ from operators.batch import (
     ReadingBatch,
     Slice,
     StateChanges,
+    Waiting,
     WindowBatch,
 )
+from operators.master import MasterChanges
 from operators.rejects import Reject
 from operators.spec import SECOND
 
@@ -107,6 +109,8 @@ class OutputWriter:
         self._gathered = _Gathered()
         self._events: list[AlarmEvent] = []
         self._answers: list[dict[str, Any]] = []
+        self._master: list[MasterChanges] = []
+        self._held: Sequence[Waiting] | None = None
         self.reached = 0  # the last entry taken since the start
         self._clock = 0
         self._committed_at = 0.0
@@ -132,6 +136,10 @@ class OutputWriter:
         if entry > self.applied:
             self._events.extend(alarm for alarm in item.alarms if not alarm.shadow)  # nobody is told
             self._answers.extend(item.answers)
+            if item.master is not None:
+                self._master.append(item.master)
+            if item.waiting is not None:
+                self._held = item.waiting
             self._count(item)
         self._is_state_due = True
         self.reached = max(self.reached, entry)
@@ -146,7 +154,7 @@ class OutputWriter:
         bulk = self._gathered.is_due(self._clock, self._cut_rows)
         if bulk or self._events or self._answers:
             self._commit(bulk)
-        elif self._is_overdue():
+        elif self._master or self._is_overdue():
             self._commit(False)
 
     def flush(self) -> None:
@@ -260,7 +268,7 @@ class OutputWriter:
             self._env.set_mapsize(2 * self._env.info()["map_size"])
             self._transact(found, changes, bulk)
         self._events = []
-        self._answers = []
+        self._answers, self._master, self._held = [], [], None
         self.applied = max(self.applied, self.reached)
         if bulk:
             self.applied_bulk = max(self.applied_bulk, self.reached)
@@ -287,6 +295,10 @@ class OutputWriter:
             self._put_state(txn, state)
             for answer in self._answers:
                 self._answer(txn, answer)
+            for changes in self._master:
+                self._put_master(txn, changes)
+            if self._held is not None:
+                txn.put(b"waiting", msgspec.msgpack.encode(self._held), db=meta)
             for kind, tally in tallies.items():
                 if tally != self._tallies[kind]:
                     txn.put(b"kind:" + kind.encode(), TALLY.pack(*tally), db=meta)
@@ -320,6 +332,23 @@ class OutputWriter:
             else:
                 value = msgspec.json.encode({**param, "at_ms": answer["at_ms"]})
                 txn.put(where, value, db=self._databases[b"params"])
+
+    def _put_master(self, txn: Any, changes: MasterChanges) -> None:
+        """Rows of master data that differ from the plant's files; `number` keeps the order in which they
+        came to. A row that is the file's again stays: it says the same."""
+        master, meta = self._databases[b"master"], self._databases[b"meta"]
+        if changes.whole:
+            txn.drop(master, delete=False)
+        value = txn.get(b"master_rows", db=meta)
+        number = NUMBER.unpack(value)[0] if value else 0
+        for table, key, row in changes.rows:
+            place = text_key(f"{table}\0{key}")
+            known = txn.get(place, db=master)
+            number += known is None
+            at = number if known is None else msgspec.json.decode(known)["number"]
+            body = {"number": at, "table": table, "key": key, "row": row}
+            txn.put(place, msgspec.json.encode(body), db=master)
+        txn.put(b"master_rows", NUMBER.pack(number), db=meta)
 
     def _put_state(self, txn: Any, state: StateChanges) -> None:
         records = [(bytes_key(key), value) for key, value in state.records]

@@ -45,4 +45,5 @@ class MqttConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_f
     topic: str | None = None  # template that names the parts of the topic
     device: str = "topic"
     product: str | None = None
+    carries: Literal["frames", "master"] = "frames"  # master: each frame is a change of master data
     max_frame: Size = 1_000_000

@@ -1,0 +1,28 @@
+"""Master data as they are: the applied plant's tables with what changes have made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from flows.plant_file import MasterData, Plant
+from operators.master import KEYS, effective
+
+Changed = Iterable[tuple[str, str, Mapping[str, str] | None]]  # as `OutputReader.master` gives it
+
+
+def with_changes(plant: Plant, changed: Changed) -> Plant:
+    """The plant with its tables as they are now."""
+    rows: dict[str, dict[str, Mapping[str, str] | None]] = {table: {} for table in KEYS}
+    for table, key, row in changed:
+        rows[table][key] = row
+    if not any(rows.values()):
+        return plant
+    files = {
+        "devices": plant.master.devices,
+        "sites": plant.master.sites,
+        "customers": plant.master.customers,
+    }
+    tables: dict[str, Any] = {table: effective(files[table], rows[table]) for table in KEYS}
+    return replace(plant, master=MasterData(**tables))
