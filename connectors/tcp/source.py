@@ -55,6 +55,7 @@ class TcpReceiver:
         self.port = 0  # bound; tells a port 0 of the configuration
         self.connections: set[_Connection] = set()
         self.by_host: Counter[str] = Counter()
+        self.most = config.max_connections  # or fewer, where the system allows fewer open files
         self.partial_bytes = 0
         self.last_frame = time.monotonic()
         self.gather: Gather[tuple[_Connection, int]]
@@ -112,7 +113,8 @@ class TcpReceiver:
         secure: dict[str, Any] = {}
         if self.config.tls:
             secure = {"ssl": server_context(*self._files), "ssl_handshake_timeout": HANDSHAKE_S}
-        allow_files(self.config.max_connections + OTHER_FILES)
+        wanted = self.config.max_connections + OTHER_FILES
+        self.most = max(1, min(self.config.max_connections, allow_files(wanted) - OTHER_FILES))
         while not stop.is_set():
             try:
                 server = await loop.create_server(
@@ -207,8 +209,8 @@ class _Connection(asyncio.Protocol):
         self.host = str(peer[0]) if peer else "?"
         self.peer = f"{self.host}:{peer[1]}" if peer else "?"
         self.headers = (("peer", self.peer),)
-        if len(receiver.connections) >= receiver.config.max_connections:
-            receiver.refuse(f"more than {receiver.config.max_connections} connections", self.peer)
+        if len(receiver.connections) >= receiver.most:
+            receiver.refuse(f"more than {receiver.most} connections", self.peer)
             self.transport.abort()
             return
         if receiver.by_host[self.host] >= receiver.config.max_connections_per_peer:
@@ -329,8 +331,9 @@ class _Connection(asyncio.Protocol):
         self.partial = partial
 
 
-def allow_files(wanted: int) -> None:
-    """Let this process have so many files open, as far as its hard limit goes; a shortfall is logged."""
+def allow_files(wanted: int) -> int:
+    """Let this process have so many files open, as far as its hard limit goes; a shortfall is logged.
+    Returns how many it may have, `wanted` at most."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < wanted:
         log.warning("the limit of open files is %d: less than max_connections needs (ulimit -Hn)", hard)
@@ -338,6 +341,7 @@ def allow_files(wanted: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         log.info("raised the limit of open files from %d to %d", soft, wanted)
+    return wanted
 
 
 def _keep_alive(sock: Any) -> None:
