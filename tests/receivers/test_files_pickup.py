@@ -1,0 +1,258 @@
+"""Files picked up once each: put away in every way, in folders below, damaged, replaced, under odd names."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from connectors.errors import JournalError
+from connectors.fakes import MemoryAppender
+from connectors.files import source as files_source
+from connectors.files.config import FilesConfig
+from connectors.files.finding import matches
+from connectors.files.putting_away import PuttingAway
+from connectors.files.source import FilesReceiver
+from operators.spec import MILLISECOND
+from tests.receivers.running import running, until
+
+
+def receiver(tmp_path: Path, **keys: Any) -> FilesReceiver:
+    keys.setdefault("pattern", "*")
+    config = FilesConfig(watch="inbox", poll=20 * MILLISECOND, settle=60 * MILLISECOND, **keys)
+    return FilesReceiver("drops", config, folder=tmp_path, progress=tmp_path / "data" / "drops.json")
+
+
+def drop(tmp_path: Path, name: str | bytes, body: bytes) -> Path:
+    target = Path(os.fsdecode(os.fsencode(tmp_path / "inbox") + b"/" + os.fsencode(name)))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "beside").write_bytes(body)
+    os.rename(tmp_path / "beside", target)
+    return target
+
+
+def payloads(appender: MemoryAppender) -> list[bytes]:
+    return [frame.payload for frame in appender.frames]
+
+
+def names(tmp_path: Path) -> set[str]:
+    inbox = tmp_path / "inbox"
+    return {path.relative_to(inbox).as_posix() for path in inbox.rglob("*") if path.is_file()}
+
+
+AFTER = {
+    "move": {"done/x.csv", "failed/bad.csv.gz"},
+    "rename": {"x.csv.done", "bad.csv.gz.failed"},
+    "mark": {"x.csv", "x.csv.done", "bad.csv.gz", "bad.csv.gz.failed"},
+    "delete": {"failed/bad.csv.gz"},
+}
+
+
+@pytest.mark.parametrize("after", AFTER)
+def test_what_is_read_is_put_away_and_not_read_again(tmp_path: Path, after: str) -> None:
+    async def scene() -> None:
+        drop(tmp_path, "x.csv", b"h\n1\n2\n")
+        drop(tmp_path, "bad.csv.gz", gzip.compress(b"h\n7\n")[:-6])
+        appender = MemoryAppender()
+        source = receiver(tmp_path, after=after)
+        async with running(source, appender):
+            await until(lambda: names(tmp_path) == AFTER[after])
+            await until(lambda: source.status.extra.get("files_failed") == 1.0)
+            assert source.status.extra["files_read"] == 1.0
+            drop(tmp_path, "x.csv", b"h\n3\n")  # the same name comes again tomorrow
+            await until(lambda: b"3" in payloads(appender))
+        async with running(receiver(tmp_path, after=after), appender):
+            await asyncio.sleep(0.4)
+        told = [dict(frame.headers)["resync"] for frame in appender.frames if "resync" in dict(frame.headers)]
+        assert told == ["its gz stream ends too early"]
+        assert sorted(p for p in payloads(appender) if p.isdigit()) == [b"1", b"2", b"3", b"7"]
+        if after == "mark":
+            mark = json.loads((tmp_path / "inbox" / "bad.csv.gz.failed").read_bytes())
+            assert mark["why"] == "its gz stream ends too early"
+        if after == "rename":
+            assert (tmp_path / "inbox" / "x.csv.done.1").exists()
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("after", AFTER)
+@pytest.mark.parametrize("late", [False, True])
+def test_an_end_around_the_putting_away_reads_nothing_twice(
+    tmp_path: Path, after: str, late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process ends just before the file is moved, or just after and before that is noted."""
+    put = PuttingAway.put
+
+    def ends(self: PuttingAway, *arguments: Any) -> str:
+        if late:
+            put(self, *arguments)
+        raise JournalError("ended")
+
+    async def scene() -> None:
+        drop(tmp_path, "x.csv", b"h\n1\n2\n")
+        appender = MemoryAppender()
+        with monkeypatch.context() as patched:
+            patched.setattr(PuttingAway, "put", ends)
+            with pytest.raises(JournalError, match="ended"):
+                await asyncio.wait_for(receiver(tmp_path, after=after).run(appender, asyncio.Event()), 20)
+        async with running(receiver(tmp_path, after=after), appender):
+            await asyncio.sleep(0.3)
+            drop(tmp_path, "x.csv", b"h\n3\n4\n")  # perhaps with the very inode of the deleted one
+            await until(lambda: len(appender.frames) == 4)
+            await asyncio.sleep(0.2)
+        assert payloads(appender) == [b"1", b"2", b"3", b"4"]
+
+    asyncio.run(scene())
+
+
+def test_folders_below_and_the_names_of_rows(tmp_path: Path) -> None:
+    async def scene() -> None:
+        drop(tmp_path, "top.csv", b"h\n1\n")
+        drop(tmp_path, "line 1/press.csv.gz", gzip.compress(b"h\n2\n"))
+        drop(tmp_path, "line 1/deep/er/x.csv", b"h\n3\n")
+        drop(tmp_path, "done/old.csv", b"h\n8\n")
+        drop(tmp_path, ".hidden/x.csv", b"h\n9\n")
+        appender = MemoryAppender()
+        async with running(receiver(tmp_path, pattern="**/*.csv*"), appender):
+            await until(lambda: len(appender.frames) >= 3)
+            await asyncio.sleep(0.2)
+        assert {(frame.topic, frame.payload) for frame in appender.frames} == {
+            ("top.csv", b"1"),
+            ("line 1/press.csv", b"2"),
+            ("line 1/deep/er/x.csv", b"3"),
+        }
+        assert {"done/line 1/press.csv.gz", "done/line 1/deep/er/x.csv", "done/top.csv"} <= names(tmp_path)
+
+    asyncio.run(scene())
+
+
+def test_patterns() -> None:
+    assert matches("a.csv", "*.csv")
+    assert not matches("b/a.csv", "*.csv")
+    assert matches("b/a.csv", "*/*.csv")
+    assert matches("a.csv", "**/*.csv")
+    assert matches("x/y/a.csv", "**/*.csv")
+    assert matches("x/y/a.csv", "x/**")
+    assert not matches("x/y/a.csv", "x/*")
+    assert not matches("x/A.csv", "x/a.csv")
+
+
+ODD = ["a b.csv", "ünï.csv", "*?[x].csv", "'\";$(rm).csv", "\n.csv", b"\xff\xfe.csv", "%s{0}.csv", "#+.csv"]
+
+
+def test_odd_names(tmp_path: Path) -> None:
+    async def scene() -> None:
+        for number, name in enumerate(ODD):
+            drop(tmp_path, name, b"h\n%d\n" % number)
+        appender = MemoryAppender()
+        async with running(receiver(tmp_path), appender):
+            await until(lambda: len(appender.frames) == len(ODD))
+            await until(lambda: len(list((tmp_path / "inbox" / "done").iterdir())) == len(ODD))
+        topics = {frame.payload: frame.topic for frame in appender.frames}
+        assert topics == {
+            b"%d" % number: name if isinstance(name, str) else "\\xff\\xfe.csv"
+            for number, name in enumerate(ODD)
+        }
+        assert json.dumps(sorted(topics.values())).isascii()
+
+    asyncio.run(scene())
+
+
+def test_a_file_that_grows_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a row at its end is not taken for a row, and what is written later is read on."""
+    monkeypatch.setattr(files_source, "BATCH_ROWS", 10)
+
+    async def scene() -> None:
+        path = drop(
+            tmp_path, "x.csv", b"h\n" + b"".join(b"%d\n" % number for number in range(100, 160)) + b"16"
+        )
+        appender = MemoryAppender(delay_s=0.03)
+        source = receiver(tmp_path)
+        async with running(source, appender):
+            await until(lambda: len(appender.frames) >= 10)
+            with path.open("ab") as file:
+                file.write(b"0\n161\n")
+            await until(lambda: (tmp_path / "inbox" / "done" / "x.csv").exists())
+        assert payloads(appender) == [b"%d" % number for number in range(100, 162)]
+        assert [frame.line for frame in appender.frames] == list(range(2, 64))
+
+    asyncio.run(scene())
+
+
+def test_a_file_that_is_written_anew_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known by its beginning: it is read from there, whatever its size."""
+    monkeypatch.setattr(files_source, "BATCH_ROWS", 10)
+
+    async def scene() -> None:
+        path = drop(tmp_path, "x.csv", b"h\n" + b"".join(b"%d\n" % number for number in range(100, 200)))
+        appender = MemoryAppender(delay_s=0.03)
+        async with running(receiver(tmp_path), appender):
+            await until(lambda: len(appender.frames) >= 10)
+        seen = len(appender.frames)
+        inode = path.stat().st_ino
+        path.write_bytes(b"h\n" + b"".join(b"%d\n" % number for number in range(300, 500)))
+        assert path.stat().st_ino == inode
+        appender.delay_s = 0.0
+        async with running(receiver(tmp_path), appender):
+            await until(lambda: (tmp_path / "inbox" / "done" / "x.csv").exists())
+        assert payloads(appender)[seen:] == [b"%d" % number for number in range(300, 500)]
+
+    asyncio.run(scene())
+
+
+def test_a_file_of_the_same_name_that_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Renamed over the one that is being read: that one is read to its end, then the new one."""
+    monkeypatch.setattr(files_source, "BATCH_ROWS", 10)
+
+    async def scene() -> None:
+        drop(tmp_path, "x.csv", b"h\n" + b"".join(b"%d\n" % number for number in range(100, 200)))
+        appender = MemoryAppender(delay_s=0.02)
+        async with running(receiver(tmp_path), appender):
+            await until(lambda: len(appender.frames) >= 10)
+            drop(tmp_path, "x.csv", b"h\n" + b"".join(b"%d\n" % number for number in range(300, 350)))
+            await until(lambda: (tmp_path / "inbox" / "done" / "x.csv").exists())
+        assert payloads(appender) == [b"%d" % number for number in (*range(100, 200), *range(300, 350))]
+
+    asyncio.run(scene())
+
+
+BROKEN_HEADS = [
+    (
+        b"time,value\n1,2\n",
+        {"columns": {"t": "zeit"}},
+        "the header line has no column 'zeit'; it names 'time', 'value'",
+    ),
+    (b"time,value\n1,2\n", {"columns": {"t": 3}}, "there is no column 3: rows have 2"),
+    (b"1,2\n", {"header": False, "join": ["zeit"]}, "no header line names column 'zeit'"),
+    (
+        b'"time,value\n1,2\n',
+        {},
+        "line 1, which names the columns: a quote that is not closed within 1000000 bytes",
+    ),
+    (b"x" * 70_000 + b"\n1\n", {}, "line 1, which names the columns: more than 65536 bytes"),
+    (b"no parquet", {"format": "parquet"}, "is no Parquet file, or damaged: "),
+]
+
+
+@pytest.mark.parametrize(("body", "keys", "why"), BROKEN_HEADS)
+def test_a_file_without_what_is_asked_for_has_failed(
+    tmp_path: Path, body: bytes, keys: dict[str, Any], why: str
+) -> None:
+    async def scene() -> None:
+        drop(tmp_path, "x.csv", body)
+        drop(tmp_path, "y.jsonl", b'{"a": 1}\n')
+        source, appender = receiver(tmp_path, **keys), MemoryAppender()
+        async with running(source, appender):
+            await until(lambda: (tmp_path / "inbox" / "failed" / "x.csv").exists())
+        (refused,) = [frame for frame in appender.frames if frame.topic == "x.csv"]
+        assert dict(refused.headers)["resync"].startswith(why)
+        assert refused.payload == b"x.csv"
+
+    asyncio.run(scene())
