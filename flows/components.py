@@ -185,7 +185,7 @@ def _receiver(
         body["shards"] = msgspec.to_builtins(sharding)
         if config.device == "peer":  # which of them are named by their address without the port
             body["devices"] = list(plant.master.devices)
-        decoded = tuple(key for key in decoded if key != "topic")
+        decoded = tuple(key for key in decoded if key not in ("topic", "template"))
     nodes = getattr(config, "nodes", None)
     if nodes is not None:  # those of the applied plant; the receiver begins anew with others
         body["files"] = {nodes: plant.files.get(nodes, b"").decode("utf-8", "replace")}

@@ -126,13 +126,14 @@ def journal_client(source: SourceFile, data: Path) -> JournalClient | ShardedCli
     folders = shard_folders(data)
     if len(folders) != sharding.count:
         raise ConfigError(f"{data} has {len(folders)} shards, the source is told of {sharding.count}")
-    reader = DeviceReader(source_spec(source.source, source.config), frozenset(source.devices))
+    spec = source_spec(source.source, source.config)
+    reader = DeviceReader(spec, frozenset(source.devices))
 
     def route(address: Address) -> int:
         return sharding.of_device(*reader(address))
 
     clients = [JournalClient(folder, source.source) for folder in folders]
-    return ShardedClient(clients, route, sharding.of_device)
+    return ShardedClient(clients, route if spec.carries == "frames" else None, sharding.of_device)
 
 
 async def _run(receiver: Receiver, client: JournalClient | ShardedClient) -> None:

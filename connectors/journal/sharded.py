@@ -26,14 +26,15 @@ ADDRESSES_KEPT: Final = 200_000  # whose shard is known without asking
 class ShardedClient:
     """One source's way into the journals of all shards; an `Appender` (connectors.source).
 
-    clients: by shard. route: the shard of an address. shard_of: the shard of a device. Of one event
-    loop. A shard whose journal is away or full holds up the source as the only journal would.
+    clients: by shard. route: the shard of an address; None: every frame goes to every shard, as those
+    that carry master data do. shard_of: the shard of a device. Of one event loop. A shard whose journal
+    is away or full holds up the source as the only journal would.
     """
 
     def __init__(
         self,
         clients: Sequence[JournalClient],
-        route: Callable[[Address], int],
+        route: Callable[[Address], int] | None,
         shard_of: Callable[[str], int],
     ) -> None:
         self.clients = list(clients)
@@ -70,9 +71,15 @@ class ShardedClient:
         """See `JournalClient.append`; the position is that of the first frame in its own shard."""
         if not frames:
             raise ValueError("no frames to append")
-        parts: dict[int, list[Frame]] = {}  # the first frame's shard first
-        for frame in frames:
-            parts.setdefault(self._shard((frame.topic, frame.port, frame.headers)), []).append(frame)
+        parts: dict[int, Sequence[Frame]] = {}  # the first frame's shard first
+        if self._route is None:
+            parts = dict.fromkeys(range(self.shards), frames)
+        else:
+            cut: dict[int, list[Frame]] = {}
+            for frame in frames:
+                shard = self._shard(self._route, (frame.topic, frame.port, frame.headers))
+                cut.setdefault(shard, []).append(frame)
+            parts.update(cut)
         futures: list[asyncio.Future[int]] = []
         async with self._order:
             for shard, part in parts.items():
@@ -101,20 +108,22 @@ class ShardedClient:
             futures = [await client.send_control(kind, data) for client in self.clients]
         await _all(futures)
 
-    def _shard(self, where: Where) -> int:
+    def _shard(self, route: Callable[[Address], int], where: Where) -> int:
         found = self._known.get(where)
         if found is None:
             if len(self._known) >= ADDRESSES_KEPT:
                 self._known.clear()
-            found = self._known[where] = self._route(Address(self._source, *where))
+            found = self._known[where] = route(Address(self._source, *where))
         return found
 
     def _cut(self, rows: FrameRows) -> list[tuple[int, FrameRows, Int64 | None]]:
         """(shard, its rows, which of the whole they are or None for all), the first row's shard first."""
         if not len(rows):
             raise ValueError("no frames to append")
-        count = len(rows.addresses)
-        shards = np.fromiter((self._shard(where) for where in rows.addresses), np.uint16, count)
+        route, count = self._route, len(rows.addresses)
+        if route is None:
+            return [(shard, rows, None) for shard in range(self.shards)]
+        shards = np.fromiter((self._shard(route, where) for where in rows.addresses), np.uint16, count)
         of_row = shards[rows.where]
         first = int(of_row[0])
         if (of_row == first).all():

@@ -148,3 +148,19 @@ def test_a_key_a_session_and_a_control(tmp_path: Path) -> None:
         with closing(JournalReader(folder / "journal")) as reader:
             kinds = [one.control().kind for one in reader.read(1, 1 << 20, 1 << 30) if one.kind == 3]
         assert kinds.count("connected") == 1
+
+
+def test_master_data_go_to_every_shard(tmp_path: Path) -> None:
+    folders = [tmp_path / str(shard) for shard in range(SHARDS)]
+    frames = [Frame("devices", b"upsert"), Frame("devices", b"delete")]
+
+    async def scene() -> None:
+        clients = [JournalClient(folder, "registry") for folder in folders]
+        everywhere = ShardedClient(clients, None, lambda device: hash_shard(device, SHARDS))
+        async with journals(folders), everywhere as client:
+            await client.append(frames)
+            await client.append_rows(as_rows(frames))
+
+    asyncio.run(scene())
+    for folder in folders:
+        assert journaled(folder) == [("devices", b"upsert", 0), ("devices", b"delete", 0)] * 2
