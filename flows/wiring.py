@@ -36,8 +36,6 @@ SOURCES: Final[dict[str, SourceKind]] = {
     "tcp": SourceKind(TcpConfig, "connectors.tcp.source:TcpReceiver"),
 }
 
-LATER_SOURCES: Final[tuple[str, ...]] = ()
-
 
 def source_kind(kind: str) -> SourceKind:
     """Raises `ConfigError` that names the known kinds."""
