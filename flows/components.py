@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from connectors.journal.kafka_config import PartitionConfig
+from connectors.journal.kafka_config import PartitionConfig, shards_here, sources_here
 from connectors.shards import Sharding
 from flows.plant_file import ArchiveConfig, Plant, SourceConfig
 from flows.shards import archive_path
@@ -59,6 +59,8 @@ def components(plant: Plant, folder: Path | None = None) -> dict[str, Component]
     count = plant.shards.count
     shards: list[int | None] = [None] if count == 1 else list(range(count))
     found = [_journal(plant, shard) for shard in shards]
+    if plant.journal.kind == "kafka" and count > 1:
+        shards = list(shards_here(plant.journal, count))
     found += [Component(name=_of("flow", k), module="flows.flow", rank=FLOW, shard=k) for k in shards]
     if plant.archive is not None:
         found += [_archiver(plant, plant.archive, shard) for shard in shards]
@@ -70,7 +72,9 @@ def components(plant: Plant, folder: Path | None = None) -> dict[str, Component]
     listen = ("--listen", plant.server.listen)
     found.append(Component(name="server", module="flows.server", rank=SERVER, arguments=listen))
     sharding = _sharding(plant)
-    found.extend(_receiver(plant, name, one, folder, sharding) for name, one in plant.sources.items())
+    here = sources_here(plant.journal)
+    sources = {name: one for name, one in plant.sources.items() if here is None or name in here}
+    found.extend(_receiver(plant, name, one, folder, sharding) for name, one in sources.items())
     return {component.name: component for component in found}
 
 
@@ -110,7 +114,9 @@ def _partition(plant: Plant, shard: int | None) -> dict[str, Any]:
     """What the journal process of a shard is told of the partition that is its journal."""
     if plant.journal.kind != "kafka":
         return {}
-    told = PartitionConfig(journal=plant.journal, partition=shard or 0, partitions=plant.shards.count)
+    number, count = shard or 0, plant.shards.count
+    runs = number in shards_here(plant.journal, count)
+    told = PartitionConfig(journal=plant.journal, partition=number, partitions=count, runs=runs)
     body = msgspec.to_builtins(told)
     return {"file": "partition.json", "body": body, "start": body}
 

@@ -88,7 +88,7 @@ def check_plant_yaml(node: Node, config: PlantYaml, problems: Problems) -> None:
         below = limits.get(key) if limits is not None else None
         if below is not None and not least <= getattr(config.limits, key) <= most:
             problems.add(below, f"a number from {least} to {most} is expected")
-    check_journal(node, config.journal, problems)
+    check_journal(node, config, problems)
 
 
 def check_source_products(
