@@ -10,6 +10,7 @@ import click
 from connectors.errors import ConfigError
 from flows.folder import data_directory, open_plant
 from flows.plant_file import Plant
+from flows.shards import shard_folders
 from flows.supervisor import Supervisor
 
 
@@ -42,7 +43,8 @@ def _say_where(loaded: Plant, where: Path) -> None:
     _say(f"server    http://{loaded.server.listen}  (/health/ready, /metrics, /api/alarms, /api/v3.1)")
     if loaded.historian.url == "embedded":
         _say(f"historian http://{loaded.historian.listen}  (ClickHouse HTTP)")
-    _say(f"alarms    {where / 'alarms.jsonl'}")
+    for folder in shard_folders(where):
+        _say(f"alarms    {folder / 'alarms.jsonl'}")
 
 
 def _say(text: str) -> None:

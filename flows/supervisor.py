@@ -23,11 +23,10 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-import lmdb
-
 from connectors.errors import ConfigError, JournalError, PenstockError
 from connectors.journal.blocking import BlockingJournalClient
-from connectors.journal.reader import Applied, JournalReader
+from connectors.journal.reader import JournalReader
+from flows.applied_plants import AppliedPlants
 from flows.apply import plant_control, resolved_plant, user_name
 from flows.broken_flow import BrokenFlow
 from flows.change import plan_change
@@ -53,7 +52,6 @@ WATCH_SECONDS = 0.05
 JOURNAL_START_SECONDS = 30.0
 UNWELL_SECONDS = 4.0  # a component that is away for less is not worth a line
 FLOW_READY_SECONDS = 10.0
-SPREAD_SECONDS = 2.0  # that a journal has to take a plant in; the others are watched again after it
 FOLLOW_SECONDS = 0.2  # how often the journal is asked whether another plant was applied
 
 
@@ -80,7 +78,7 @@ class Supervisor:
         self._looked_at = 0.0
         self._asked_at = 0.0
         self._entry = 0  # of the journal, at which the plant that runs was applied
-        self._readers: dict[int, JournalReader] = {}  # by shard
+        self._applied = AppliedPlants(self.folders)
         self._changing: Changing | None = None
         self._change: dict[str, Any] = {}
         self._broken: dict[str, BrokenFlow] = {}  # by the name of the flow's process
@@ -120,6 +118,7 @@ class Supervisor:
         is_applied = self._is_applied(apply)
         shards = self.plant.shards
         self.folders = settle_shards(self.data, shards.count, shards.by)
+        self._applied = AppliedPlants(self.folders)
         self.components = components(self.plant, self.folder)
         write_configurations(self.data, self.components.values())
         remove_configurations(self.data, self.components.values())
@@ -150,6 +149,8 @@ class Supervisor:
         until = time.monotonic() + FLOW_READY_SECONDS
         flows = [child for child in self.children if child.order == FLOW]
         while not self.stop_signals and time.monotonic() < until:
+            if (applied := self._applied.newest()) is not None:
+                self._applied.spread(applied)  # a flow without a plant is never ready
             status = read_status(self.data)
             if all(one.pid is None or status.get(one.name, {}).get("pid") == one.pid for one in flows):
                 return
@@ -187,9 +188,7 @@ class Supervisor:
         self._report()
         for broken in self._broken.values():
             broken.close()
-        for reader in self._readers.values():
-            reader.close()
-        self._readers.clear()
+        self._applied.close()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -282,23 +281,6 @@ class Supervisor:
                 entry = journal.control("plant", control)
             self._entry = self._entry if shard else entry
 
-    def _spread(self, applied: Applied) -> None:
-        """What was applied to the first shard and has not reached another, because that came after it or
-        somebody was killed between the two, is applied there under the same apply id."""
-        for shard in range(1, len(self.folders)):
-            try:
-                there = self._reader_of_plants(shard).newest_applied()
-                if there is not None and there.apply_id == applied.apply_id:
-                    continue
-                files = self._reader_of_plants().bundle(applied.sha256)
-                about = {"apply_id": applied.apply_id, "by": applied.by, "why": applied.why}
-                with BlockingJournalClient(
-                    self.folders[shard], "supervisor", timeout=SPREAD_SECONDS
-                ) as journal:
-                    journal.control("plant", {"sha256": applied.sha256, "files": files, **about})
-            except (JournalError, lmdb.Error):
-                continue  # it is away or full: at the next look
-
     def _follow(self) -> None:
         """Bring the processes to the plant that was applied last, one step at a look."""
         now = time.monotonic()
@@ -308,10 +290,10 @@ class Supervisor:
         if now - self._asked_at < FOLLOW_SECONDS:
             return
         self._asked_at = now
-        applied = self._newest_applied()
+        applied = self._applied.newest()
         if applied is None:
             return
-        self._spread(applied)
+        self._applied.spread(applied)
         if applied.entry <= self._entry:
             return
         self._entry = applied.entry
@@ -320,7 +302,7 @@ class Supervisor:
             return
         self.say(f"applied by {applied.by or '?'}: {applied.why or 'no reason given'}")
         try:
-            plant = resolved_plant(self._reader_of_plants().bundle(applied.sha256))
+            plant = resolved_plant(self._applied.bundle(applied.sha256))
         except PenstockError as error:
             # the flow has it already; the processes stay as they are until one comes that can be read
             self._change = {"entry": applied.entry, "state": "failed", "detail": str(error)}
@@ -365,25 +347,10 @@ class Supervisor:
             f"the plant {self.plant.sha256[:12]} is in: {changing.words() or 'no process had to restart'}"
         )
 
-    def _newest_applied(self) -> Applied | None:
-        try:
-            return self._reader_of_plants().newest_applied()
-        except (JournalError, lmdb.Error):
-            return None
-
-    def _reader_of_plants(self, shard: int = 0) -> JournalReader:
-        if shard not in self._readers:
-            self._readers[shard] = JournalReader(self.folders[shard] / "journal")
-        return self._readers[shard]
-
     def _journal(self, shard: int | None) -> BlockingJournalClient:
         """A connection to a shard's journal process, once it answers."""
         until = time.monotonic() + JOURNAL_START_SECONDS
-        name = next(
-            one.name
-            for one in self.components.values()
-            if one.rank == JOURNAL and (one.shard or 0) == (shard or 0)
-        )
+        name = "journal" if len(self.folders) == 1 else f"journal-{shard or 0}"
         child = self.child(name)
         while True:
             if child.pid is None:

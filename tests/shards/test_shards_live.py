@@ -31,6 +31,7 @@ productId: press
 version: 1
 topics: ["iotlink/#"]
 decode: {format: json, timestamp: device_timestamp, metrics: data.metrics}
+live_within: 2h
 metrics:
   tempC: {unit: Cel, range: [-40, 150]}
   rpm: {unit: "{rev}/min", range: [0, 6000], on_breach: reject}
@@ -41,7 +42,7 @@ productId: press
 type: threshold
 condition: "tempC > 80"
 clear_condition: "tempC < 75"
-on_delay: 2s
+on_delay: 2m
 severity: high
 ---
 ruleId: spread
@@ -67,6 +68,8 @@ FILES = {
     "rules/rules.yaml": RULES,
     "devices.csv": "device_id,productId,hub_id\n" + "".join(f"{d},press,{h}\n" for d, h in HUBS.items()),
 }
+MINUTE_MS = 60_000
+LAG_MS = 40 * MINUTE_MS
 KILLS = {
     60: "flow-1",
     120: "journal-2",
@@ -78,8 +81,8 @@ KILLS = {
 
 
 def readings_from(base_ms: int) -> list[Reading]:
-    """Twelve presses that heat and cool, some frames of devices that nobody knows, and all quiet at the
-    end, so that nothing is left to a timer."""
+    """Twelve presses that heat and cool, once a minute, so that no standstill of the machine is as long;
+    some frames of devices that nobody knows; all quiet at the end, so that nothing is left to a timer."""
     dice, found = random.Random(5), []
     for round_ in range(28):
         for device, hub in HUBS.items():
@@ -88,9 +91,9 @@ def readings_from(base_ms: int) -> list[Reading]:
                 "tempC": 20.0 if quiet else dice.choice((60.0, 72.0, 78.0, 85.0, 95.0)),
                 "rpm": 100.0 if quiet else float(dice.choice((1000, 4200, 5200, 7000))),
             }
-            found.append(Reading(device, hub, base_ms + round_ * 1000 + dice.randrange(200), metrics))
+            found.append(Reading(device, hub, base_ms + round_ * MINUTE_MS + dice.randrange(200), metrics))
         if round_ % 9 == 3:
-            found.append(Reading(f"stranger-{round_}", "hub-9", base_ms + round_ * 1000, {"tempC": 1.0}))
+            found.append(Reading(f"stranger-{round_}", "hub-9", base_ms + round_ * MINUTE_MS, {"tempC": 1.0}))
     return found
 
 
@@ -106,10 +109,10 @@ def by_subject(events: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, 
 
 
 def test_three_shards_find_what_one_does_under_kills(tmp_path: Path) -> None:
-    base = int(time.time() * 1000) - 40_000
+    base = int(time.time() * 1000) - LAG_MS
     readings = readings_from(base)
     plant = ShardedPlant(tmp_path, FILES)
-    one = replayed(plant, tmp_path, readings, 35_000)
+    one = replayed(plant, tmp_path, readings, LAG_MS)
     expected = [json.loads(line) for line in (one / "alarms.jsonl").read_text("utf-8").splitlines()]
     summary = json.loads((one / "summary.json").read_text("utf-8"))
     assert {event["data"]["ruleId"] for event in expected} == {"hot", "spread", "hub-hot"}
