@@ -6,21 +6,23 @@ from typing import Final
 
 import msgspec
 
-from connectors.journal.kafka_config import JournalConfig
+from connectors.journal.kafka_config import shards_here, sources_here
 from connectors.kafka.config import KafkaClientConfig
+from flows.plant_file import PlantYaml
 from flows.plant_kafka import check_brokers, check_login, is_known, topic_problem
-from operators.document import Node, Problems
+from operators.document import Node, Problems, nearest
 from operators.spec import HOUR
 
 LEAST: Final = 16_000_000  # bytes
 KAFKA_KEYS: Final = (
     *(one.encode_name for one in msgspec.structs.fields(KafkaClientConfig)),
-    *("topic", "replication", "retention", "compression"),
+    *("topic", "replication", "retention", "compression", "shards_here", "sources_here"),
 )
 
 
-def check_journal(node: Node, config: JournalConfig, problems: Problems) -> None:
+def check_journal(node: Node, plant: PlantYaml, problems: Problems) -> None:
     """All checks of `journal`; node: of plant.yaml."""
+    config = plant.journal
     journal = node.get("journal")
     if journal is None or not journal.is_map:
         return
@@ -46,5 +48,21 @@ def check_journal(node: Node, config: JournalConfig, problems: Problems) -> None
         problems.add(
             place, "at least 1h is expected; what is older than this is lost to a plant that was down"
         )
+    _check_here(journal, plant, problems)
     check_brokers(journal, config, problems)
     check_login(journal, config, problems, "frames")
+
+
+def _check_here(journal: Node, plant: PlantYaml, problems: Problems) -> None:
+    """What this machine runs is there to be run; told even where it comes from the environment."""
+    place = journal.get("shards_here")
+    if place is not None:
+        try:
+            shards_here(plant.journal, plant.shards.count)
+        except ValueError as error:
+            problems.add(place, str(error))
+    place = journal.get("sources_here")
+    unknown = (sources_here(plant.journal) or set()) - set(plant.sources)
+    if place is not None and "${" not in plant.journal.sources_here:
+        for name in sorted(unknown):
+            problems.add(place, f"no source '{name[:60]}'{nearest(name, list(plant.sources))}")

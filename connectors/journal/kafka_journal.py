@@ -91,16 +91,19 @@ class PartitionJournal:
         self.gap_messages = 0
 
     async def begin(self) -> None:
-        """Once the copy holds what stood in the partition at the start, the entry `started`."""
+        """Once the copy holds what stood in the partition at the start, the entry `started`, where the
+        shard runs here."""
         await self._caught_up.wait()
         self._renew_sender()
+        if not self.config.runs:
+            return
         clean = await self._in_thread(self.store.is_stopped)
         self._ticked_ms = self.store.clock.now_ms() // 1000 * 1000  # as JournalStore.begin
         await self.commit([Append(b"", 0, entries.pack_control("started", {"clean": clean}))])
 
     async def end(self) -> None:
         """The entry `stopped`, if the brokers are there; then lets go of them."""
-        if self._sender is not None and not self.away():
+        if self._sender is not None and self.config.runs and not self.away():
             with contextlib.suppress(TimeoutError):
                 stopped = self.commit([Append(b"", 0, entries.pack_control("stopped", {}))])
                 await asyncio.wait_for(stopped, STOP_S)
@@ -176,9 +179,12 @@ class PartitionJournal:
     # -- sending
 
     def _send(self, append: Append, ms: int) -> _Sent:
+        key = append.key or _key_of(append)
         if not append.session:
             self._own += 1
-            append = Append(self._session, self._own, append.body, append.key, append.bundle)
+            append = Append(self._session, self._own, append.body, key, append.bundle)
+        elif key:
+            append = Append(append.session, append.sequence, append.body, key, append.bundle)
         again = self._waiting.get((append.session, append.sequence))
         if again is not None:  # its client has another connection and asks once more
             return again
@@ -196,11 +202,12 @@ class PartitionJournal:
         self._sender.send(self._number, *append_message(sent.append, sent.ms, known))
 
     def _tick(self, now: int) -> None:
-        """A tick, if a second has passed; one at a time, so that none pile up while the brokers are away."""
+        """A tick, if a second has passed and the shard runs here; one at a time, so that none pile up
+        while the brokers are away."""
         second = now // 1000 * 1000
         if second <= max(self.store.last_tick_ms, self._ticked_ms) or self._tick_number:
             return
-        if self._sender is None or self._renewing is not None:
+        if self._sender is None or self._renewing is not None or not self.config.runs:
             return
         self._ticked_ms, self._tick_since = second, time.monotonic()
         self._number += 1
@@ -348,3 +355,11 @@ class PartitionJournal:
         words = told(error)
         if isinstance(words, AuthError) or not self._error:
             self._error = str(words)
+
+
+def _key_of(append: Append) -> bytes:
+    """What makes an applied plant count once in a partition, whoever brings it there: its apply id."""
+    if append.bundle is None:
+        return b""
+    apply_id = entries.decode_entry(0, bytes(append.body)).control().data.get("apply_id", "")
+    return f"apply {apply_id}".encode() if apply_id else b""
