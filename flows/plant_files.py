@@ -33,7 +33,8 @@ def check_files_source(node: Node, source: FilesConfig, problems: Problems) -> N
         if found is None or not (found.is_map or found.is_list):
             continue
         for child in (one for _, one in found.items()) if found.is_map else found:
-            _place(child, source.header, problems)
+            named = source.header or (key == "join" and child.value in source.columns)
+            _place(child, named, problems)
     columns = node.get("columns")
     for name in source.columns:
         if columns is not None and (not name.strip() or name != name.strip()):
@@ -77,12 +78,12 @@ def _comment_problem(text: str) -> str | None:
     return None if text and "\n" not in text else 'the beginning of a line is expected, e.g. "#"'
 
 
-def _place(node: Node, header: bool, problems: Problems) -> None:
+def _place(node: Node, named: bool, problems: Problems) -> None:
     value = node.value
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 1:
             problems.add(node, "columns are counted from 1")
     elif value == "":
         problems.add(node, "a column is expected: its name in the header line, or its place from 1")
-    elif isinstance(value, str) and not header:
+    elif isinstance(value, str) and not named:
         problems.add(node, "without a header line a column is known by its place alone, counted from 1")

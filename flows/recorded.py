@@ -23,6 +23,7 @@ from flows.plant_tests import parse_time
 from operators.batch import Address, FrameBatch, Slice, Ticks
 from operators.decode.columns import Decoder
 from operators.decode.decoders import build_decoder
+from operators.decode.routing import Router
 
 CHUNK = 10_000
 MILLISECOND = 1_000_000
@@ -64,7 +65,7 @@ def recorded_slices(
     if not csv:
         return read_recording(paths, entry_frames, archives=archives)
     source, config = files_source(plant, csv[0])
-    times = event_times(plant, config, csv)
+    times = event_times(plant, source, config, csv)
     return read_recording(paths, entry_frames, CsvInput(source, config, lambda frame: next(times)), archives)
 
 
@@ -82,14 +83,23 @@ def files_source(plant: Plant, path: Path) -> tuple[str, FilesConfig]:
     return (fitting or found)[0]
 
 
-def event_times(plant: Plant, config: FilesConfig, paths: Iterable[Path]) -> Iterator[int | None]:
+def event_times(
+    plant: Plant, source: str, config: FilesConfig, paths: Iterable[Path]
+) -> Iterator[int | None]:
     """For each row of the files, in order, its event time in milliseconds: a CSV holds no time of
     arrival, so a row is taken to have arrived when it was measured. None where it has none."""
+    plan = specs.decode(plant)
+    router = Router(plan)
     for path in paths:
-        productId = config.product or next(iter(plant.products))
-        decoder = build_decoder(specs.decode(plant).products[productId], plant.limits.depth)
         frames = csv_frames(path, config)
+        decoder: Decoder | None = None
         while chunk := list(islice(frames, CHUNK)):
+            if decoder is None:
+                first = chunk[0]
+                route = router.route(Address(source, first.topic, first.port, first.headers))
+                takers = (config.product, route.productId, *router.takers(router.source(source), first.topic))
+                product = next((name for name in takers if name), next(iter(plan.products)))
+                decoder = build_decoder(plan.products[product], plant.limits.depth)
             yield from _times(decoder, chunk)
 
 
