@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
-from collections.abc import Callable
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +29,8 @@ from connectors.tcp.config import TcpConfig, listen_address
 from connectors.tls import in_folder, server_context
 from flows.plant_file import Plant
 
-TIMEOUT_S: Final = 5.0
+TIMEOUT_S: Final = 5.0  # of one answer; a dead address is told after it
+LONGEST_S: Final = 20.0  # for everything: an address that answers is asked several things
 
 
 @dataclass(slots=True)
@@ -49,48 +54,89 @@ class Tried:
         return {**found, "warnings": self.warnings}
 
 
+Answer = str | tuple[str, list[str]] | list[Tried]
+"""What came of an address that can be used: words, words and warnings, or several lines of its own."""
+
+
 def try_addresses(plant: Plant, folder: Path = Path()) -> list[Tried]:
-    """Each address once: brokers and servers are asked, own addresses are bound and let go.
-    folder: the plant's, for the files that sources name."""
-    found: list[Tried] = []
+    """Each address once, all at the same time: brokers and servers are asked, own addresses are bound and
+    let go. Comes back within `LONGEST_S`, whatever does not answer. folder: the plant's, for the files that
+    sources name."""
+    attempts = [_Attempt(*told) for told in _attempts(plant, folder)]
+    for one in attempts:
+        one.thread.start()
+    until = time.monotonic() + LONGEST_S
+    for one in attempts:
+        one.thread.join(max(0.0, until - time.monotonic()))
+    return [tried for one in attempts for tried in one.found]
+
+
+def _attempts(plant: Plant, folder: Path) -> Iterator[tuple[str, str, Callable[[], Answer]]]:
+    """What an address is for, the address, and how it is tried."""
     for name, source in plant.sources.items():
         what = f"sources.{name}"
         if isinstance(source, MqttConfig):
-            found.append(_attempt(what, f"{source.host}:{source.port}", partial(_mqtt, plant, source)))
+            yield what, f"{source.host}:{source.port}", partial(_mqtt, plant, source)
         elif isinstance(source, TcpConfig | HttpConfig):
-            found.append(_attempt(what, source.listen, partial(_served, source, folder)))
+            yield what, source.listen, partial(_served, source, folder)
         elif isinstance(source, OpcuaConfig):
-            found.append(_attempt(what, source.endpoint, partial(_opcua, plant, name, source, folder)))
+            yield what, source.endpoint, partial(_opcua, plant, name, source, folder)
         elif isinstance(source, KafkaConfig):
-            found.append(_attempt(what, source.bootstrap, partial(_kafka_source, source, what, folder)))
+            yield what, source.bootstrap, partial(_kafka_source, source, what, folder)
         elif isinstance(source, FilesConfig):
-            found.append(_attempt(what, source.watch, partial(_watched, source, folder)))
+            yield what, source.watch, partial(_watched, source, folder)
     if plant.journal.kind == "kafka":
-        found.append(_attempt("journal", plant.journal.bootstrap, partial(_journal, plant)))
+        yield "journal", plant.journal.bootstrap, partial(_journal, plant)
     if plant.sinks.alarms.bootstrap:
-        found.extend(_kafka(plant))
+        yield "sinks.alarms", plant.sinks.alarms.bootstrap, partial(_kafka, plant)
     if plant.historian.url == "embedded":
-        found.append(_attempt("historian", plant.historian.listen, partial(_listen, plant.historian.listen)))
+        yield "historian", plant.historian.listen, partial(_listen, plant.historian.listen)
     else:
         url = urlsplit(plant.historian.url)
         number = url.port or (8443 if url.scheme == "https" else 8123)
         address = f"{url.hostname}:{number}"  # never the whole URL: it may hold a password
-        found.append(_attempt("historian", address, partial(_reach, url.hostname or "", str(number))))
-    found.append(_attempt("server", plant.server.listen, partial(_listen, plant.server.listen)))
-    return found
+        yield "historian", address, partial(_historian, plant.historian.url)
+    yield "server", plant.server.listen, partial(_listen, plant.server.listen)
 
 
-def _attempt(what: str, address: str, attempt: Callable[[], str | tuple[str, list[str]]]) -> Tried:
-    try:
-        answer = attempt()
-        told, warnings = (answer, []) if isinstance(answer, str) else answer
-        return Tried(what, address, True, told, warnings)
-    except PenstockError as error:
-        return Tried(what, address, False, str(error))
-    except TimeoutError:
-        return Tried(what, address, False, f"no answer within {TIMEOUT_S:.0f} s")
-    except (OSError, ValueError) as error:
-        return Tried(what, address, False, getattr(error, "strerror", None) or str(error))
+class _Attempt:
+    """One address in a thread of its own, which may outlive the answer: names are looked up for as long as
+    the system likes. `found` says so until there is better."""
+
+    def __init__(self, what: str, address: str, attempt: Callable[[], Answer]) -> None:
+        self.found = [Tried(what, address, False, f"no end of it within {LONGEST_S:.0f} s")]
+        self.thread = threading.Thread(target=self._run, args=(what, address, attempt), daemon=True)
+
+    def _run(self, what: str, address: str, attempt: Callable[[], Answer]) -> None:
+        try:
+            answer = attempt()
+        except PenstockError as error:
+            told = str(error)
+        except TimeoutError:
+            told = f"no answer within {TIMEOUT_S:.0f} s"
+        except (OSError, ValueError) as error:
+            told = _words(error)
+        except Exception as error:  # of a library, about what a server said
+            told = f"{type(error).__name__}: {error}"
+        else:
+            if isinstance(answer, list):
+                self.found = answer
+            elif isinstance(answer, str):
+                self.found = [Tried(what, address, True, answer)]
+            else:
+                self.found = [Tried(what, address, True, *answer)]
+            return
+        self.found = [Tried(what, address, False, told)]
+
+
+def _words(error: OSError | ValueError) -> str:
+    number = getattr(error, "errno", None)
+    if isinstance(number, int) and number > 0 and not isinstance(error, ssl.SSLError):
+        return os.strerror(number)  # asyncio has words of its own, with an address that we name already
+    if isinstance(error, ssl.SSLError):
+        reason = getattr(error, "verify_message", "") or str(error.reason or error)
+        return f"TLS: {reason.replace('_', ' ').lower()}"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _journal(plant: Plant) -> tuple[str, list[str]]:
@@ -100,9 +146,26 @@ def _journal(plant: Plant) -> tuple[str, list[str]]:
     return try_topic(plant.journal, plant.shards.count)
 
 
-def _reach(host: str, port: str) -> str:
-    with closing(socket.create_connection((host or "127.0.0.1", int(port)), TIMEOUT_S)):
-        return "reached"
+def _historian(address: str) -> str:
+    """A statement with the login of the url, over ClickHouse's HTTP protocol."""
+    url = urlsplit(address)
+    secure = url.scheme == "https"
+    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    asked = kind(url.hostname or "127.0.0.1", url.port or (8443 if secure else 8123), timeout=TIMEOUT_S)
+    login = {"X-ClickHouse-User": url.username, "X-ClickHouse-Key": url.password}
+    try:
+        asked.request("GET", "/?query=SELECT%201", headers={key: text for key, text in login.items() if text})
+        answer = asked.getresponse()
+        body = answer.read(100)
+    except (http.client.HTTPException, ConnectionResetError) as error:
+        raise OSError("what answers speaks no HTTP; 8123 is ClickHouse's port for it") from error
+    finally:
+        asked.close()
+    if answer.headers.get("X-ClickHouse-Exception-Code") == "516" or answer.status in (401, 403):
+        raise OSError("the server refuses the login of the url")
+    if answer.status != 200 or body.strip() != b"1":
+        raise OSError(f"what answers is no ClickHouse: {answer.status} to SELECT 1")
+    return "the server answers"
 
 
 def _listen(address: str) -> str:
@@ -146,7 +209,14 @@ def _opcua(plant: Plant, name: str, source: OpcuaConfig, folder: Path) -> str:
     from connectors.opcua.check import try_server
 
     text = None if source.nodes is None else plant.files.get(source.nodes, b"").decode("utf-8", "replace")
-    return try_server(source, Surroundings(plant.name, folder, folder / ".penstock"), name, text)
+    try:
+        return try_server(source, Surroundings(plant.name, folder, folder / ".penstock"), name, text)
+    except ConnectionRefusedError:
+        raise
+    except ConnectionError as error:
+        raise OSError(
+            "the connection ended instead of an answer; is it the port of an OPC UA server?"
+        ) from error
 
 
 def _kafka(plant: Plant) -> list[Tried]:
@@ -154,10 +224,7 @@ def _kafka(plant: Plant) -> list[Tried]:
     from connectors.kafka.check import try_kafka
 
     alarms = plant.sinks.alarms
-    try:
-        topics = try_kafka(alarms)
-    except PenstockError as error:
-        return [Tried("sinks.alarms", alarms.bootstrap, False, str(error))]
+    topics = try_kafka(alarms)
     answered = Tried(
         "sinks.alarms", alarms.bootstrap, True, f"the brokers accept; delivery: {alarms.delivery}"
     )

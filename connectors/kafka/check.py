@@ -3,11 +3,13 @@ what is to be read?"""
 
 from __future__ import annotations
 
+from confluent_kafka import KafkaError
+
 from connectors.errors import AuthError, ConnectError
 from connectors.kafka.client import client_config, told
 from connectors.kafka.config import PARTITIONS, KafkaAlarmsConfig, KafkaConfig
 from connectors.kafka.topics import Topic, Topics
-from connectors.kafka.watch import Watch, quiet
+from connectors.kafka.watch import Watch, plain_words, quiet
 
 
 def try_kafka(config: KafkaAlarmsConfig) -> dict[str, str]:
@@ -16,14 +18,18 @@ def try_kafka(config: KafkaAlarmsConfig) -> dict[str, str]:
     Raises `ConnectError`, or `ConfigError` for a topic that `run` would refuse."""
     last: list[ConnectError] = []
 
-    def on_error(error: object) -> None:
-        last.append(told(error))  # type: ignore[arg-type]  # a KafkaError
+    def on_error(error: KafkaError) -> None:
+        why = told(error)
+        if isinstance(why, AuthError):
+            last.insert(0, why)  # says more than that the connection ended
+        elif error.code() != KafkaError._ALL_BROKERS_DOWN:
+            last.append(ConnectError(f"Kafka: {plain_words(error)}"))
 
     settings = {**quiet(client_config(config)), "error_cb": on_error}
     try:
         topics = Topics(settings, config).look()
     except ConnectError as error:
-        raise next((one for one in last if isinstance(one, AuthError)), error) from error
+        raise next(iter(last), error) from error
     return {name: _words(topic, config) for name, topic in topics.items()}
 
 

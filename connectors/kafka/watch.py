@@ -85,7 +85,9 @@ class Watch:
                 return self._look()
             except (KafkaException, SystemError) as error:
                 self._admin.poll(0)
-                raise self._told(told(error)) from error
+                code = error.args[0].code() if isinstance(error, KafkaException) else None
+                late = ConnectError(f"Kafka: no answer within {ANSWER_S:.0f} s")
+                raise self._told(late if code == KafkaError._TIMED_OUT else told(error)) from error
             except ConnectError as error:
                 raise self._told(error) from error
 
@@ -172,7 +174,13 @@ class Watch:
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._down = True
         else:
-            self._why = _WHO.sub("", _WHEN.sub("", error.str()))
+            self._why = plain_words(error)
+
+
+def plain_words(error: KafkaError) -> str:
+    """What failed, without which connection it was and in what state."""
+    text = _WHO.sub("", _WHEN.sub("", error.str()))
+    return "what answers is no Kafka broker" if text.startswith("Receive failed: Invalid response") else text
 
 
 def quiet(settings: Mapping[str, Any]) -> dict[str, Any]:

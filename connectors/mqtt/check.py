@@ -218,6 +218,9 @@ def _connected(config: MqttConfig, name: str, *, fresh: bool) -> Iterator[tuple[
     try:
         if not heard.accepted.wait(TIMEOUT_S):
             raise TimeoutError
+        if heard.reason is None:
+            what = "the connection ended instead of an answer; is it the broker's port, and does tls fit?"
+            raise ConnectionAbortedError(what)
         if heard.reason.is_failure:
             raise ConnectionRefusedError(f"the broker refuses: {heard.reason}")
         yield client, heard
@@ -229,6 +232,9 @@ def _connected(config: MqttConfig, name: str, *, fresh: bool) -> Iterator[tuple[
 def _listen(client: mqtt.Client, heard: _Heard) -> None:
     def connected(client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         heard.reason, heard.properties = reason, properties
+        heard.accepted.set()
+
+    def ended(client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         heard.accepted.set()
 
     def subscribed(client: Any, userdata: Any, mid: int, reasons: list[Any], properties: Any) -> None:
@@ -244,5 +250,5 @@ def _listen(client: mqtt.Client, heard: _Heard) -> None:
     def came(client: Any, userdata: Any, message: mqtt.MQTTMessage) -> None:
         heard.mids.append(message.mid)
 
-    client.on_connect, client.on_subscribe = connected, subscribed
+    client.on_connect, client.on_disconnect, client.on_subscribe = connected, ended, subscribed
     client.on_publish, client.on_message = published, came

@@ -75,7 +75,7 @@ def test_check_connect_says_what_is_there_and_how_safe_it_is(broker: KafkaBroker
 def test_check_connect_tells_a_wrong_password_and_does_not_show_it(
     broker: KafkaBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("connectors.kafka.topics.ANSWER_S", 1.0)
+    monkeypatch.setattr("connectors.kafka.topics.ANSWER_S", 3.0)
     assert broker.certificates is not None
     (tmp_path / "secret").write_text("not-the-secret")
     login = {
