@@ -41,7 +41,7 @@ from flows.change_processes import (
 from flows.components import FLOW, JOURNAL, Component, components
 from flows.health import readiness
 from flows.plant_file import Plant
-from flows.processes import Child
+from flows.processes import Child, last_error
 from flows.shards import settle_shards, shard_folders
 from flows.status import read_status, write_atomically
 
@@ -119,14 +119,14 @@ class Supervisor:
         shards = self.plant.shards
         self.folders = settle_shards(self.data, shards.count, shards.by)
         self._applied = AppliedPlants(self.folders)
-        self.components = components(self.plant, self.folder)
-        write_configurations(self.data, self.components.values())
-        remove_configurations(self.data, self.components.values())
-        for component in self.components.values():
-            self.children.append(self._child_of(component))
-            if component.rank == FLOW:
-                self._broken[component.name] = self._broken_of(component)
+        self._prepare()
         self._start_rank(JOURNAL)
+        if not is_applied and self.plant.journal.kind == "kafka":
+            try:
+                is_applied = self._catch_up(apply)
+            except PenstockError:
+                self.stop()
+                raise
         self._start_rank(FLOW)  # it waits for the plant, and takes the longest to be ready
         if not is_applied:
             try:
@@ -142,6 +142,42 @@ class Supervisor:
             if child.pid is None and child.nice and not self.stop_signals:
                 child.start(self._environment)
         self._report()
+
+    def _prepare(self) -> None:
+        """The processes of the plant, none of them started but the journals that run already."""
+        self.components = components(self.plant, self.folder)
+        write_configurations(self.data, self.components.values())
+        remove_configurations(self.data, self.components.values())
+        running = {child.name: child for child in self.children if child.pid is not None}
+        self.children = [running.get(one.name) or self._child_of(one) for one in self.components.values()]
+        self._broken = {
+            one.name: self._broken_of(one) for one in self.components.values() if one.rank == FLOW
+        }
+
+    def _catch_up(self, apply: bool) -> bool:
+        """What is applied in journals on Kafka is known once their copies hold what stands there: the same
+        as `_is_applied`, then."""
+        before = self.plant.sha256
+        for shard in range(len(self.folders)):
+            told = ""
+            with self._journal(shard) as journal:
+                while not self.stop_signals:
+                    try:
+                        status = journal.status()
+                    except JournalError as error:
+                        log = self.data / "logs" / f"{self._journal_name(shard)}.jsonl"
+                        raise PenstockError(last_error(log) or str(error)) from error
+                    if status["state"] in ("running", "full"):
+                        break
+                    if status["state"] != told:
+                        told = status["state"]
+                        self.say(f"{self._journal_name(shard)}: {told}; {status['detail']}")
+                    self._report()
+                    time.sleep(4 * WATCH_SECONDS)
+        is_applied = self._is_applied(apply)
+        if self.plant.sha256 != before:
+            self._prepare()
+        return is_applied
 
     def _await_flows(self) -> None:
         """Until every flow is ready or has ended, or they have taken so long that the others must not
@@ -347,14 +383,19 @@ class Supervisor:
             f"the plant {self.plant.sha256[:12]} is in: {changing.words() or 'no process had to restart'}"
         )
 
+    def _journal_name(self, shard: int | None) -> str:
+        return "journal" if len(self.folders) == 1 else f"journal-{shard or 0}"
+
     def _journal(self, shard: int | None) -> BlockingJournalClient:
         """A connection to a shard's journal process, once it answers."""
         until = time.monotonic() + JOURNAL_START_SECONDS
-        name = "journal" if len(self.folders) == 1 else f"journal-{shard or 0}"
+        name = self._journal_name(shard)
         child = self.child(name)
         while True:
             if child.pid is None:
-                raise PenstockError(f"the {name} process did not start; see {child.log}")
+                why = last_error(child.log)
+                told = f"the {name} process did not start; see {child.log}"
+                raise PenstockError(f"{told}: {why}" if why else told)
             try:
                 return BlockingJournalClient(self.folders[shard or 0], "supervisor")
             except JournalError:
