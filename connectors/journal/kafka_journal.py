@@ -162,6 +162,8 @@ class PartitionJournal:
                 return {"state": "catching up", "detail": f"{self._follower.lag()} messages to read"}
             return {}
         where = f"Kafka {self.config.journal.bootstrap}"
+        if not self._open and not self._error:
+            return {"state": "connecting", "detail": where}
         waits = f"{where}: {self._error or 'no answer'}; sources wait"
         return {"state": "disconnected", "detail": waits}
 

@@ -299,7 +299,7 @@ class JournalServer:
 
     def _durable_everywhere(self) -> int:
         if self.options.kafka is not None and not self.options.kafka.runs:  # nobody reads this copy
-            return self.store.next_entry - 1
+            return int(self.store.next_entry - 1)
         return min(self._durable, self._archived) if self.options.archived else self._durable
 
     def _write_status(self) -> None:

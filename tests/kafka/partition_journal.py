@@ -21,17 +21,25 @@ from tests.journal.journal_process import RunningJournal
 
 
 class PartitionProcess(RunningJournal):
-    """The journal process of one partition, its copy in `data`."""
+    """The journal process of one partition, its copy in `data`. runs: whether its shard runs here."""
 
     def __init__(
-        self, data: Path, address: str, topic: str, partition: int = 0, partitions: int = 1, **more: Any
+        self,
+        data: Path,
+        address: str,
+        topic: str,
+        partition: int = 0,
+        partitions: int = 1,
+        *,
+        runs: bool = True,
+        **more: Any,
     ) -> None:
         data.mkdir(parents=True, exist_ok=True)
         path = data / "partition.json"
         journal = JournalConfig(kind="kafka", bootstrap=address, topic=topic, **more)
-        config = PartitionConfig(journal=journal, partition=partition, partitions=partitions)
+        config = PartitionConfig(journal=journal, partition=partition, partitions=partitions, runs=runs)
         path.write_bytes(msgspec.json.encode(config))
-        super().__init__(data, config=path)
+        super().__init__(data, keep_seconds=60.0, config=path)
 
     def status(self) -> dict[str, Any]:
         """What it says of itself now."""

@@ -94,6 +94,59 @@ def test_kills_of_the_process(broker: KafkaBroker, tmp_path: Path) -> None:
 @pytest.mark.kafka
 @pytest.mark.kill
 @pytest.mark.timeout(120)
+def test_two_machines_share_two_partitions(broker: KafkaBroker, tmp_path: Path) -> None:
+    """Each runs one shard and passes on what its own receiver has for the other's. One process of each
+    machine is killed; both copies of a partition are the same, with every frame once."""
+
+    def folder(machine: str, shard: int) -> Path:
+        return tmp_path / machine / str(shard)
+
+    runs = {("a", 0), ("b", 1)}
+    places = [(machine, shard) for machine in ("a", "b") for shard in (0, 1)]
+    journals = {
+        (machine, shard): PartitionProcess(
+            folder(machine, shard), broker.address, "machines", shard, 2, runs=(machine, shard) in runs
+        )
+        for machine, shard in places
+    }
+    receivers = {place: Appending(folder(*place), f"{place[0]}{place[1]}", 0.01) for place in places}
+    plant = {"sha256": "ab" * 32, "files": {"plant.yaml": b"x"}, "apply_id": "c" * 32}
+    try:
+        for place in places:
+            with journals[place].client() as client:
+                client.control("plant", plant)
+        for place in (("a", 0), ("a", 1), ("b", 1)):
+            until(lambda: all(one.answered > 30 for one in receivers.values()))
+            journals[place].kill()
+            journals[place].start()
+        counts = {place: one.finish() for place, one in receivers.items()}
+        for place in (("a", 1), ("b", 0), ("a", 0), ("b", 1)):  # those that write `stopped` last
+            until(
+                lambda place=place: (
+                    len(payloads(folder(*place))) == counts["a", place[1]] + counts["b", place[1]]
+                )
+            )
+            assert journals[place].stop() == 0
+    finally:
+        for journal in journals.values():
+            journal.kill()
+    for shard in (0, 1):
+        frames = payloads(folder("a", shard))
+        for machine in ("a", "b"):
+            name = f"{machine}{shard}"
+            assert of(name, frames) == numbered(name, counts[machine, shard])
+        one, other = content(folder("a", shard)), content(folder("b", shard))
+        shared = min(len(one), len(other))
+        assert shared > 50
+        assert one[:shared] == other[:shared]
+        controls = [word.partition(" ")[0] for word in told(folder("a", shard)) if "frames" not in word]
+        assert controls.count("plant") == 1, "applied once, whoever brings it"
+        assert controls.count("started") == 2, "by the machine that runs the shard, and again after its kill"
+
+
+@pytest.mark.kafka
+@pytest.mark.kill
+@pytest.mark.timeout(120)
 def test_bytes_of_a_dead_process_that_land_later_do_not_count(broker: KafkaBroker, tmp_path: Path) -> None:
     """A proxy holds what the first process sends back, beyond its death and until the second has sent
     the same frames, and more of them."""
