@@ -118,6 +118,7 @@ class Client:
     def __init__(self, node: EdgeNode, port: int) -> None:
         self.node = node
         self.asked = 0
+        self._last_ms = 0
         self._lock = threading.RLock()
         self._born = threading.Event()
         node.session()
@@ -138,9 +139,14 @@ class Client:
 
     def _bear(self) -> None:
         with self._lock:
-            for topic, payload in self.node.births(int(time.time() * 1000)):
+            for topic, payload in self.node.births(self._now_ms()):
                 self._client.publish(topic, payload, qos=0)
         self._born.set()
+
+    def _now_ms(self) -> int:
+        """A time of its own for every message, as samples have."""
+        self._last_ms = max(int(time.time() * 1000), self._last_ms + 1)
+        return self._last_ms
 
     def _told(self, client: Any, userdata: Any, message: Any) -> None:
         command = Payload.FromString(message.payload)
@@ -150,7 +156,7 @@ class Client:
 
     def data(self, device: str, values: Mapping[str, Any], at_ms: int = 0, **keys: Any) -> None:
         with self._lock:
-            topic, payload = self.node.data(device, values, at_ms or int(time.time() * 1000), **keys)
+            topic, payload = self.node.data(device, values, at_ms or self._now_ms(), **keys)
             self._client.publish(topic, payload, qos=0)
 
     def say(self, topic: str, payload: bytes, qos: int = 0) -> None:

@@ -1,0 +1,199 @@
+"""Sparkplug from an edge node to the alarm: the plant folder, `check`, and a plant that runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.broker import free_port, start_broker
+from flows.cli import main
+from tests.receivers.brokers import need_mosquitto
+from tests.sparkplug.edge import Client, EdgeNode
+
+PLANT = """\
+plant: works
+sources:
+  scada:
+    kind: mqtt
+    host: 127.0.0.1
+    port: {port}
+    sparkplug: {{groups: [works], host_id: penstock, online: online}}
+historian: {{listen: "127.0.0.1:{historian}"}}
+server: {{listen: "127.0.0.1:{server}"}}
+"""
+PRODUCT = """\
+productId: press
+version: 1
+decode: {format: typed, metrics: {tempC: Motor/Temp, rpm: rpm, mode: mode, online: online}}
+metrics:
+  tempC: {unit: Cel, range: [-40, 200]}
+  rpm: {type: integer}
+  mode: {type: string}
+  online: {type: boolean}
+"""
+RULES = """\
+ruleId: hot
+productId: press
+type: threshold
+condition: "tempC > 80"
+severity: high
+---
+ruleId: gone
+productId: press
+type: threshold
+condition: "not online"
+severity: medium
+"""
+DEVICES = "device_id,productId,hub_id\nworks.edge1.press-01,press,works.edge1\n"
+METRICS = {
+    "Motor/Temp": ("Double", 20.5),
+    "rpm": ("Int32", -5),
+    "mode": ("String", "idle"),
+    "blob": ("Bytes", b"\0"),
+}
+
+
+def written(folder: Path, port: int = 1883) -> Path:
+    for name in ("products", "rules"):
+        (folder / name).mkdir(parents=True)
+    text = PLANT.format(port=port, historian=free_port(), server=free_port())
+    (folder / "plant.yaml").write_text(text, "utf-8")
+    (folder / "products" / "press.yaml").write_text(PRODUCT, "utf-8")
+    (folder / "rules" / "press.yaml").write_text(RULES, "utf-8")
+    (folder / "devices.csv").write_text(DEVICES, "utf-8")
+    return folder
+
+
+def checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
+    with pytest.raises(SystemExit) as ended:
+        main(["check", str(folder)])
+    captured = capsys.readouterr()
+    return int(ended.value.code or 0), (captured.out + captured.err).splitlines()
+
+
+def test_a_plant_with_sparkplug_passes_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _ = checked(written(tmp_path / "plant"), capsys)
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("", "plant.yaml:3:10  sources.scada: 'subscribe' is missing"),
+        (
+            'sparkplug: {}, subscribe: ["#"]',
+            "plant.yaml:3:67  sources.scada.subscribe[0]: takes topics of spBv1.0/ too, which 'sparkplug' "
+            "subscribes to; narrow it",
+        ),
+        (
+            "sparkplug: {groups: [a/b]}",
+            "plant.yaml:3:61  sources.scada.sparkplug.groups[0]: the name of a group is one level of a "
+            "topic, without '+', '#' and '/'",
+        ),
+        (
+            "sparkplug: {groups: []}",
+            "plant.yaml:3:60  sources.scada.sparkplug.groups: at least one group is expected; write all for "
+            "every group",
+        ),
+        (
+            'sparkplug: {device_id: "{node}"}',
+            "plant.yaml:3:63  sources.scada.sparkplug.device_id: {device} is missing, so all would be called "
+            "the same",
+        ),
+        (
+            'sparkplug: {hub_id: "{device}"}',
+            "plant.yaml:3:60  sources.scada.sparkplug.hub_id: no part '{device}'; known: {group}, {node}",
+        ),
+        (
+            'sparkplug: {host_id: "a#"}',
+            "plant.yaml:3:61  sources.scada.sparkplug.host_id: the name of a host application is one level "
+            "of a topic, without '+', '#' and '/'",
+        ),
+        (
+            "sparkplug: {host: penstock}",
+            "plant.yaml:3:52  sources.scada.sparkplug.host: unknown key 'host'; did you mean 'host_id'?",
+        ),
+    ],
+)
+def test_what_check_says(tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str, told: str) -> None:
+    folder = written(tmp_path / "plant")
+    text = f"plant: works\nsources:\n  scada: {{kind: mqtt, host: 127.0.0.1, {source}}}\n"
+    (folder / "plant.yaml").write_text(text, "utf-8")
+    code, lines = checked(folder, capsys)
+    assert code == 1
+    assert told in lines
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[None]:
+    log = (folder / "run.log").open("ab")
+    child = subprocess.Popen([sys.executable, "-m", "flows.cli", "run", str(folder)], stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        child.send_signal(signal.SIGINT)
+        try:
+            child.wait(30)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            raise
+        finally:
+            log.close()
+
+
+def until(what: str, holds: Callable[[], Any], folder: Path, seconds: float = 30.0) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < end, f"{what}: {(folder / 'run.log').read_text()[-3000:]}"
+        time.sleep(0.05)
+    return found
+
+
+def alarms(folder: Path) -> list[tuple[str, str]]:
+    """(subject, transition) so far."""
+    path = folder / ".penstock" / "alarms.jsonl"
+    if not path.exists():
+        return []
+    events = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return [(one["subject"], one["data"]["transition"]) for one in events]
+
+
+def receiver_status(folder: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        told: dict[str, Any] = json.loads((folder / ".penstock" / "run" / "receiver-scada.json").read_bytes())
+        return told
+    return {}
+
+
+def test_from_an_edge_node_to_the_alarm_over_the_end_of_the_receiver(tmp_path: Path) -> None:
+    need_mosquitto()
+    broker = start_broker(tmp_path / "broker", kind="mosquitto")
+    try:
+        folder = written(tmp_path / "plant", broker.address[1])
+        with running(folder):
+            until("connected", lambda: receiver_status(folder).get("state") == "connected", folder)
+            edge = Client(EdgeNode("works", "edge1", {}, {"press-01": METRICS}), broker.address[1])
+            subject = "works.edge1.press-01"
+            edge.data("press-01", {"Motor/Temp": 95.0})
+            until("hot", lambda: (f"{subject}/hot", "raised") in alarms(folder), folder)
+            edge.data("press-01", {"Motor/Temp": 40.0})
+            until("cool", lambda: (f"{subject}/hot", "cleared") in alarms(folder), folder)
+            os.kill(receiver_status(folder)["pid"], signal.SIGKILL)
+            time.sleep(0.5)
+            until("back", lambda: edge.asked, folder)  # births after the receiver's end
+            edge.data("press-01", {"Motor/Temp": 96.0})
+            until("hot again", lambda: alarms(folder).count((f"{subject}/hot", "raised")) == 2, folder)
+            edge.close()
+            until("gone", lambda: (f"{subject}/gone", "raised") in alarms(folder), folder)
+    finally:
+        broker.stop()
