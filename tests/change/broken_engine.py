@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from flows import cli, quarantine, supervisor
-from flows.components import Component, components
+from flows.components import FLOW, Component, components
 from flows.plant_file import Plant
 from operators.batch import FRAME_QUARANTINED, Slice
 from operators.decode.step import DecodeLogic
@@ -38,10 +38,11 @@ def broken(process: Any) -> Any:
 
 
 def broken_components(plant: Plant, folder: Path | None = None) -> dict[str, Component]:
-    """The plant's processes, the flow with the fault in it."""
-    found = components(plant, folder)
-    found["flow"] = msgspec.structs.replace(found["flow"], module="tests.change.broken_flow")
-    return found
+    """The plant's processes, the flow of every shard with the fault in it."""
+    return {
+        name: msgspec.structs.replace(one, module="tests.change.broken_flow") if one.rank == FLOW else one
+        for name, one in components(plant, folder).items()
+    }
 
 
 def main() -> None:

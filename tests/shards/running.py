@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -52,7 +52,9 @@ def until(what: str, holds: Callable[[], object], seconds: float = 120.0) -> Any
 class ShardedPlant:
     """`penstock run` over a folder with a source `ingest` of kind http; `with` stops it."""
 
-    def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, files: Mapping[str, str], *, engine: str = "flows.cli") -> None:
+        """engine: the module that `run` is asked of."""
+        self.engine = engine
         warm_up()  # into the cache, so that no process of the plant compiles
         self.folder, self.data = folder / "plant", folder / "data"
         self.log = folder / "run.log"
@@ -83,7 +85,8 @@ class ShardedPlant:
 
     def _call(self, command: str, *arguments: str) -> list[str]:
         where = ["--data", str(self.data)] if command != "replay" else []
-        return [sys.executable, "-m", "flows.cli", command, str(self.folder), *arguments, *where]
+        module = self.engine if command == "run" else "flows.cli"
+        return [sys.executable, "-m", module, command, str(self.folder), *arguments, *where]
 
     def is_ready(self) -> bool:
         """Asked of the server, as an operator would."""
@@ -96,14 +99,15 @@ class ShardedPlant:
             return False
 
     def kill(self, component: str) -> None:
-        """SIGKILL, at whatever it is doing."""
-        os.kill(read_status(self.data)[component]["pid"], signal.SIGKILL)
+        """SIGKILL, at whatever it is doing, if it runs."""
+        with suppress(ProcessLookupError):
+            os.kill(read_status(self.data)[component]["pid"], signal.SIGKILL)
 
-    def post(self, reading: Reading, key: str) -> None:
+    def post(self, topic: str, payload: str, key: str) -> None:
         """Until it is accepted, however often the connection or the journal is lost."""
-        address = f"http://127.0.0.1:{self.environ['INGEST_PORT']}/ingest/{quote(reading.topic)}"
+        address = f"http://127.0.0.1:{self.environ['INGEST_PORT']}/ingest/{quote(topic)}"
         headers = {"Idempotency-Key": key, "Content-Type": "application/json"}
-        asked = urllib.request.Request(address, reading.payload.encode(), headers)
+        asked = urllib.request.Request(address, payload.encode(), headers)
 
         def is_accepted() -> bool:
             try:

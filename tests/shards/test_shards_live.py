@@ -12,6 +12,7 @@ from typing import Any
 
 from connectors.journal.blocking import BlockingJournalClient
 from connectors.journal.reader import JournalReader
+from connectors.shards import hash_shard
 from flows.apply import plant_control
 from flows.folder import open_plant
 from flows.shards import shard_folders
@@ -70,6 +71,7 @@ FILES = {
 }
 MINUTE_MS = 60_000
 LAG_MS = 40 * MINUTE_MS
+POISON = 90
 KILLS = {
     60: "flow-1",
     120: "journal-2",
@@ -111,7 +113,7 @@ def by_subject(events: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, 
 def test_three_shards_find_what_one_does_under_kills(tmp_path: Path) -> None:
     base = int(time.time() * 1000) - LAG_MS
     readings = readings_from(base)
-    plant = ShardedPlant(tmp_path, FILES)
+    plant = ShardedPlant(tmp_path, FILES, engine="tests.change.broken_engine")
     one = replayed(plant, tmp_path, readings, LAG_MS)
     expected = [json.loads(line) for line in (one / "alarms.jsonl").read_text("utf-8").splitlines()]
     summary = json.loads((one / "summary.json").read_text("utf-8"))
@@ -120,20 +122,25 @@ def test_three_shards_find_what_one_does_under_kills(tmp_path: Path) -> None:
         for number, reading in enumerate(readings):
             if number in KILLS:
                 plant.kill(KILLS[number])
-            plant.post(reading, f"reading-{number}")
+            plant.post(reading.topic, reading.payload, f"reading-{number}")
+            if number == POISON:  # a frame on which the flow of its shard ends
+                plant.post(reading.topic, '{"data": {"metrics": {"note": "divide"}}}', "poison")
+        until("the frame to be set aside", lambda: "is set aside: reject" in plant.log.read_text("utf-8"))
         until("every event", lambda: len(plant.events()) >= len(expected), 60)
         until("readiness", plant.is_ready)
         accepted = summary["readings"]["accepted"]
         until("telemetry", lambda: plant.query("SELECT count() FROM telemetry_press FINAL") == [[accepted]])
-        rejected = summary["frames"]["rejected"] + summary["readings"]["rejected"]
+        rejected = summary["frames"]["rejected"] + summary["readings"]["rejected"] + 1
         until("rejects", lambda: plant.query("SELECT count() FROM rejects FINAL") == [[rejected]])
         alarms = len(expected)
         until("alarms", lambda: plant.query("SELECT count() FROM alarms FINAL") == [[alarms]])
+        engine = plant.query("SELECT _shard FROM rejects FINAL WHERE reason = 'engine_error'")
         shards = plant.query("SELECT DISTINCT _shard FROM alarms ORDER BY _shard")
     found = plant.events()
     assert by_subject(found) == by_subject(expected)
     assert len({event["id"] for event in found}) == len(found)
     assert len(shards) > 1
+    assert engine == [[hash_shard(readings[POISON].hub, 3)]]
 
 
 def test_a_plant_applied_to_one_shard_reaches_all(tmp_path: Path) -> None:
