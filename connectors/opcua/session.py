@@ -31,11 +31,11 @@ from connectors.opcua.limits import Limits
 from connectors.opcua.nodes import Item
 
 AT_ONCE: Final = 2  # publish requests that the server holds
-KEEP_ALIVE_S: Final = 5.0  # a server with nothing to tell says so this often
+KEEP_ALIVES: Final = 2  # a server with nothing to tell says so this often in the time of an answer
+VALUES: Final = 20_000  # of one response; there are more at once where more are waiting
 LIFETIME_S: Final = 300.0  # without a request; then the server gives a subscription up
 MOST_MISSING: Final = 1000  # responses that are asked for again one by one
 STOP_S: Final = 1.0  # for a response that is on its way into the journal
-WATCHDOG_S: Final = 15.0  # asyncua's own probe; also its time-out, so a second would be too short
 WRAP: Final = 0xFFFFFFFF  # sequence numbers go from 1 to this
 
 log = logging.getLogger(__name__)
@@ -113,18 +113,20 @@ class Subscription:
         request = ua.CreateSubscriptionRequest()
         given = request.Parameters
         given.RequestedPublishingInterval = interval_ms
-        given.RequestedMaxKeepAliveCount = max(1, math.ceil(KEEP_ALIVE_S * 1000 / interval_ms))
+        timeout_s = self.config.timeout / 1e9
+        given.RequestedMaxKeepAliveCount = max(1, math.ceil(timeout_s * 1000 / KEEP_ALIVES / interval_ms))
         given.RequestedLifetimeCount = max(
             math.ceil(LIFETIME_S * 1000 / interval_ms), 3 * given.RequestedMaxKeepAliveCount
         )
-        given.MaxNotificationsPerPublish = 0
+        given.MaxNotificationsPerPublish = VALUES
         given.PublishingEnabled = True
         data = await self._session._send_request(request)
         answer = struct_from_binary(ua.CreateSubscriptionResponse, data)
         answer.ResponseHeader.ServiceResult.check()
         revised = answer.Parameters
         self._id, self._name = revised.SubscriptionId, os.urandom(8).hex()
-        self._silence_s = 3 * revised.RevisedPublishingInterval * revised.RevisedMaxKeepAliveCount / 1000 + 5
+        keep_alive_s = revised.RevisedPublishingInterval * revised.RevisedMaxKeepAliveCount / 1000
+        self._silence_s = 3 * keep_alive_s + timeout_s / 2
         held = Held(self._id, server, asked, self._name, self._silence_s, self.missing, self._server_items)
         await self.watch(range(len(self.items)))
         return held
@@ -319,16 +321,19 @@ class Subscription:
         except UnreadableError as error:
             await take(body, False, str(error), "")
             return
-        if published.status is not None:
+        if published.status is not None and published.status >> 30:
             self.held = None
             self.file.forget()
             raise ConnectError(f"the subscription is over: {ua.StatusCode(ua.UInt32(published.status)).name}")
         lost = await self._fill(published.number, take, acknowledged)
-        if published.changes:  # else a keep-alive, which has the number of the next
-            await self._hand(published, lost, take, acknowledged)
+        await self._hand(published, lost, take, acknowledged)
 
     async def _hand(self, published: Published, lost: bool, take: Take, acknowledged: list[Any]) -> None:
-        await take(published, lost, "", f"opcua:{self._name}:{published.number}")
+        if published.changes:
+            await take(published, lost, "", f"opcua:{self._name}:{published.number}")
+        elif published.status is None:  # a keep-alive, which has the number of the next
+            return
+        # a good status tells that another session has taken the subscription over: us, some time ago
         self._last = published.number
         if self.held is not None:
             self.held.last = self._last
@@ -350,9 +355,7 @@ class Subscription:
             if body is None:
                 lost = True
                 continue
-            published = read_published(body)
-            if published.changes:
-                await self._hand(published, lost, take, acknowledged)
+            await self._hand(read_published(body), lost, take, acknowledged)
         if lost:
             log.warning("notifications between %d and %d are lost", expected, number)
         self._last = (number - 2) % WRAP + 1

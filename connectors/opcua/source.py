@@ -23,13 +23,13 @@ from connectors.opcua.held import Held, HeldFile
 from connectors.opcua.nodes import Item, read_nodes
 from connectors.opcua.properties import read_properties
 from connectors.opcua.security import Identity, secure
-from connectors.opcua.session import WATCHDOG_S, Subscription
+from connectors.opcua.session import Subscription
 from connectors.source import Appender, Frame, SourceStatus, Surroundings
 
 STEADY_S: Final = 10.0  # a connection that held so long begins with the first back-off again
 LONGEST_BACKOFF_S: Final = 5.0  # a server that comes back is read again within 10 s
 SESSION_MS: Final = 60_000
-MOST_BYTES: Final = 256 << 20  # of one answer of a server
+MOST_BYTES: Final = 16 << 20  # of one answer of a server, which makes several of more
 SHOWN: Final = 3  # nodes that are not there, by name
 HEAD: Final = 4096  # bytes kept of a response that cannot be read
 CLOSE_S: Final = 1.0
@@ -120,7 +120,9 @@ class OpcuaReceiver:
 
     async def _connected(self) -> Client:
         config = self.config
-        client = Client(config.endpoint, timeout=config.timeout / 1e9, watchdog_intervall=WATCHDOG_S)
+        timeout_s = config.timeout / 1e9
+        # its probe's interval is also the probe's time-out
+        client = Client(config.endpoint, timeout=timeout_s, watchdog_intervall=1.5 * timeout_s)
         client.session_timeout = (
             SESSION_MS  # one that a killed process left does not stand in the way for long
         )
@@ -205,6 +207,8 @@ class OpcuaReceiver:
             self.status.bytes += sum(len(frame.payload) for frame in told.frames)
             self.status.last_frame_ms = int(time.time() * 1000)
             self._last_frame = time.monotonic()
+            if self.status.state == "silent":
+                self.status.state = "connected"
 
         retrying = asyncio.create_task(self._retry(number, subscription))
         try:
@@ -307,14 +311,15 @@ def revised_text(subscription: Subscription) -> str:
     """What the server grants instead of what was asked for."""
     told = []
     for what, granted, unit in (
-        ("samples", subscription.slower, "ms between samples"),
-        ("keeps", subscription.shorter, "values between publishings"),
+        ("samples more slowly than asked for", subscription.slower, " ms"),
+        ("keeps fewer values than asked for", subscription.shorter, ""),
     ):
         if granted:
             item, value = next(iter(granted.items()))
-            told.append(f"{what} {len(granted)} nodes less than asked for ({subscription.items[item].node}: "
-                        f"{value:g} {unit})")  # fmt: skip
-    return f"the server {' and '.join(told)}; values between are lost without a word"
+            told.append(
+                f"{what}: {len(granted)} nodes, e.g. {subscription.items[item].node}: {value:g}{unit}"
+            )
+    return f"the server {'; it '.join(told)}; values between are lost without a word"
 
 
 def _said(error: BaseException) -> str:

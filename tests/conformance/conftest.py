@@ -38,6 +38,6 @@ def proxy(subject: Subject) -> Iterator[Proxy]:
 @pytest.fixture
 def processes(subject: Subject, tmp_path: Path) -> Iterator[Processes]:
     """A journal and the subject's receiver as processes of their own."""
-    both = Processes(subject.config, tmp_path / "data")
+    both = Processes(subject.config, tmp_path / "data", subject.read)
     yield both
     both.close()

@@ -25,10 +25,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Processes:
-    """Both run, and the journal answers."""
+    """Both run, and the journal answers. read: the payloads in a frame."""
 
-    def __init__(self, config: SourceConfig, data: Path) -> None:
-        self.data = data
+    def __init__(
+        self, config: SourceConfig, data: Path, read: Callable[[bytes], list[bytes]] = lambda frame: [frame]
+    ) -> None:
+        self.data, self.read = data, read
         self.log = data / "receiver.log"
         (data / "run").mkdir(parents=True)
         body = msgspec.json.encode({"plant": "works", "source": "line", "config": config})
@@ -75,7 +77,7 @@ class Processes:
                 frames = merge([entry for entry in entries if entry.kind == FRAMES])
                 found.extend(frames.frame(row) for row in range(len(frames)))
                 start = entries[-1].number + 1
-        return found
+        return [payload for frame in found for payload in self.read(frame)]
 
     def stall_journal(self, stalled: bool) -> None:
         """Stop the journal's process where it stands, or let it go on."""

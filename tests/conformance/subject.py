@@ -31,6 +31,7 @@ class Subject:
     exactly_once = False  # what is sent again after a kill becomes no second entry
     first_pause_s = 0.25  # of the back-off, half of which is jitter
     piece = 1  # bytes that a dripping network hands on at once
+    cut = (50, 1500)  # bytes of a connection that a cutting network lets pass
 
     def send(self, payloads: Sequence[bytes]) -> None:
         """Give these to the source; return without waiting for its acknowledgement."""
@@ -52,6 +53,10 @@ class Subject:
         """Put a proxy between source and peer; called before either has met the other. Where the
         source connects, `config` leads to the proxy afterwards, with short time-outs."""
         raise NotImplementedError
+
+    def read(self, frame: bytes) -> list[bytes]:
+        """The payloads in a frame of the journal, for a source that joins several in one."""
+        return [frame]
 
     def noticed(self, status: SourceStatus) -> bool:
         """Whether the source has let go of a connection that died without a word."""

@@ -10,6 +10,7 @@ from tests.conformance.subject_files import FilesSubject
 from tests.conformance.subject_http import HttpSubject
 from tests.conformance.subject_kafka import KafkaSubject
 from tests.conformance.subject_mqtt import MqttSubject
+from tests.conformance.subject_opcua import OpcuaSubject
 from tests.conformance.subject_tcp import TcpSubject
 
 SUBJECTS: dict[str, Callable[[Path], Subject]] = {
@@ -19,4 +20,5 @@ SUBJECTS: dict[str, Callable[[Path], Subject]] = {
     "http": HttpSubject,
     "files": FilesSubject,
     "kafka": KafkaSubject,
+    "opcua": OpcuaSubject,
 }

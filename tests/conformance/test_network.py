@@ -44,7 +44,7 @@ def test_connections_cut_anywhere(subject: Subject, proxy: Proxy, tmp_path: Path
             subject.send(numbers(0, 20))
             await in_thread(subject.settle)
             await until(lambda: len(appender.frames) == 20)
-            proxy.cut_after = lambda: draw.randrange(50, 1500)
+            proxy.cut_after = lambda: draw.randrange(*subject.cut)
             proxy.cut()
             await in_thread(lambda: send_in_parts(subject))
             await until(lambda: len(proxy.attempts) >= 4)

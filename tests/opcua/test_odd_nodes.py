@@ -146,8 +146,8 @@ def test_what_the_server_does_not_grant_is_told(tmp_path: Path, caplog: pytest.L
         async with Running(tmp_path, config, rows("level", "speed")) as run:
             await run.until(lambda: run.told("revised_nodes") == 2)
         assert (
-            f"the server samples 2 nodes less than asked for (nsu={NAMESPACE};s=m.level: 100 ms between "
-            "samples); values between are lost without a word" in caplog.text
+            f"the server samples more slowly than asked for: 2 nodes, e.g. nsu={NAMESPACE};s=m.level: "
+            "100 ms; values between are lost without a word" in caplog.text
         )
 
     try:

@@ -15,7 +15,7 @@ const VARIANTS = { Double: ua.DataType.Double, Int64: ua.DataType.Int64, Boolean
 // What became of values here: kept in the queue of an item, folded into a later one before that, dropped by a
 // full queue, sent (again, when asked for), acknowledged.
 function counted() {
-  const counts = { written: 0, queued: 0, folded: 0, dropped: 0, sent: 0, acknowledged: 0, flood_ms: 0 };
+  const counts = { written: 0, queued: 0, folded: 0, dropped: 0, sent: 0, acknowledged: 0, texts: 0, flood_ms: 0 };
   const wrap = (of, name, what) => { const plain = of.prototype[name]; of.prototype[name] = function (...all) {
     return what.call(this, plain, all); }; };
   wrap(ua.MonitoredItem, "_enqueue_value", function (plain, all) { counts.queued += 1; return plain.apply(this, all); });
@@ -28,11 +28,13 @@ function counted() {
     return plain.apply(this, all); });
   wrap(ua.Subscription, "acknowledgeNotification", function (plain, all) {
     const message = this.getMessageForSequenceNumber(all[0]);
-    if (message) counts.acknowledged += held(message);
+    if (message) { counts.acknowledged += held(message); counts.texts += held(message, (one) => one.value.value.value !== "" &&
+      one.value.value.dataType === ua.DataType.String); }
     return plain.apply(this, all); });
   return counts;
 }
-const held = (message) => message.notificationData.reduce((sum, one) => sum + ((one && one.monitoredItems) || []).length, 0);
+const held = (message, which = () => true) => message.notificationData.reduce(
+  (sum, one) => sum + ((one && one.monitoredItems) || []).filter(which).length, 0);
 
 async function main() {
   const manager = new ua.OPCUACertificateManager({ rootFolder: path.join(folder, "pki"), automaticallyAcceptUnknownCertificate: true });
@@ -94,6 +96,15 @@ async function main() {
     if (kind === "Variants") return value.map((one) => new ua.Variant({ dataType: ua.DataType.Double, value: one }));
     return value;
   }
+  const waiting = {};
+  function flush() {
+    for (const [name, texts] of Object.entries(waiting)) {
+      if (!found[name] || !found[name].node.listenerCount("value_changed")) continue;
+      for (const text of texts) set(name, text);
+      delete waiting[name];
+    }
+  }
+  setInterval(flush, 10);
   for (const one of given.nodes) add(...one);
   await server.start();
   const say = (one) => process.stdout.write(JSON.stringify(one) + "\n");
@@ -119,6 +130,10 @@ async function main() {
           if (tick < command.flood.ticks) setTimeout(step, Math.max(1, wait));
         };
         setTimeout(step, 0);
+      }
+      if (command.send) { // texts for a node, one after the other, as soon as somebody listens to it
+        waiting[command.send] = (waiting[command.send] || []).concat(command.texts);
+        flush();
       }
       if (command.counts) { say({ ok: true, ...counts }); return; }
       if (command.stop) { await server.shutdown(0); say({ ok: true }); process.exit(0); }
