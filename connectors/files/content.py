@@ -69,11 +69,6 @@ class Content:
         self.at = offset
         self._file.seek(offset)
 
-    @property
-    def file_offset(self) -> int:
-        """How many bytes of the file itself are read."""
-        return self._file.tell()
-
     def __iter__(self) -> Iterator[bytes]:
         if self._packing == "none":
             pieces = iter(lambda: self._file.read(PIECE), b"")

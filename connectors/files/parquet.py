@@ -38,7 +38,7 @@ def parquet_rows(path: Path, topic: str, start: int) -> Iterator[Row]:
                         at += 1
                         if at > start:
                             frame = Frame(topic, _encoder.encode(_plain(row)), line=at)
-                            yield Row(frame, at, at, True, file.tell())
+                            yield Row(frame, at, at)
         except (pa.ArrowException, ValueError) as error:
             raise BrokenFileError(f"is no Parquet file, or damaged: {error}") from error
 

@@ -45,14 +45,17 @@ class Progress(msgspec.Struct):
 
     claim: names this reading of `file` in the keys of its appends, so that an append that was
     made but not noted here before a crash is not made again. offset, lines: how far rows are
-    durable (see `rows.Row`). head: CRC of its first `head_bytes`. finished: all of it is durable, only
-    putting it away (as failed: why) may be missing. stuck: files that are done and could not be put away.
+    durable (see `rows.Row`). pending: where the append under way ends, so that after a crash it is made
+    of the same rows, though the file has grown. head: CRC of its first `head_bytes`. finished: all of it
+    is durable, only putting it away (as failed: why) may be missing. stuck: files that are done and could
+    not be put away.
     """
 
     file: Identity | None = None
     claim: str = ""
     offset: int = 0
     lines: int = 0
+    pending: int = 0
     head_bytes: int = 0
     head: int = 0
     finished: bool = False
@@ -61,7 +64,7 @@ class Progress(msgspec.Struct):
 
     def begin(self, claim: str, head_bytes: int, head: int) -> None:
         """A file from its beginning."""
-        self.claim, self.offset, self.lines = claim, 0, 0
+        self.claim, self.offset, self.lines, self.pending = claim, 0, 0, 0
         self.head_bytes, self.head = head_bytes, head
         self.finished, self.why = False, ""
 

@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 from connectors.files.config import SEPARATORS, FilesConfig
 from connectors.files.content import SUFFIXES, BrokenFileError, Content, plain_name
@@ -34,18 +34,20 @@ _EXCEL_HINT: Final = re.compile(rb'"?sep=(.)"?\Z', re.IGNORECASE)  # a first lin
 
 class Row(NamedTuple):
     """One frame, and from where reading may go on: the offset behind it and how many lines have ended
-    by then. ended: by a line end, so that it is whole whatever is written behind it. file_offset: how
-    much of the file itself is read."""
+    by then. ended: by a line end, so that it is whole whatever is written behind it."""
 
     frame: Frame
     end: int
     lines: int = 0
     ended: bool = True
-    file_offset: int = 0
 
 
 def _never() -> bool:
     return False
+
+
+def _ignore(file: BinaryIO) -> None:
+    pass
 
 
 def file_format(name: str, config: FilesConfig) -> str:
@@ -76,12 +78,14 @@ def file_rows(
     *,
     topic: str | None = None,
     give_up: Callable[[], bool] = _never,
+    opened: Callable[[BinaryIO], object] = _ignore,
 ) -> Iterator[Row]:
     """The rows that begin at or after `start`, which is 0 or the `end` of an earlier row; `lines` is
     that row's as well (0: they are counted again).
 
     topic: default is the file's name without the ending of its packing. give_up: asked while what
-    was read before is passed over, which may take long in a packed file.
+    was read before is passed over, which may take long in a packed file. opened: told the file itself,
+    which knows how much of it is read.
     Memory is bounded by `max_frame`. Raises OSError, and BrokenFileError where nothing more can be read.
     """
     topic = plain_name(path.name, config) if topic is None else topic
@@ -92,6 +96,7 @@ def file_rows(
         yield from parquet_rows(path, topic, start)
         return
     with path.open("rb") as file:
+        opened(file)
         content = Content(file, path.name, config)
         reader = Lines(content, config.max_frame, content.at)
         table = None if kind == "jsonl" else _Table(reader, config)
@@ -101,8 +106,7 @@ def file_rows(
                 reader = Lines(content, config.max_frame, start, lines)
             elif not reader.skip_to(start, give_up):
                 return
-        for row in _json_rows(reader, topic) if table is None else table.rows(reader, topic, start):
-            yield row._replace(file_offset=content.file_offset)
+        yield from _json_rows(reader, topic) if table is None else table.rows(reader, topic, start)
 
 
 def _json_rows(reader: Lines, topic: str) -> Iterator[Row]:

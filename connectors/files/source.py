@@ -9,7 +9,7 @@ import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from connectors.errors import ConfigError, JournalError
 from connectors.files.config import FilesConfig, encoding_problem, folder_problem
@@ -52,6 +52,7 @@ class FilesReceiver:
         self._told: set[str] = set()
         self._counts = {"files_read": 0.0, "files_failed": 0.0}
         self._stopping = False
+        self._reading: BinaryIO | None = None
         self._appender: Appender
         if config.separator is not None and len(config.separator) != 1:
             raise ConfigError(f"source {name}: separator must be one character")
@@ -148,23 +149,7 @@ class FilesReceiver:
                 "reading %s (%d bytes) from offset %d", shown(identity.name), identity.size, progress.offset
             )
             topic = shown(plain_name(identity.name, self.config))
-            rows = file_rows(
-                path,
-                self.config,
-                progress.offset,
-                progress.lines,
-                topic=topic,
-                give_up=lambda: self._stopping,
-            )
-            why = ""
-            while True:
-                batch, why = await asyncio.to_thread(_batch, rows)
-                if batch and not batch[-1].ended and identity_of(self._watch, identity.name) != identity:
-                    batch.pop()  # it is being written on: what has no line end yet may be half a row
-                if batch:
-                    await self._append([row.frame for row in batch], batch[-1])
-                if not batch or why:
-                    break
+            why = await self._read_rows(identity, path, topic)
             if identity_of(self._watch, identity.name) != identity:
                 return  # it has grown or changed meanwhile: it settles again and is read on from here
             if why:
@@ -183,6 +168,46 @@ class FilesReceiver:
         self._save()
         self._put_away(identity, why)
 
+    async def _read_rows(self, identity: Identity, path: Path, topic: str) -> str:
+        """The rows that are not in the journal yet; returns why nothing more can be read, or "". One
+        batch is read while the one before it is appended."""
+        progress, self._reading = self._progress, None
+        rows = file_rows(
+            path,
+            self.config,
+            progress.offset,
+            progress.lines,
+            topic=topic,
+            give_up=lambda: self._stopping,
+            opened=self._opened,
+        )
+        ahead = asyncio.create_task(asyncio.to_thread(_batch, rows, progress.pending))
+        try:
+            while True:
+                batch, why = await ahead
+                if batch and not batch[-1].ended and identity_of(self._watch, identity.name) != identity:
+                    batch.pop()  # it is being written on: what has no line end yet may be half a row
+                if not batch:
+                    return why
+                if not why:
+                    ahead = asyncio.create_task(asyncio.to_thread(_batch, rows))
+                await self._append([row.frame for row in batch], batch[-1])
+                if why:
+                    return why
+        finally:
+            ahead.cancel()
+            await asyncio.wait([ahead], timeout=1.0)
+
+    def _opened(self, file: BinaryIO) -> None:
+        self._reading = file
+
+    def _file_offset(self, size: int) -> int:
+        """How much of the file is read, by the batch that is under way."""
+        try:
+            return size if self._reading is None else self._reading.tell()
+        except ValueError:  # closed at its end
+            return size
+
     def _is_begun(self, identity: Identity, path: Path) -> bool:
         """Whether the file is the one begun, so that reading goes on behind what was read."""
         progress = self._progress
@@ -197,16 +222,18 @@ class FilesReceiver:
     async def _append(self, frames: list[Frame], last: Row | None) -> None:
         """Make frames durable, and note it; last: the row of the last of them."""
         progress, status = self._progress, self.status
-        kind = "" if last is not None else ":broken"
-        await self._appender.append(frames, f"files:{self.name}:{progress.claim}:{progress.offset}{kind}")
+        if last is not None:
+            progress.pending = last.end
+            self._save()
+        end = "broken" if last is None else str(last.end)
+        await self._appender.append(frames, f"files:{self.name}:{progress.claim}:{progress.offset}:{end}")
         if last is not None:
             progress.offset, progress.lines = last.end, last.lines
-            self._save()
         assert progress.file is not None
         status.frames += len(frames)
         status.bytes += sum(len(frame.payload) for frame in frames)
         status.last_frame_ms = int(time.time() * 1000)
-        at = last.file_offset if last is not None else progress.file.size
+        at = self._file_offset(progress.file.size)
         status.extra = {**self._counts, "file_bytes": float(progress.file.size), "file_offset": float(at)}
         share = 100 * at / max(progress.file.size, 1)
         status.detail = f"{self._watch}: {shown(progress.file.name)}, {min(share, 100):.0f} % read"
@@ -245,16 +272,16 @@ def _head(path: Path, size: int) -> bytes:
         return file.read(size)
 
 
-def _batch(rows: Iterator[Row]) -> tuple[list[Row], str]:
+def _batch(rows: Iterator[Row], until: int = 0) -> tuple[list[Row], str]:
     """The next rows for one append, and why there are no more. The same offset gives the same rows
-    again after a restart."""
+    again after a restart. until: where they end, if that is known."""
     batch: list[Row] = []
     held = 0
     try:
         for row in rows:
             batch.append(row)
             held += len(row.frame.payload)
-            if len(batch) == BATCH_ROWS or held >= BATCH_BYTES:
+            if row.end == until or (row.end > until and (len(batch) >= BATCH_ROWS or held >= BATCH_BYTES)):
                 break
     except BrokenFileError as error:
         return batch, str(error)

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from connectors.files.config import FilesConfig
 from connectors.files.finding import matches
 from connectors.files.putting_away import PuttingAway
 from connectors.files.source import FilesReceiver
+from connectors.source import Frame
 from operators.spec import MILLISECOND
 from tests.receivers.running import running, until
 
@@ -180,6 +182,36 @@ def test_a_file_that_grows_while_it_is_read(tmp_path: Path, monkeypatch: pytest.
             await until(lambda: (tmp_path / "inbox" / "done" / "x.csv").exists())
         assert payloads(appender) == [b"%d" % number for number in range(100, 162)]
         assert [frame.line for frame in appender.frames] == list(range(2, 64))
+
+    asyncio.run(scene())
+
+
+class LostAnswer(MemoryAppender):
+    """The third append is durable, and nobody hears of it."""
+
+    async def append(self, frames: Sequence[Frame], key: str | None = None) -> int:
+        position = await super().append(frames, key)
+        if len(self.appends) == 3:
+            self.appends.append(0)
+            raise JournalError("ended")
+        return position
+
+
+def test_a_file_that_grows_while_nobody_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The append whose answer was lost is made of the same rows again, though there are more by then."""
+    monkeypatch.setattr(files_source, "BATCH_ROWS", 10)
+
+    async def scene() -> None:
+        path = drop(tmp_path, "x.csv", b"h\n" + b"".join(b"%d\n" % number for number in range(100, 125)))
+        appender = LostAnswer()
+        with pytest.raises(JournalError, match="ended"):
+            await asyncio.wait_for(receiver(tmp_path).run(appender, asyncio.Event()), 20)
+        assert len(appender.frames) == 25
+        with path.open("ab") as file:
+            file.write(b"".join(b"%d\n" % number for number in range(125, 160)))
+        async with running(receiver(tmp_path), appender):
+            await until(lambda: (tmp_path / "inbox" / "done" / "x.csv").exists())
+        assert payloads(appender) == [b"%d" % number for number in range(100, 160)]
 
     asyncio.run(scene())
 
