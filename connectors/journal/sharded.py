@@ -15,12 +15,14 @@ from types import TracebackType
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from connectors.journal.client import JournalClient
 from connectors.source import Frame, FrameRows, Leaving, Where
 from operators.batch import Address, Int64
 
 ADDRESSES_KEPT: Final = 200_000  # whose shard is known without asking
+SMALL_FRAME: Final = 32  # bytes
 
 
 class ShardedClient:
@@ -128,15 +130,14 @@ class ShardedClient:
         first = int(of_row[0])
         if (of_row == first).all():
             return [(first, rows, None)]
-        payload = np.frombuffer(rows.payload, np.uint8)
-        of_byte = np.repeat(of_row, rows.lengths)
+        payloads = _payloads(rows, of_row)
         there = np.unique(of_row).tolist()
         parts: list[tuple[int, FrameRows, Int64 | None]] = []
         for shard in sorted(there, key=lambda one: (one != first, one)):
             chosen = np.flatnonzero(of_row == shard)
             used, where = np.unique(rows.where[chosen], return_inverse=True)
             part = FrameRows(
-                payload=payload[of_byte == shard].tobytes(),
+                payload=payloads(shard, chosen),
                 lengths=rows.lengths[chosen],
                 where=where.astype(np.uint32),
                 flags=rows.flags[chosen],
@@ -144,6 +145,24 @@ class ShardedClient:
             )
             parts.append((shard, part, chosen))
         return parts
+
+
+def _payloads(rows: FrameRows, of_row: npt.NDArray[np.uint16]) -> Callable[[int, Int64], bytes]:
+    """The payloads of a shard's rows, one after the other: of small frames chosen byte by byte (4 ns
+    each), of larger ones frame by frame (120 ns each)."""
+    if len(rows.payload) < SMALL_FRAME * len(rows):
+        payload = np.frombuffer(rows.payload, np.uint8)
+        of_byte = np.repeat(of_row, rows.lengths)
+        return lambda shard, _: payload[of_byte == shard].tobytes()
+    whole = rows.payload
+    ends = np.cumsum(rows.lengths, dtype=np.int64)
+    starts = ends - rows.lengths
+
+    def joined(_: int, chosen: Int64) -> bytes:
+        spans = zip(starts[chosen].tolist(), ends[chosen].tolist(), strict=True)
+        return b"".join([whole[start:end] for start, end in spans])
+
+    return joined
 
 
 def _leaves(leaving: Leaving, chosen: Int64 | None, session: bytes, number: int) -> None:

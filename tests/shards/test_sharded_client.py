@@ -75,7 +75,12 @@ def journaled(folder: Path) -> list[tuple[str, bytes, int]]:
         return found
 
 
-frame = st.builds(Frame, st.sampled_from(DEVICES), st.binary(max_size=9), st.integers(0, 1))
+frame = st.builds(
+    Frame,
+    st.sampled_from(DEVICES),
+    st.binary(max_size=9) | st.binary(min_size=90, max_size=99),
+    st.integers(0, 1),
+)
 calls = st.lists(st.tuples(st.booleans(), st.lists(frame, min_size=1, max_size=20)), min_size=1, max_size=8)
 
 
