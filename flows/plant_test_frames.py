@@ -88,7 +88,7 @@ def _payload(product: Product, metrics: Mapping[str, Any], at_ms: int) -> bytes:
         raise ConfigError(f"readings of {product.productId} stand in rows; write 'frames'")
     if isinstance(layout, JsonSpec) and layout.binary is None:
         return _json(product, layout, metrics, at_ms)
-    if any(value is None for value in metrics.values()):
+    if product.decode.format != "typed" and any(value is None for value in metrics.values()):
         raise ConfigError(f"a null cannot be sent in the format of {product.productId}; write 'frames'")
     return encoder(product).encode(metrics, at_ms)
 

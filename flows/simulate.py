@@ -14,7 +14,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 import paho.mqtt.client as mqtt
@@ -28,6 +27,8 @@ from connectors.tcp.config import Delimiter, LengthPrefix, TcpConfig, listen_add
 from connectors.tcp.framing import stream_bytes
 from flows.plant_file import Plant, Product
 from flows.simulated_frames import Encoder, encoder
+from flows.simulated_sparkplug import SparkplugLink, sparkplug_address
+from flows.simulated_told import Told
 from flows.simulated_values import SimulatedDevice
 
 TOPIC: Final = "iotlink/{env}/{hub_id}/{device_id}/{type}/{direction}/{role}/{format}"
@@ -35,17 +36,6 @@ TURN_S: Final = 0.02  # between two looks at who is due
 UNACKNOWLEDGED: Final = 10_000  # frames that a device keeps; beyond it it drops the oldest
 
 log = logging.getLogger("simulator")
-
-
-@dataclass(slots=True)
-class Told:
-    """What the devices sent and were told is safe: PUBACK of the broker, acknowledgement of a TCP
-    source (`unacknowledging` frames went to a source that sends none)."""
-
-    sent: int = 0
-    acknowledged: int = 0
-    unacknowledging: int = 0
-    dropped: int = 0
 
 
 class Simulator:
@@ -61,7 +51,7 @@ class Simulator:
         self.told = Told()
         self.skipped: dict[str, str] = {}
         self._period = 1.0 / rate
-        self._links: dict[str, _MqttLink | _TcpLink] = {}
+        self._links: dict[str, Link] = {}
         self._devices: list[_Sender] = []
         members: Counter[str] = Counter(row["productId"] for row in plant.master.devices.values())
         turns: Counter[str] = Counter()
@@ -69,7 +59,7 @@ class Simulator:
             product = plant.products[row["productId"]]
             try:
                 link, topic = self._link(plant, device, row, product)
-                frames = encoder(product)
+                frames = link.encoder(product) if isinstance(link, SparkplugLink) else encoder(product)
             except ConfigError as error:
                 self.skipped[device] = str(error)
                 continue
@@ -113,9 +103,7 @@ class Simulator:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _link(
-        self, plant: Plant, device: str, row: dict[str, str], product: Product
-    ) -> tuple[_MqttLink | _TcpLink, str]:
+    def _link(self, plant: Plant, device: str, row: dict[str, str], product: Product) -> tuple[Link, str]:
         """The way of a device's frames: a connection and, for MQTT, its topic."""
         reasons = ["no source"]
         # a source that is made for the product before one that would carry it too
@@ -123,6 +111,15 @@ class Simulator:
         for name, config in ranked:
             if config.product is not None and config.product != product.productId:
                 reasons.append(f"{name} is for {config.product}")
+            elif isinstance(config, MqttConfig) and config.sparkplug and product.decode.format == "typed":
+                node = sparkplug_address(config.sparkplug, device, row.get("hub_id") or "")
+                if node is None:
+                    reasons.append(f"{name} hears no edge node that would call it so")
+                    continue
+                key = f"{name}/{node.group}/{node.node}"
+                sparkplug = self._links.get(key) or SparkplugLink(name, config, node, self.told)
+                self._links[key] = sparkplug
+                return sparkplug, str(node)
             elif isinstance(config, MqttConfig):
                 if product.decode.format not in ("json", "binary"):
                     reasons.append(f"{name} cannot carry {product.decode.format}")
@@ -154,9 +151,7 @@ class Simulator:
 class _Sender:
     """One device."""
 
-    def __init__(
-        self, values: SimulatedDevice, frames: Encoder, link: _MqttLink | _TcpLink, topic: str
-    ) -> None:
+    def __init__(self, values: SimulatedDevice, frames: Encoder, link: Link, topic: str) -> None:
         self._values, self._frames, self._link, self._topic = values, frames, link, topic
 
     def send(self, elapsed_s: float, now_ms: int) -> None:
@@ -295,7 +290,14 @@ class _TcpLink:
 
 def device_topic(config: MqttConfig | HttpConfig, product: Product, device: str, hub: str) -> str:
     """The topic of a device's telemetry: the source's template, filled in, with what the product's
-    own topic filter says where it says it."""
+    own topic filter says where it says it. Raises `ConfigError` where no Sparkplug address leads to
+    the device."""
+    sparkplug = config.sparkplug if isinstance(config, MqttConfig) else None
+    if sparkplug is not None and product.decode.format == "typed":
+        address = sparkplug_address(sparkplug, device, hub)
+        if address is None:
+            raise ConfigError(f"no Sparkplug address leads to '{device}' (device_id: {sparkplug.device_id})")
+        return str(address)
     parts = {
         "env": "dev",
         "hub_id": hub or "nohub",
@@ -346,3 +348,6 @@ def _framed(framing: LengthPrefix | Delimiter, frame: bytes) -> bytes:
     return (
         b"".join(escape + bytes([byte]) if byte in special else bytes([byte]) for byte in frame) + delimiter
     )
+
+
+Link = _MqttLink | _TcpLink | SparkplugLink

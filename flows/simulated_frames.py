@@ -11,8 +11,10 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from connectors.errors import ConfigError
+from connectors.typed import TypedValue, pack
 from flows.plant_file import Product
 from flows.simulated_values import Value
+from operators.decode.typed_spec import TypedSpec
 
 _TYPE = re.compile(r"(?P<kind>u|s|sm|f)(?P<width>8|16|24|32|40|48|56|64)(?P<swapped>ws)?(?P<order>le|be)?$")
 _FLOATS: Final = {16: "e", 32: "f", 64: "d"}
@@ -38,6 +40,8 @@ def encoder(product: Product) -> Encoder:
             if spec.encoding != "raw":
                 raise _NotPlain(f"its encoding is {spec.encoding}")
             return BinaryEncoder(spec.plain)
+        if spec.format == "typed":
+            return TypedEncoder(spec.layout)
     except _NotPlain as error:
         raise ConfigError(f"product {product.productId} is not simulated: {error}") from error
     raise ConfigError(f"product {product.productId} is not simulated: its format is {spec.format}")
@@ -77,6 +81,22 @@ class JsonEncoder:
             for name, steps in self._named.items():
                 _put(body, steps, values.get(name))
         return msgspec.json.encode(body)
+
+
+class TypedEncoder:
+    """A typed frame, by the names at the source."""
+
+    def __init__(self, layout: TypedSpec) -> None:
+        self._names = dict(layout.metrics) if layout.metrics is not None else None
+
+    def encode(self, values: Mapping[str, Value], now_ms: int) -> bytes:
+        return pack(TypedValue(name, value, now_ms * 1_000_000) for name, value in self.named(values))
+
+    def named(self, values: Mapping[str, Value]) -> list[tuple[str, Value]]:
+        """The values that the layout reads, by their names at the source."""
+        if self._names is None:
+            return list(values.items())
+        return [(self._names[name], value) for name, value in values.items() if name in self._names]
 
 
 class BinaryEncoder:

@@ -40,6 +40,21 @@ class SparkplugNames(NamedTuple):
         hub = _filled(self.hub_id, topic)
         return (_filled(self.device_id, topic) if topic.device else hub), hub
 
+    def address(self, device: str, hub: str, group: str) -> SparkplugTopic | None:
+        """An address of data of a device, the other way round; None where there is none. group: where
+        the names do not say it. hub: "" where it is not known."""
+        if device == hub:
+            found = re.fullmatch(_pattern(self.hub_id), hub, re.DOTALL)
+            kind, parts = "NDATA", {"device": ""}
+        else:
+            both = f"{self.device_id}\n{self.hub_id}" if hub else self.device_id
+            found = re.fullmatch(_pattern(both), f"{device}\n{hub}" if hub else device, re.DOTALL)
+            kind, parts = "DDATA", {}
+        if found is None:
+            return None
+        parts = {"group": group, "node": "node", **parts, **found.groupdict()}
+        return split_topic(str(SparkplugTopic(parts["group"], kind, parts["node"], parts.get("device", ""))))
+
 
 def sparkplug_names(config: Any) -> SparkplugNames | None:
     """Those of a source's configuration; None for a source without Sparkplug."""
@@ -62,3 +77,15 @@ def split_topic(text: str) -> SparkplugTopic | None:
 def _filled(text: str, topic: SparkplugTopic) -> str:
     parts = {"group": topic.group, "node": topic.node, "device": topic.device}
     return PLACE.sub(lambda found: parts.get(found[1], found[0]), text)
+
+
+def _pattern(text: str) -> str:
+    """What a text with parts may be when they are filled in; a part is the same wherever it stands."""
+    pattern, at = "", 0
+    for place in PLACE.finditer(text):
+        name = place[1]
+        again = f"(?P<{name}>" in pattern
+        pattern += re.escape(text[at : place.start()])
+        pattern += f"(?P={name})" if again else f"(?P<{name}>[^/\n]+)"
+        at = place.end()
+    return pattern + re.escape(text[at:])
