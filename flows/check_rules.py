@@ -38,7 +38,7 @@ def duration(ns: int) -> str:
 def rules_told(plant: Plant) -> list[dict[str, Any]]:
     """Every rule as JSON tells it, in the order of the files."""
     spec = specs.rules(plant)
-    samples = samples_of(spec.attributes)
+    samples = samples_of(spec.attributes, spec.columns)
     columns = {name for row in samples.values() for name in row}
     scopes = {name: scope_of(product, columns, samples) for name, product in spec.products.items()}
     alarms = {(alarm.ruleId, alarm.part): alarm for alarm in alarm_rules(spec, samples)}

@@ -111,11 +111,12 @@ class ProbeSpec:
     product: RuleProduct
     rule: Rule
     attributes: Mapping[str, Mapping[str, str]]
+    columns: Sequence[str] = ()
     scope: Scope = field(init=False)
     expressions: list[Expression] = field(init=False)
 
     def __post_init__(self) -> None:
-        samples = samples_of(self.attributes)
+        samples = samples_of(self.attributes, self.columns)
         scope = scope_of(self.product, {name for row in samples.values() for name in row}, samples)
         # every parameter is a column of its own: what it is for a device is told beside it
         self.scope = replace(scope, params=dict.fromkeys(scope.params))

@@ -208,7 +208,9 @@ class _Replay:
         spec = specs.rules(plant)
         for name in rule.products:
             probe = Probe(
-                ProbeSpec(spec.products[name], rule, spec.attributes), self.shard.devices, self.device
+                ProbeSpec(spec.products[name], rule, spec.attributes, spec.columns),
+                self.shard.devices,
+                self.device,
             )
             if name in before:
                 probe.follow(before[name])

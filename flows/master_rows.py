@@ -25,4 +25,4 @@ def with_changes(plant: Plant, changed: Changed) -> Plant:
         "customers": plant.master.customers,
     }
     tables: dict[str, Any] = {table: effective(files[table], rows[table]) for table in KEYS}
-    return replace(plant, master=MasterData(**tables))
+    return replace(plant, master=MasterData(**tables, columns=plant.master.columns))

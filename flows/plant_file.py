@@ -142,11 +142,13 @@ class PlantYaml(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 @dataclass(slots=True, eq=False)
 class MasterData:
-    """Rows of devices.csv by device_id, in file order; every column is a text."""
+    """Rows of devices.csv by device_id, in file order; every column is a text. columns: its header, and
+    with `source: stream` the columns that FORMATS names."""
 
     devices: dict[str, dict[str, str]] = field(default_factory=dict)
     sites: dict[str, dict[str, str]] = field(default_factory=dict)
     customers: dict[str, dict[str, str]] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)

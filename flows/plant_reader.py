@@ -21,7 +21,7 @@ from flows.plant_products import read_products
 from flows.plant_rules import read_rules, rule_product
 from flows.plant_shards import check_shards
 from flows.plant_sources import check_plant_yaml, check_source_files, check_source_products
-from flows.plant_tables import Table, check_devices, read_table
+from flows.plant_tables import DEVICE_COLUMNS, Table, check_devices, read_table
 from operators.convert import convert
 from operators.document import Node, Problem, Problems, decode_text, load_yaml, nearest
 from rules.check import samples_of, scope_of
@@ -115,7 +115,9 @@ def load_plant(
         check_devices(devices, products.declared, products.complete, products.numeric_params, problems)
     actions = read_actions(_of("actions", documents), problems)
     columns = devices.columns if devices is not None else ()
-    samples = samples_of(rows)
+    if config is not None and config.devices.source == "stream":
+        columns = tuple(dict.fromkeys((*columns, *DEVICE_COLUMNS, "customer_id")))
+    samples = samples_of(rows, columns)
     formulas = read_formulas(
         _of("formulas", documents),
         products,
@@ -123,6 +125,9 @@ def load_plant(
         "customer_id" in columns,
         problems,
     )
+    if devices is not None or columns:
+        known = devices or Table("devices.csv", (), {}, {}, [])
+        devices = known._replace(columns=columns)
     rules, declared_rules = read_rules(
         _of("rules", documents), products, devices, actions, formulas, _shards(config), problems
     )
@@ -137,7 +142,7 @@ def load_plant(
     if config is None or problems.errors:
         return None, problems
     bundle = {path: data for path, data in sorted(files.items()) if not path.startswith("tests/")}
-    master = MasterData(*(dict(tables[name].rows) if name in tables else {} for name in TABLES))
+    master = MasterData(*(dict(tables[name].rows) if name in tables else {} for name in TABLES), columns)
     plant = Plant(
         name=config.plant,
         timezone=config.timezone,

@@ -135,7 +135,7 @@ class PlannedStage:
         if not any(self.registry.changed.values()) and tables(plant.master) == self.registry.files:
             return plant
         rows: Any = {name: dict(rows) for name, rows in self.registry.tables.items()}
-        return replace(plant, master=MasterData(**rows))
+        return replace(plant, master=MasterData(**rows, columns=plant.master.columns))
 
     def snapshot(self) -> bytes:
         began = time.perf_counter()

@@ -136,6 +136,7 @@ def rules(plant: Plant, shard: int = 0) -> RulesSpec:
         },
         rules=plant.rules,
         attributes=plant.master.devices,
+        columns=plant.master.columns,
         timezone=plant.timezone,
     )
 
@@ -163,7 +164,7 @@ def _formulas(plant: Plant, product: Product) -> FormulasSpec | None:
     shown = tuple(own[name] for name in named if name in own)
     if not shown:
         return None
-    samples = samples_of(plant.master.devices)
+    samples = samples_of(plant.master.devices, plant.master.columns)
     columns = {name for row in samples.values() for name in row}
     known = rule_product(product)
     scope = scope_of(known, columns, samples)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -91,10 +91,13 @@ def number_of(cell: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def samples_of(attributes: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+def samples_of(
+    attributes: Mapping[str, Mapping[str, str]], columns: Iterable[str] = ()
+) -> dict[str, dict[str, str]]:
     """Two rows that say of every column of devices.csv whether any cell is filled and whether any
-    is a number: all that a scope asks, whatever the number of devices."""
-    filled: dict[str, str] = {}
+    is a number: all that a scope asks, whatever the number of devices. columns: those that are there
+    although no row may have them."""
+    filled: dict[str, str] = dict.fromkeys(columns, "")
     numeric: dict[str, str] = {}
     for row in attributes.values():
         for name, cell in row.items():

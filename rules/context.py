@@ -30,7 +30,7 @@ class Context:
 
     @classmethod
     def of(cls, spec: RulesSpec, devices: Devices, parameters: Parameters) -> Context:
-        samples = samples_of(spec.attributes)
+        samples = samples_of(spec.attributes, spec.columns)
         for name in sorted(parameters.names()):
             samples["filled"][name] = samples["filled"].get(name) or _SET
         alarms = {(rule.ruleId, rule.part): rule for rule in alarm_rules(spec, samples)}

@@ -268,7 +268,7 @@ class RuleProduct:
 class RulesSpec:
     """What the rules stage is built from.
 
-    attributes: the rows of devices.csv by device_id, every column a text. timezone: of
+    attributes: the rows of devices.csv by device_id, every column a text; columns: its header. timezone: of
     schedules that name none.
     """
 
@@ -278,3 +278,5 @@ class RulesSpec:
     attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     shard: str = "0"
     timezone: str = "UTC"
+    columns: Sequence[str] = ()
+    columns: Sequence[str] = ()

@@ -213,10 +213,11 @@ class RulesLogic(Kept):
 
 def _left(before: Mapping[str, Mapping[str, str]], after: Mapping[str, Mapping[str, str]]) -> set[str]:
     """Devices of whose product no more is heard: gone, retired, or of another."""
-    return {
+    retired = {device for device, row in after.items() if row.get("status") == RETIRED}
+    return (retired - before.keys()) | {
         device
         for device, row in before.items()
         if device not in after
         or (row.get("productId") and after[device].get("productId") != row.get("productId"))
-        or (after[device].get("status") == RETIRED and row.get("status") != RETIRED)
+        or (device in retired and row.get("status") != RETIRED)
     }

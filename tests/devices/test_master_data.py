@@ -1,0 +1,191 @@
+"""Devices that are held, provisioned, changed and retired, against the plain way, for every cut."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from connectors.files.recording import read_recording
+from flows.engine import run_recording
+from flows.plant_file import Plant
+from flows.plant_reader import load_plant
+from flows.replay_files import Outcome
+from tests.reference.master_data import Reference
+
+BEGIN = 1_772_352_000_000
+DEVICES = ("p1", "p2", "p3", "hub-a")
+KNOWN = {"p1": {"device_id": "p1", "productId": "press", "hub_id": "hub-a", "site_id": "ulsan"}}
+
+PRODUCT = b"""productId: press
+version: 1
+topics: ["iotlink/+/+/+/+/pub/telemetry/json"]
+decode: {format: json}
+params: {tempHigh: 80}
+metrics:
+  tempC: {type: number}
+"""
+RULE = b"""ruleId: hot
+productId: press
+type: threshold
+condition: "tempC > param.tempHigh"
+severity: info
+message: "{device.site_id}"
+"""
+
+
+def plant(unknown: str, cap: int = 1000, source: str = "file") -> Plant:
+    text = f"""plant: line
+sources:
+  line: {{kind: mqtt, host: h, subscribe: ["iotlink/#"]}}
+  changes: {{kind: mqtt, host: h, subscribe: ["master"], carries: master}}
+devices: {{source: {source}, unknown: {unknown}, hold_for: 10m}}
+limits: {{held: {cap}}}
+"""
+    files = {
+        "plant.yaml": text.encode(),
+        "products/press.yaml": PRODUCT,
+        "rules/hot.yaml": RULE,
+        "devices.csv": b"device_id,productId,hub_id,site_id,tempHigh\np1,press,hub-a,ulsan,\n",
+    }
+    loaded, problems = load_plant(files, {})
+    assert loaded is not None, problems.render()
+    return loaded
+
+
+def changes_of(changes: list[tuple[str, dict[str, str]]]) -> list[dict[str, Any]]:
+    return [
+        {"op": op, "table": "devices", "data" if op == "upsert" else "keys": data} for op, data in changes
+    ]
+
+
+def line(number: int, step: tuple[Any, ...]) -> dict[str, Any]:
+    """A step as recorded input."""
+    kind, at = step[0], BEGIN + step[1]
+    if kind == "tick":
+        return {"tick": at}
+    if kind == "action":
+        body = {"id": f"a{number}", "kind": "master", "changes": changes_of(step[2]), "by": "me", "why": None}
+        return {"action": body, "at": at}
+    if kind == "master":
+        return {
+            "ingest_ts": at,
+            "source": "changes",
+            "topic": "master",
+            "payload": json.dumps(changes_of(step[2])),
+        }
+    device, hub = step[2], step[3] or "nohub"
+    if kind == "provision":
+        body = {"data": {} if step[4] is None else {"productId": step[4]}}
+        topic = f"iotlink/prd/{hub}/{device}/event/pub/provisioning_complete/json"
+    else:
+        body = {"device_timestamp": at, "data": {"metrics": {"tempC": step[4]}}}
+        if step[5] is not None:
+            body["nodes"] = [{"device_id": n, "role": r, "parent": p or None} for n, r, p in step[5]]
+        topic = f"iotlink/prd/{hub}/{device}/periodic/pub/telemetry/json"
+    return {"ingest_ts": at, "source": "line", "topic": topic, "payload": json.dumps(body)}
+
+
+def replayed(folder: Path, steps: list[tuple[Any, ...]], loaded: Plant, cut: int) -> Outcome:
+    path = folder / "in.jsonl"
+    path.write_text("".join(json.dumps(line(at, step)) + "\n" for at, step in enumerate(steps)))
+    return run_recording(loaded, read_recording([path], cut))
+
+
+def events(outcome: Outcome) -> list[tuple[Any, ...]]:
+    return [
+        (
+            data["device_id"],
+            data["transition"],
+            event["time"],
+            data["hub_id"],
+            data["site_id"],
+            data["evidence"]["position"],
+        )
+        for event in outcome.alarms
+        for data in [event["data"]]
+    ]
+
+
+def stamp(ms: int) -> str:
+    from operators.contract.messages import time_text
+
+    return time_text((BEGIN + ms) * 1_000_000)
+
+
+names = st.sampled_from(DEVICES)
+hubs = st.sampled_from(["", "hub-a", "hub-b"])
+cells = st.fixed_dictionaries(
+    {},
+    optional={
+        "productId": st.sampled_from(["press", "press", "pres"]),
+        "hub_id": hubs,
+        "site_id": st.sampled_from(["ulsan", "seoul", ""]),
+        "tempHigh": st.sampled_from(["70", "90", "", "warm"]),
+        "status": st.sampled_from(["retired", ""]),
+    },
+)
+change = st.one_of(
+    st.builds(lambda name, row: ("upsert", {"device_id": name, **row}), names, cells),
+    st.builds(lambda name: ("delete", {"device_id": name}), names),
+)
+changes = st.lists(change, min_size=1, max_size=3)
+nodes = st.one_of(
+    st.none(), st.none(), st.lists(st.tuples(names, st.sampled_from(["hub", "child"]), hubs), max_size=2)
+)
+temperatures = st.sampled_from([60.0, 75.0, 85.0, 95.0])
+what = st.one_of(
+    st.tuples(st.just("telemetry"), names, hubs, temperatures, nodes),
+    st.tuples(st.just("telemetry"), names, hubs, temperatures, st.none()),
+    st.tuples(st.just("provision"), names, hubs, st.sampled_from([None, "press", "pres"])),
+    st.tuples(st.just("master"), changes),
+    st.tuples(st.just("action"), changes),
+)
+waits = st.sampled_from([1, 1, 40, 700, 61_003, 301_007])
+
+
+def timed(moves: list[tuple[int, tuple[Any, ...]]]) -> Iterator[tuple[Any, ...]]:
+    """Steps in time, with a tick at the last whole second before each."""
+    now = 0
+    for wait, (kind, *rest) in moves:
+        second = (now + wait) // 1000 * 1000
+        if second > now:
+            yield "tick", second
+        now += wait
+        yield kind, now, *rest
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(waits, what), min_size=1, max_size=25),
+    st.sampled_from(["hold", "hold", "reject", "accept"]),
+    st.sampled_from([2, 1000]),
+)
+def test_what_becomes_of_frames_is_what_the_plain_way_says(
+    tmp_path_factory: pytest.TempPathFactory, moves: list[Any], unknown: str, cap: int
+) -> None:
+    steps = list(timed(moves))
+    expected = Reference(KNOWN, unknown, 600_000, cap)
+    expected.run(steps)
+    folder = tmp_path_factory.mktemp("steps")
+    loaded = plant(unknown, cap)
+    whole = replayed(folder, steps, loaded, 10_000)
+    assert whole.summary["frames"] == {**expected.frames, "filtered": 0}
+    assert whole.summary["readings"]["filtered"] == expected.filtered
+    assert [
+        (one["position"], one["reason"] if one["reason"] == "unknown_device" else "refused")
+        for one in whole.rejects
+    ] == sorted(expected.rejects)
+    told = [(d, t, stamp(ms), h, s, p) for d, t, ms, h, s, p in expected.events]
+    assert events(whole) == sorted(told, key=lambda one: (one[5], one[0]))
+    for cut in (1, 3):
+        again = replayed(folder, steps, loaded, cut)
+        assert again.alarms == whole.alarms
+        assert again.rejects == whole.rejects
+        assert again.summary == whole.summary
+        assert again.state == whole.state
