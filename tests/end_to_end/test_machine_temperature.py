@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -77,3 +78,13 @@ def test_fahrenheit_becomes_celsius_in_windows(outcome: Path) -> None:
     celsius = [(f - 32) * 5 / 9 for f in fahrenheit]
     assert first["mean"] == pytest.approx(sum(celsius) / 3, rel=1e-15)
     assert (first["min"], first["max"], first["last"]) == (min(celsius), max(celsius), celsius[-1])
+
+
+def test_packed_and_in_another_encoding_it_is_the_same(outcome: Path, tmp_path: Path) -> None:
+    path = tmp_path / "machine-1.csv.gz"
+    path.write_bytes(gzip.compress(SERIES.read_text().replace("\n", "\r\n").encode("utf-16"), 1))
+    with pytest.raises(SystemExit) as ended:
+        main(["replay", str(PLANT), "--input", str(path), "--output", str(tmp_path / "out")])
+    assert ended.value.code == 0
+    for name in ("alarms.jsonl", "windows.jsonl", "rejects.jsonl", "summary.json", "state.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (outcome / name).read_bytes(), name
