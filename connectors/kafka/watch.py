@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
@@ -16,18 +19,20 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it names th
     OffsetSpec,
 )
 
-from connectors.errors import AuthError, ConnectError
+from connectors.errors import AuthError, ConfigError, ConnectError
 from connectors.kafka.client import made_client, told
 from connectors.kafka.config import KafkaConfig, is_template, topics_of
 from connectors.kafka.progress import Part
 
 ANSWER_S: Final = 5.0
 POLL_S: Final = 0.02
+KEPT_S: Final = 0.05  # a connection that is kept so long is taken for one
 _GONE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 _REFUSED: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.TOPIC_EXCEPTION})
 _NO_ID: Final = "AAAAAAAAAAAAAAAAAAAAAA"  # how a zero identifier is written
 _WHEN: Final = re.compile(r" \(after \d+ms in state [A-Z_]+[^)]*\)")
 _WHO: Final = re.compile(r"^(?:\S+/(?:bootstrap|\d+): )+")
+_FILES: Final = {"ca": "ca_file", "certificate": "cert_file", "key": "key_file"}
 _PLACE: Final = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
@@ -64,7 +69,12 @@ class Watch:
             "reconnect.backoff.max.ms": 10_000,
         }
         self._where = where
-        self._admin: Any = made_client(AdminClient, self._settings, where)
+        self._brokers = [one.strip() for one in config.bootstrap.split(",")]
+        for key in ("ca", "certificate", "key"):
+            _readable(settings.get(f"ssl.{key}.location"), f"{where}.{_FILES[key]}")
+        alone = {key: value for key, value in self._settings.items() if key != "bootstrap.servers"}
+        made_client(AdminClient, alone, where)  # whether the settings hold, before anyone is asked
+        self._admin: Any = None
         self._specs = topics_of(config)
         self._patterns = {spec: topic_pattern(spec) for spec in self._specs if is_template(spec)}
         self._chosen = None if config.partitions is None else sorted(set(config.partitions))
@@ -80,6 +90,7 @@ class Watch:
         with self._turn:
             self._down, self._why, self._login = False, "", None
             if self._admin is None:
+                self._knock()
                 self._admin = made_client(AdminClient, self._settings, self._where)
             try:
                 return self._look()
@@ -150,6 +161,30 @@ class Watch:
         look.ends.update(self.offsets(parts, OffsetSpec.latest()))
         return look
 
+    def _knock(self) -> None:
+        """Whether any broker takes a connection and keeps it. The client itself would try again and again;
+        so nothing but this is tried, once, until who calls calls again."""
+        why = ""
+        for broker in self._brokers:
+            host, _, port = broker.rpartition(":")
+            try:
+                address = host.strip("[]") or "127.0.0.1", int(port)
+                door = socket.create_connection(address, ANSWER_S / len(self._brokers))
+            except TimeoutError:
+                why = f"no answer within {ANSWER_S:.0f} s"
+                continue
+            except OSError as error:
+                why = error.strerror or str(error)
+                continue
+            with door, suppress(OSError):
+                door.settimeout(KEPT_S)
+                try:
+                    door.recv(1)
+                except TimeoutError:  # it waits for us to speak first
+                    return
+            why = "connections are ended at once"
+        raise ConnectError(f"Kafka: {why}")
+
     def _wait(self, futures: Iterable[Future[Any]]) -> None:
         """Until all are answered, or no broker is reached. Errors of answers stay in them."""
         until = time.monotonic() + ANSWER_S
@@ -181,6 +216,15 @@ def plain_words(error: KafkaError) -> str:
     """What failed, without which connection it was and in what state."""
     text = _WHO.sub("", _WHEN.sub("", error.str()))
     return "what answers is no Kafka broker" if text.startswith("Receive failed: Invalid response") else text
+
+
+def _readable(path: str | None, where: str) -> None:
+    if path is None or path == "probe":  # the system's authorities
+        return
+    try:
+        Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{where}: {path}: {error.strerror}") from error
 
 
 def quiet(settings: Mapping[str, Any]) -> dict[str, Any]:
