@@ -134,6 +134,11 @@ def with_line(payload: bytes, line: int) -> bytes:
     return payload + min(line, _LAST_LINE).to_bytes(LINE_BYTES, "little")
 
 
+def told_of_line(line: int, message: str) -> str:
+    """What is said of a frame, with its line before it where it has one (not 0)."""
+    return f"line {line}: {message}" if line else message
+
+
 def without_lines(length: Int64, flags: Bytes) -> Int64:
     """The lengths of stored frames without the lines behind them."""
     numbered = (flags & FRAME_NUMBERED) != 0
@@ -178,8 +183,7 @@ class FrameBatch:
 
     def told(self, row: int, message: str) -> str:
         """What is said of a frame, with its line before it where it has one."""
-        line = self.line(row)
-        return f"line {line}: {message}" if line else message
+        return told_of_line(self.line(row), message)
 
     def frames(self) -> Iterator[tuple[Address, bytes]]:
         """Every frame with its address, one by one (for a dataflow of one's own, not for the hot path)."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from operators.batch import Address, FrameBatch, Ticks
+from operators.batch import Address, FrameBatch, Ticks, with_line, without_lines
 from operators.decode.held import HeldFrame
 
 
@@ -38,15 +38,17 @@ def late_batch(held: Sequence[HeldFrame], now_ns: int) -> FrameBatch:
     """Frames that waited, as if they came now; their positions stay."""
     addresses: dict[Address, int] = {}
     index = [addresses.setdefault(frame.address, len(addresses)) for frame in held]
-    lengths = np.array([len(frame.payload) for frame in held], np.int64)
+    stored = [with_line(frame.payload, frame.line) if frame.line else frame.payload for frame in held]
+    lengths = np.array([len(payload) for payload in stored], np.int64)
+    flags = np.array([frame.flags for frame in held], np.uint8)
     return FrameBatch(
-        payload=np.frombuffer(bytearray().join(frame.payload for frame in held), np.uint8),
+        payload=np.frombuffer(bytearray().join(stored), np.uint8),
         offset=np.cumsum(lengths) - lengths,
-        length=lengths,
+        length=without_lines(lengths, flags),
         address=np.array(index, np.int32),
         addresses=tuple(addresses),
         ingest_ns=np.full(len(held), now_ns, np.int64),
         position=np.array([frame.position for frame in held], np.int64),
-        flags=np.array([frame.flags for frame in held], np.uint8),
+        flags=flags,
         ticks=Ticks.none(),
     )

@@ -25,6 +25,7 @@ class HeldFrame(NamedTuple):
     address: Address
     flags: int
     payload: bytes
+    line: int = 0  # in the file that it came from; 0: none
 
 
 class HeldFrames:
@@ -102,10 +103,10 @@ class HeldFrames:
     def load(self, state: list[Any]) -> None:
         """Take over what `export` gave."""
         self._frames, self._of, self.size = {}, {}, 0
-        for position, ingest_ns, device, productId, address, flags, payload in state:
+        for position, ingest_ns, device, productId, address, flags, payload, *line in state:
             source, topic, port, headers = address
             where = Address(source, topic, port, tuple((name, value) for name, value in headers))
-            self.hold(HeldFrame(position, ingest_ns, device, productId, where, flags, payload))
+            self.hold(HeldFrame(position, ingest_ns, device, productId, where, flags, payload, *line))
 
 
 def sums(frames: Collection[HeldFrame]) -> Mapping[tuple[str, str], int]:

@@ -37,6 +37,7 @@ from operators.batch import (
     Report,
     Slice,
     Ticks,
+    told_of_line,
 )
 from operators.contract.messages import duration_text
 from operators.decode.columns import Decoded, Decoder
@@ -378,6 +379,7 @@ class DecodeLogic(Kept):
                 HeldFrame(
                     int(frames.position[row]), int(frames.ingest_ns[row]), route.device_id, route.productId,
                     frames.addresses[int(frames.address[row])], int(frames.flags[row]), frames.frame(row),
+                    frames.line(row),
                 )
             )  # fmt: skip
         for ns in ticks.ns[done:].tolist():
@@ -390,6 +392,7 @@ class DecodeLogic(Kept):
             item.count(source, frame.productId, "frames_rejected")
             waited = duration_text(self.plan.routing.hold_for)
             why = f"'{frame.device}' is not in devices.csv, and was not provisioned within {waited}"
+            why = told_of_line(frame.line, why)
             item.rejects.append(
                 Reject(
                     Reason.unknown_device, why, source, frame.address.topic, frame.device, frame.productId,

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,9 @@ from connectors.journal.archive_reader import frames_of
 from connectors.journal.entries import Addresses, Entry, check_frames, decode_entry, pack_frames, stamp
 from connectors.journal.merging import merge
 from connectors.source import Frame
-from operators.batch import FRAME_HISTORICAL, FRAME_NUMBERED, FrameBatch
+from operators.batch import FRAME_HISTORICAL, FRAME_NUMBERED, Address, FrameBatch
+from operators.decode.cuts import late_batch
+from operators.decode.held import HeldFrame, HeldFrames
 
 Seen = list[tuple[bytes, int, int]]
 
@@ -102,3 +105,19 @@ def test_a_csv_of_recorded_input_has_lines_for_every_cut(tmp_path: Path) -> None
 def test_what_is_said_of_a_frame() -> None:
     batch = merge(entries([Frame("a.csv", b"1", line=3), Frame("a.csv", b"1")]))
     assert [batch.told(row, "no number") for row in range(2)] == ["line 3: no number", "no number"]
+
+
+def test_a_frame_that_waits_for_its_device_keeps_it() -> None:
+    address = Address("drops", "a.csv")
+    waiting = [
+        HeldFrame(7, 0, "a", "", address, FRAME_NUMBERED, b"1,2", 12),
+        HeldFrame(8, 0, "a", "", address, FRAME_HISTORICAL, b"3,4"),
+    ]
+    kept, again = HeldFrames(), HeldFrames()
+    for frame in waiting:
+        kept.hold(frame)
+    again.load(msgspec.msgpack.decode(msgspec.msgpack.encode(kept.export())))
+    assert seen(late_batch(again.release(["a"]), 5)) == [
+        (b"1,2", 12, FRAME_NUMBERED),
+        (b"3,4", 0, FRAME_HISTORICAL),
+    ]
