@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from connectors.files.config import FilesConfig, encoding_problem, folder_problem
+from flows.plant_file import PlantYaml, Product
+from operators.decode.csv_spec import CsvSpec
 from operators.document import Node, Problems
 
 _CSV_ALONE: Final = ("skip", "skip_after", "comment", "separator", "columns", "join")
@@ -43,6 +45,33 @@ def check_files_source(node: Node, source: FilesConfig, problems: Problems) -> N
         for key in _CSV_ALONE:
             if node.get(key) is not None:
                 problems.add(node, f"'{key}' is for CSV, not for {source.format}", key=key)
+
+
+def check_files_products(
+    node: Node, config: PlantYaml, products: Mapping[str, Product], problems: Problems
+) -> None:
+    """What a source of kind files and the product that it names say differently of one file."""
+    sources = node.get("sources")
+    for name, source in config.sources.items():
+        below = sources.get(name) if sources is not None else None
+        product = products.get(source.product or "") if isinstance(source, FilesConfig) else None
+        layout = None if product is None else product.decode.layout
+        if below is None or not isinstance(source, FilesConfig) or not isinstance(layout, CsvSpec):
+            continue
+        if source.separator is not None and source.separator != layout.separator:
+            place = below.get("separator") or below
+            told = f"'{source.product}' reads cells between '{_shown(layout.separator)}' (decode.separator)"
+            problems.add(place, f"{told}; say the same in both")
+        if layout.rows is not None and layout.rows.metric is not None and not source.join:
+            problems.warn(
+                below.get("product") or below,
+                f"each row of the tall '{source.product}' is a reading of one metric; with join: [...], the "
+                "columns of time and device, those of one time are one",
+            )
+
+
+def _shown(separator: str) -> str:
+    return "\\t" if separator == "\t" else separator
 
 
 def _one(

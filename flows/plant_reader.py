@@ -15,6 +15,7 @@ from connectors.errors import ConfigError
 from flows.environment_references import refuse_references, resolve_references
 from flows.plant_actions import read_actions
 from flows.plant_file import MasterData, Plant, PlantYaml, Shards
+from flows.plant_files import check_files_products
 from flows.plant_formulas import read_formulas
 from flows.plant_later import LATER
 from flows.plant_products import read_products
@@ -138,6 +139,7 @@ def load_plant(
     if config is not None:
         root = documents["plant.yaml"][0]
         check_shards(root, config, products.good, _of("products", documents), problems)
+        check_files_products(root, config, products.good, problems)
     products.check_references(declared_rules, formulas.declared, problems)
     if config is None or problems.errors:
         return None, problems
