@@ -79,6 +79,35 @@ def pack(values: Iterable[TypedValue]) -> bytes:
     return b"".join((head, struct.pack(f"<{len(ends)}I", *ends), *spoken, *rows))
 
 
+def unpack(payload: bytes) -> list[TypedValue]:
+    """The values of a frame, in its order: the inverse of `pack`, for a person's eyes and not for a flow.
+    Raises `ValueError` for bytes that are no such frame."""
+    try:
+        magic, rows, names, texts, size = _HEAD.unpack_from(payload)
+        if magic != MAGIC:
+            raise ValueError("no typed frame")
+        ends = struct.unpack_from(f"<{names + texts}I", payload, _HEAD.size)
+        start = _HEAD.size + 4 * len(ends)
+        spoken = [
+            payload[start + first : start + end].decode("utf-8", "replace")
+            for first, end in zip((0, *ends), ends, strict=False)
+        ]
+        found = []
+        for row in range(rows):
+            time_ns, server_ns, value, name, kind, quality = _ROW.unpack_from(
+                payload, start + size + row * _ROW.size
+            )
+            plain: float | str | bool | None = value
+            if kind == BOOLEAN:
+                plain = bool(value)
+            elif kind != NUMBER:
+                plain = None if kind == NULL else spoken[names + int(value)]
+            found.append(TypedValue(spoken[name], plain, time_ns, server_ns, quality))
+        return found
+    except (struct.error, IndexError) as error:
+        raise ValueError(f"no typed frame: {error}") from error
+
+
 def _double(value: float) -> float:
     try:
         return float(value)

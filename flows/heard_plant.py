@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -60,6 +60,10 @@ def new_from(folder: Path, source: str, product: str, seconds: float) -> Made:
     """
     if (folder / "plant.yaml").exists():
         raise ConfigError(f"{folder / 'plant.yaml'} exists already; choose another folder")
+    if source.startswith("opc.tcp://"):
+        from flows.heard_opcua_plant import opcua_plant  # asyncua takes a second to load
+
+        return opcua_plant(folder, source, product, seconds)
     broker, address, framing = broker_of(source), tcp_address(source), ""
     if address is not None:
         reads = listen_tcp(address, seconds)
@@ -72,12 +76,13 @@ def new_from(folder: Path, source: str, product: str, seconds: float) -> Made:
             raise ConfigError(f"{source}: nothing was heard on '{broker.filter}' within {seconds:g} s")
     elif "://" in source:
         raise ConfigError(
-            f"--from: '{source}': mqtt://HOST:PORT/FILTER, tcp://HOST:PORT or a file is expected"
+            f"--from: '{source}': mqtt://HOST:PORT/FILTER, tcp://HOST:PORT, opc.tcp://HOST:PORT or a file "
+            "is expected"
         )
     elif not Path(source).is_file():
         raise ConfigError(
-            f"--from: '{source}' is neither an address, mqtt://HOST:PORT/FILTER or tcp://HOST:PORT, "
-            "nor a file"
+            f"--from: '{source}' is neither an address, mqtt://HOST:PORT/FILTER, tcp://HOST:PORT or "
+            "opc.tcp://HOST:PORT, nor a file"
         )
     else:
         frames = recorded_frames(Path(source))
@@ -101,8 +106,15 @@ def make_plant(
     contents = {
         folder / "products" / f"{name}.yaml": text for name, text in zip(names, products, strict=True)
     }
-    contents[folder / "devices.csv"] = _devices(names, kinds)
+    contents[folder / "devices.csv"] = devices_text(names, kinds)
     contents[folder / "plant.yaml"] = _plant(folder, sources, live)
+    paths = write_plant(folder, contents, frames if live is not None else ())
+    return Made(paths, [*_told(names, kinds), *map(plain, empty), *decoded(folder, frames)])
+
+
+def write_plant(folder: Path, contents: Mapping[Path, str], frames: Sequence[HeardFrame]) -> list[Path]:
+    """Write a plant's files, its schemas, and what was heard, if anything. Raises `ConfigError` rather than
+    overwrite anything."""
     for path in contents:
         if path.exists():
             raise ConfigError(f"{path} exists already; choose another folder")
@@ -110,16 +122,16 @@ def make_plant(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(body, encoding="utf-8")
     paths = [*contents, *write_schemas(folder / ".schema")]
-    if live is not None:
+    if frames:
         write_frames(folder / HEARD, frames)
         paths.append(folder / HEARD)
-    return Made(paths, [*_told(names, kinds), *map(_plain, empty), *_decoded(folder, frames)])
+    return paths
 
 
 def _products(kinds: Sequence[Kind], product: str) -> tuple[list[str], list[str], list[Kind], list[str]]:
     """The name and the text of each kind's product; the kinds that have one; why others have none."""
     good, texts, empty = list[Kind](), list[str](), list[str]()
-    for kind, name in zip(kinds, _names(kinds, product), strict=True):
+    for kind, name in zip(kinds, product_names(kinds, product), strict=True):
         try:
             texts.append(product_text(name, kind))
         except ConfigError as error:
@@ -129,12 +141,12 @@ def _products(kinds: Sequence[Kind], product: str) -> tuple[list[str], list[str]
     if not good:
         raise ConfigError(empty[0])
     if not empty:
-        return _names(kinds, product), texts, good, empty
-    names = _names(good, product)  # without the others
+        return product_names(kinds, product), texts, good, empty
+    names = product_names(good, product)  # without the others
     return names, [product_text(name, kind) for name, kind in zip(names, good, strict=True)], good, empty
 
 
-def _names(kinds: Sequence[Kind], product: str) -> list[str]:
+def product_names(kinds: Sequence[Kind], product: str) -> list[str]:
     """Names of products: the one asked for, for a single kind; else what the names of its devices begin
     with."""
     if product != DEFAULT_PRODUCT and len(kinds) == 1:
@@ -148,7 +160,7 @@ def _names(kinds: Sequence[Kind], product: str) -> list[str]:
     return names
 
 
-def _devices(names: Sequence[str], kinds: Sequence[Kind]) -> str:
+def devices_text(names: Sequence[str], kinds: Sequence[Kind]) -> str:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["device_id", "productId", "name"])
@@ -158,11 +170,16 @@ def _devices(names: Sequence[str], kinds: Sequence[Kind]) -> str:
 
 
 def _plant(folder: Path, sources: Sequence[HeardSource], live: Broker | Listener | None) -> str:
-    named = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-.") or "plant"
-    lines = [_HEAD.format(plant=yaml_text(named[:64]))]
+    lines = [plant_head(folder)]
     for source in sources:
         lines += [f"  {yaml_text(source.name)}:", *_source(source, live)]
-    return "\n".join([*lines, _TAIL])
+    return "\n".join([*lines, TAIL])
+
+
+def plant_head(folder: Path) -> str:
+    """plant.yaml up to its sources."""
+    named = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name).strip("-.") or "plant"
+    return HEAD.format(plant=yaml_text(named[:64]))
 
 
 def _source(source: HeardSource, live: Broker | Listener | None) -> list[str]:
@@ -225,10 +242,10 @@ def _told(names: Sequence[str], kinds: Sequence[Kind]) -> list[str]:
         lines.append(f"{name}: {kind.shape}, {_of(kind)}")
         lines.append(f"  devices: {shown}{more}")
         lines.append(f"  {_shape(kind)}")
-    return [_plain(line) for line in lines]
+    return [plain(line) for line in lines]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A text from the network as a terminal may show it."""
     return "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in text)
 
@@ -247,7 +264,7 @@ def _shape(kind: Kind) -> str:
     return f"a payload: {kind.frames[0].payload.decode()[:240].strip()}"
 
 
-def _decoded(folder: Path, frames: Sequence[HeardFrame]) -> list[str]:
+def decoded(folder: Path, frames: Sequence[HeardFrame]) -> list[str]:
     """What the engine makes of the frames under the new plant; raises `ConfigError` where that fails
     `check`."""
     plant, problems = check_folder(folder)
@@ -265,11 +282,11 @@ def _decoded(folder: Path, frames: Sequence[HeardFrame]) -> list[str]:
         f"decoded: {told['decoded']} of {len(frames)} frames ({shown} %)" + "".join(f", {r}" for r in rest)
     ]
     reasons = Counter((reject["reason"], reject["message"]) for reject in outcome.rejects)
-    lines += [f"  {count}x {reason}: {_plain(text)}" for (reason, text), count in reasons.most_common(5)]
+    lines += [f"  {count}x {reason}: {plain(text)}" for (reason, text), count in reasons.most_common(5)]
     return lines
 
 
-_HEAD: Final = """\
+HEAD: Final = """\
 # yaml-language-server: $schema=.schema/plant.json
 # Made by `penstock new --from` of what was heard. Check it with `penstock check .`,
 # run it with `penstock run .`
@@ -277,7 +294,7 @@ plant: {plant}
 timezone: UTC
 
 sources:"""
-_TAIL: Final = """
+TAIL: Final = """
 devices: {source: file, unknown: reject}           # or accept: take devices that devices.csv has not
 
 historian:

@@ -161,7 +161,9 @@ FILES: Final = {
     "--product", default=DEFAULT_PRODUCT, show_default=True, help="the productId of its first product"
 )
 @click.option(
-    "--from", "source", help="what to learn from: a capture, mqtt://HOST:PORT/FILTER or tcp://HOST:PORT"
+    "--from",
+    "source",
+    help="what to learn from: a capture, mqtt://HOST:PORT/FILTER, tcp://HOST:PORT or opc.tcp://HOST:PORT",
 )
 @click.option(
     "--for",

@@ -32,10 +32,12 @@ def node_id(text: str, namespaces: list[str]) -> Any:
 
 
 class Variable(NamedTuple):
-    """A variable that browsing found. path: browse names from the root, its own the last."""
+    """A variable that browsing found. path: browse names from the root, its own the last; objects: how many
+    of them, from the root, are objects."""
 
     node: Any
     path: tuple[str, ...]
+    objects: int
 
 
 async def browse_nodes(client: Client, browse: Browse, namespaces: list[str]) -> list[Item]:
@@ -57,21 +59,22 @@ async def variables(client: Client, root: Any, depth: int, most: int = MOST_NODE
     unit), and nothing of what the server tells of itself (the Server object), unless that is the root."""
     limits = await Limits.read(client)
     found: list[Variable] = []
-    waiting: deque[tuple[Any, tuple[str, ...]]] = deque([(root, ())])
+    waiting: deque[tuple[Any, tuple[str, ...], int]] = deque([(root, (), 0)])
     met = {root, SERVER}
     while waiting and len(found) < most:
         several = [waiting.popleft() for _ in range(min(len(waiting), limits.nodes_browsed))]
-        answers = await _references(client, [node for node, _ in several])
-        for (_, path), answer in zip(several, answers, strict=True):
+        answers = await _references(client, [node for node, _, _ in several])
+        for (_, path, objects), answer in zip(several, answers, strict=True):
             for one in answer:
                 if one.NodeId in met or one.ReferenceTypeId == PROPERTY:
                     continue
                 met.add(one.NodeId)
                 there = (*path, one.BrowseName.Name or "")
                 if one.NodeClass == ua.NodeClass.Variable:
-                    found.append(Variable(one.NodeId, there))
+                    found.append(Variable(one.NodeId, there, objects))
                 if len(there) < depth:
-                    waiting.append((one.NodeId, there))
+                    above = len(there) if one.NodeClass == ua.NodeClass.Object else objects
+                    waiting.append((one.NodeId, there, above))
     return found
 
 

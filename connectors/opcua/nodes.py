@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from connectors.errors import ConfigError
@@ -47,6 +48,18 @@ def read_nodes(text: str, name: str) -> list[Item]:
         more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ConfigError("; ".join(f"{name}:{line}  {told}" for line, told in wrong[:3]) + more)
     return items
+
+
+def write_nodes(items: Iterable[Item]) -> str:
+    """The text of a nodes file; `read_nodes` gives the same items."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for item in items:
+        sampling = "" if item.sampling_ms < 0 else f"{item.sampling_ms:g}"
+        band = f"{item.deadband:g}{'%' * item.percent}" if item.deadband else ""
+        rows.writerow([item.node, item.device, item.metric, sampling, band, item.place or ""])
+    return text.getvalue()
 
 
 def parse_nodes(text: str) -> tuple[list[Item], list[tuple[int, str]]]:

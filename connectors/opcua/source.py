@@ -49,6 +49,7 @@ class OpcuaReceiver:
         self.name = name
         self.config = config
         self.status = SourceStatus()
+        self.kept = True  # by the server, what this source asked for, when it ends
         self._folder = surroundings.folder
         self._identity = Identity(name, config, surroundings)
         self._items: list[Item] | None = None
@@ -105,7 +106,7 @@ class OpcuaReceiver:
                     namespaces = await client.get_namespace_array()
                     found = await browse_nodes(client, self.config.browse, namespaces)
                 finally:
-                    await _closed(client)
+                    await _closed(client, kept=False)
             except _TROUBLE as error:
                 self._told_away(0, error)
             else:
@@ -155,7 +156,7 @@ class OpcuaReceiver:
                         await self._tell_journal("disconnected", stop)
                     self._up.discard(number)
                 if client is not None:
-                    await _closed(client)
+                    await _closed(client, self.kept)
             if time.monotonic() - began > STEADY_S:
                 backoff.reset()
             if not stop.is_set():
@@ -332,9 +333,9 @@ def _said(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-async def _closed(client: Client) -> None:
-    """The session's end; its subscription is kept by the server for the next."""
+async def _closed(client: Client, kept: bool) -> None:
+    """The session's end. kept: its subscription stays at the server, for the next."""
     with suppress(Exception):
-        await asyncio.wait_for(client.uaclient.close_session(False), CLOSE_S)
+        await asyncio.wait_for(client.uaclient.close_session(not kept), CLOSE_S)
     with suppress(Exception):
         await asyncio.wait_for(client.disconnect(), CLOSE_S)

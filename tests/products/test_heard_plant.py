@@ -275,11 +275,11 @@ def test_refusals(tmp_path: Path) -> None:
     for source, text in (
         ("empty.jsonl", "no frame is in it"),
         ("bad.jsonl", "bad.jsonl:"),
-        ("away.jsonl", "is neither an address, mqtt://HOST:PORT/FILTER or tcp://HOST:PORT, nor a file"),
+        ("away.jsonl", "is neither an address, mqtt://HOST:PORT/FILTER, .*, nor a file"),
     ):
         with pytest.raises(ConfigError, match=text):
             new_from(tmp_path / "new", str(tmp_path / source), "device-v1", 1.0)
-    with pytest.raises(ConfigError, match="mqtt://HOST:PORT/FILTER, tcp://HOST:PORT or a file is expected"):
+    with pytest.raises(ConfigError, match=r"opc\.tcp://HOST:PORT or a file is expected"):
         new_from(tmp_path / "new", "http://127.0.0.1", "device-v1", 1.0)
     with pytest.raises(ConfigError, match="exists already; choose another folder"):
         new_from(tmp_path, str(tmp_path / "empty.jsonl"), "device-v1", 1.0)
