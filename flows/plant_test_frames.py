@@ -13,11 +13,13 @@ import msgspec
 from connectors.errors import ConfigError
 from connectors.files.config import FilesConfig
 from connectors.http.config import HttpConfig
+from connectors.kafka.config import KafkaConfig
 from connectors.mqtt.config import MqttConfig
 from flows.plant_file import Plant, Product, SourceConfig
 from flows.plant_tests import CaseFrame, CaseReading, PlantTest, parse_time, start_of
 from flows.simulate import device_topic
 from flows.simulated_frames import encoder
+from flows.simulated_kafka import kafka_place
 from operators.decode.json_spec import JsonSpec, parse_path
 from operators.decode.json_spec import Path as JsonPath
 
@@ -74,12 +76,22 @@ def _address(source: SourceConfig, product: Product, device: str, row: Mapping[s
         host, colon, _ = device.rpartition(":")
         peer = device if colon else f"{device}:0"
         return {"topic": host if colon else device, "headers": {"peer": peer}}
+    if isinstance(source, KafkaConfig):
+        return _kafka_address(source, product, device, row.get("hub_id") or "")
     headers = {rest: device} if kind == "header" else {}
     if isinstance(source, MqttConfig | HttpConfig):
         topic = device_topic(source, product, device, row.get("hub_id") or "")
     else:
         topic = (source.topic or "{device_id}").replace("{device_id}", device)
     return {"topic": topic, "headers": headers} if headers else {"topic": topic}
+
+
+def _kafka_address(source: KafkaConfig, product: Product, device: str, hub: str) -> dict[str, Any]:
+    topic, key, headers = kafka_place(source, product, device, hub)
+    where, _, header = source.address.partition(":")
+    address = {"key": key, "header": headers.get(header)}.get(where) or topic
+    told = {**({"key": key} if key is not None else {}), **headers}
+    return {"topic": address, "headers": told} if told else {"topic": address}
 
 
 def _payload(product: Product, metrics: Mapping[str, Any], at_ms: int) -> bytes:

@@ -1,8 +1,8 @@
 """Simulated devices: the plant's own products on real sockets, to any source's address.
 
 Each device of devices.csv sends by the source that can carry its product: JSON (and raw binary)
-over MQTT with QoS 1, binary frames over TCP. A device that is acknowledged keeps what is not, and
-sends it again after a lost connection, as a good device does.
+over MQTT with QoS 1 and to Kafka, binary frames over TCP. A device that is acknowledged keeps what
+is not, and sends it again after a lost connection, as a good device does.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from paho.mqtt.enums import CallbackAPIVersion
 from connectors.backoff import Backoff
 from connectors.errors import ConfigError
 from connectors.http.config import HttpConfig
+from connectors.kafka.config import KafkaConfig
 from connectors.mqtt.config import MqttConfig
 from connectors.tcp.config import Delimiter, LengthPrefix, TcpConfig, listen_address
 from connectors.tcp.framing import stream_bytes
 from flows.plant_file import Plant, Product
 from flows.simulated_frames import Encoder, encoder
+from flows.simulated_kafka import KafkaLink, kafka_place
 from flows.simulated_sparkplug import SparkplugLink, sparkplug_address
 from flows.simulated_told import Told
 from flows.simulated_values import SimulatedDevice
@@ -131,6 +133,20 @@ class Simulator:
                 link = self._links.get(name) or _MqttLink(name, config, self.told)
                 self._links[name] = link
                 return link, topic
+            elif isinstance(config, KafkaConfig):
+                if product.decode.format not in ("json", "binary") or config.device.startswith("payload:"):
+                    reasons.append(f"{name} (device: {config.device}) cannot carry {product.decode.format}")
+                    continue
+                try:
+                    placed = kafka_place(config, product, device, row.get("hub_id") or "")
+                except ConfigError as error:
+                    reasons.append(f"{name}: {error}")
+                    continue
+                kafka = self._links.get(name) or KafkaLink(name, config, self.told)
+                assert isinstance(kafka, KafkaLink)
+                self._links[name] = kafka
+                kafka.place(device, placed)
+                return kafka, device
             elif isinstance(config, TcpConfig):
                 bound = _tcp_identity(config, device)
                 if bound is None or product.decode.format != "binary":
@@ -350,4 +366,4 @@ def _framed(framing: LengthPrefix | Delimiter, frame: bytes) -> bytes:
     )
 
 
-Link = _MqttLink | _TcpLink | SparkplugLink
+Link = _MqttLink | _TcpLink | KafkaLink | SparkplugLink
