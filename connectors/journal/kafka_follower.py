@@ -114,12 +114,10 @@ class Follower:
             self.next_offset = found[-1].offset() + 1
         return found
 
-    def mark(self) -> bytes:
-        """That everything which `poll` gave is in the copy."""
+    def mark(self, offset: int) -> bytes:
+        """That everything before `offset` is in the copy."""
         config = self.config
-        return msgspec.msgpack.encode(
-            Mark(config.journal.topic, config.partition, self.identifier, self.next_offset)
-        )
+        return msgspec.msgpack.encode(Mark(config.journal.topic, config.partition, self.identifier, offset))
 
     def lag(self) -> int:
         """Messages behind the partition's end, as the last answer of the brokers told it."""

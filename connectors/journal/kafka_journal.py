@@ -28,7 +28,7 @@ from connectors.journal.kafka_config import PartitionConfig
 from connectors.journal.kafka_follower import Follower, Trimmed
 from connectors.journal.kafka_messages import Arrival, Reached, append_message, arrival_of, tick_message
 from connectors.journal.kafka_sender import Sender
-from connectors.journal.store import REFUSE_AT, Append, JournalStore, Place
+from connectors.journal.store import REFUSE_AT, Append, JournalStore, Jump, Place
 from connectors.kafka.client import told
 
 log = logging.getLogger("journal")
@@ -39,6 +39,7 @@ AWAY_S: Final = 3.0  # unanswered for so long: the brokers are away
 AGAIN_S: Final = 5.0  # a message that is acknowledged and did not count is sent again
 STOP_S: Final = 4.0
 FULL_S: Final = 0.1
+SHARE: Final = 32  # of the map one transaction takes one part in so many
 REACHED_S: Final = 0.8  # between two looks at what ticks tell
 
 InThread = Callable[..., Awaitable[Any]]
@@ -125,11 +126,12 @@ class PartitionJournal:
         long the brokers are away."""
         now = self.store.clock.now_ms()
         self._tick(now)
-        is_full = self.store.used_bytes > self.store.map_bytes * REFUSE_AT
-        if appends:
-            self.store.full = is_full
+        size = self.store.used_bytes
+        is_full = False
         sent: list[_Sent | None] = []
         for append in appends:
+            size += len(append.body)
+            is_full = self.store.full = is_full or size > self.store.map_bytes * REFUSE_AT
             if is_full and append.session:
                 self.store.totals["refused"] += 1
                 sent.append(None)
@@ -158,6 +160,8 @@ class PartitionJournal:
     def status(self) -> dict[str, Any]:
         """state and detail, or {} where all is well."""
         if not self.away():
+            if self.store.full:
+                return {}
             if not self._caught_up.is_set():
                 return {"state": "catching up", "detail": f"{self._follower.lag()} messages to read"}
             return {}
@@ -286,13 +290,19 @@ class PartitionJournal:
             if jump.told is not None:
                 self.gaps += 1
                 self.gap_messages += int(jump.told["missing"])
-            await self._replicate([], jump)
+            await self._replicate([], self._follower.next_offset, jump)
         self._open = True
         self._look_caught_up()
 
     async def _take(self, messages: list[Any]) -> None:
+        """Into the copy, in transactions that have room beside what is there."""
+        most, size = self.store.map_bytes // SHARE, 0
         arrivals: list[Arrival] = []
         for message in messages:
+            size += len(message.value() or b"")
+            if size > most and arrivals:
+                await self._put_in(arrivals, message.offset())
+                size, arrivals = len(message.value() or b""), []
             found = arrival_of(message.offset(), message.value(), message.headers(), self._addresses)
             if found is not None:
                 arrivals.append(found)
@@ -301,7 +311,11 @@ class PartitionJournal:
             if self.strangers == 1:
                 at = message.offset()
                 log.warning("the message at offset %d is no entry of a journal; passed over", at)
-        places = await self._replicate(arrivals)
+        await self._put_in(arrivals, self._follower.next_offset)
+
+    async def _put_in(self, arrivals: list[Arrival], offset: int) -> None:
+        """Into the copy; answers those whose appends these are. offset: of the next message."""
+        places = await self._replicate(arrivals, offset)
         for arrival, place in zip(arrivals, places, strict=True):
             append = arrival.append
             sent = self._waiting.get((append.session, append.sequence)) if append is not None else None
@@ -315,9 +329,11 @@ class PartitionJournal:
         self._look_caught_up()
         self._applied()
 
-    async def _replicate(self, arrivals: list[Arrival], jump: Any = None) -> list[Place | None]:
+    async def _replicate(
+        self, arrivals: list[Arrival], offset: int, jump: Jump | None = None
+    ) -> list[Place | None]:
         """Into the copy, once there is room."""
-        mark = self._follower.mark()
+        mark = self._follower.mark(offset)
         while True:
             try:
                 places: list[Place | None] = await self._in_thread(self.store.replicate, arrivals, mark, jump)
@@ -325,7 +341,7 @@ class PartitionJournal:
                 await asyncio.sleep(FULL_S)
                 continue
             if time.monotonic() - self._reached_at > REACHED_S:
-                self._reached = await self._in_thread(self._reach, self._follower.next_offset)
+                self._reached = await self._in_thread(self._reach, offset)
                 self._reached_at = time.monotonic()
             return places
 

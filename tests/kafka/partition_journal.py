@@ -32,6 +32,7 @@ class PartitionProcess(RunningJournal):
         partitions: int = 1,
         *,
         runs: bool = True,
+        max_bytes: int = 1 << 30,
         **more: Any,
     ) -> None:
         data.mkdir(parents=True, exist_ok=True)
@@ -39,7 +40,7 @@ class PartitionProcess(RunningJournal):
         journal = JournalConfig(kind="kafka", bootstrap=address, topic=topic, **more)
         config = PartitionConfig(journal=journal, partition=partition, partitions=partitions, runs=runs)
         path.write_bytes(msgspec.json.encode(config))
-        super().__init__(data, keep_seconds=60.0, config=path)
+        super().__init__(data, max_bytes, keep_seconds=60.0, config=path)
 
     def status(self) -> dict[str, Any]:
         """What it says of itself now."""

@@ -10,7 +10,8 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from connectors.errors import JournalError
+from connectors.errors import JournalError, JournalFull
+from connectors.journal.blocking import BlockingJournalClient
 from connectors.journal.kafka_config import JournalConfig, PartitionConfig
 from connectors.journal.kafka_follower import Follower
 from connectors.journal.kafka_messages import FROM
@@ -198,7 +199,7 @@ def test_a_broker_that_is_away_is_told_and_waited_for(broker: KafkaBroker, tmp_p
         assert receiver.answered == before
         journal.kill()
         journal.start()  # it waits for the brokers then, too
-        assert journal.status()["state"] == "disconnected"
+        until(lambda: journal.status()["state"] == "disconnected")
         broker.start()
         until(lambda: receiver.answered > before + 100)
         assert journal.status()["state"] == "running"
@@ -211,6 +212,29 @@ def test_a_broker_that_is_away_is_told_and_waited_for(broker: KafkaBroker, tmp_p
     assert payloads(tmp_path / "a") == numbered("x", count)
     whole = content(tmp_path / "a")
     assert made_anew(tmp_path / "b", broker, "away", len(whole)) == whole
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(120)
+def test_a_full_copy_holds_sources_up_until_it_is_trimmed(broker: KafkaBroker, tmp_path: Path) -> None:
+    """Also one that is behind: another process has filled the partition beyond what fits the copy."""
+    large = PartitionProcess(tmp_path / "a", broker.address, "large", compression="lz4")
+    with large as journal, journal.client("x") as client:
+        for _ in range(24):
+            client.append([Frame("t", bytes(1000))] * 1000)
+    small = PartitionProcess(tmp_path / "b", broker.address, "large", max_bytes=16 << 20)
+    with small as journal, journal.client("x") as client:
+        until(lambda: journal.status()["state"] == "full")
+        while journal.status()["metrics"]["journal_next_position"] < 24_000:
+            client.durable(int(journal.status()["metrics"]["journal_last_entry"]))
+            time.sleep(0.1)
+        until(lambda: journal.status()["state"] == "running")
+        with pytest.raises(JournalFull):
+            fill(client)
+        client.durable(int(journal.status()["metrics"]["journal_last_entry"]))
+        until(lambda: journal.status()["state"] == "running")
+        assert client.append([Frame("t", b"again")]) > 24_000
+        assert journal.stop() == 0
 
 
 @pytest.mark.kafka
@@ -228,7 +252,7 @@ def test_what_was_trimmed_before_it_was_read_is_told(broker: KafkaBroker, tmp_pa
         admin = AdminClient({"bootstrap.servers": broker.address})
         for future in admin.delete_records([TopicPartition("trimmed", 0, int(low))]).values():
             future.result()
-        until(lambda: receiver.answered > 600)
+        until(lambda: receiver.answered > 400)
         count = receiver.finish()
         journal.stop()
     with PartitionProcess(tmp_path / "a", broker.address, "trimmed") as journal:
@@ -248,6 +272,11 @@ def test_what_was_trimmed_before_it_was_read_is_told(broker: KafkaBroker, tmp_pa
     assert 20 + count in {entry[2] for entry in after}
     anew = content_of_new(tmp_path / "c", broker, "trimmed")
     assert len(set(anew) & set(whole)) > 50, "with the numbers of the others, too"
+
+
+def fill(client: BlockingJournalClient) -> None:
+    while True:
+        client.append([Frame("t", bytes(1000))] * 1000)
 
 
 def content_of_new(data: Path, broker: KafkaBroker, topic: str) -> list[tuple[int, int, int, bytes]]:
