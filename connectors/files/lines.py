@@ -35,6 +35,7 @@ class Lines:
         self._cap = cap
         self._buffer = b""
         self._from = 0  # of the buffer
+        self._slow_to = 0  # up to which offset lines are looked at one by one
         self._open_to = 0  # up to which offset a quote that is open stays open
         self.at = at
         self.lines = lines
@@ -59,6 +60,31 @@ class Lines:
         the cap costs its line alone."""
         return self._next(quotes)
 
+    def plain(self, *, quotes: bool) -> list[tuple[bytes, int, int]]:
+        """Many lines at once, as (data, number, end): those of the buffer that have ended, where all are
+        within the cap and, if quotes matter, none has any; else nothing, and `line` or `row` goes on."""
+        if self.at < self._slow_to:
+            return []
+        begin, stop = self._from, self._buffer.rfind(b"\n") + 1
+        if stop <= begin:
+            return []
+        pieces = (
+            []
+            if quotes and self._buffer.find(b'"', begin, stop) >= 0
+            else self._buffer[begin:stop].split(b"\n")
+        )
+        if not pieces or len(max(pieces, key=len)) > self._cap:
+            self._slow_to = self.at + stop - begin
+            return []
+        pieces.pop()
+        found, at, number = [], self.at, self.lines
+        for data in pieces:
+            at += len(data) + 1
+            number += 1
+            found.append((data[:-1] if data.endswith(b"\r") else data, number, at))
+        self.at, self.lines, self._from = at, number, stop
+        return found
+
     def _next(self, quotes: Quotes | None) -> Line | None:
         behind = self._behind(0)
         if behind == 0:
@@ -75,7 +101,7 @@ class Lines:
             else:
                 why = f"a quote that is not closed within {self._cap} bytes"
         ended = self._buffer[self._from + behind - 1] == 10
-        return self._taken(behind, data[:HEAD] if why else data, why, ended)
+        return self._taken(behind, data[: min(HEAD, self._cap)] if why else data, why, ended)
 
     def _taken(self, behind: int, data: bytes, why: str, ended: bool) -> Line:
         number = self.lines + 1

@@ -110,7 +110,13 @@ def file_rows(
 
 
 def _json_rows(reader: Lines, topic: str) -> Iterator[Row]:
-    while (line := reader.line()) is not None:
+    while True:
+        for data, number, end in reader.plain(quotes=False):
+            if data and not data.isspace():
+                yield Row(Frame(topic, data, line=number), end, number)
+        line = reader.line()
+        if line is None:
+            return
         if line.data.strip():
             yield _row(line, topic, ())
 
@@ -208,7 +214,14 @@ class _Table:
         for line in self._read:
             if start < line.end:
                 yield _row(line, topic, headers)
-        while (made := self._next(reader)) is not None:
+        comment = self._comment
+        while True:
+            for data, number, end in reader.plain(quotes=True):
+                if data and not data.isspace() and not (comment and data.startswith(comment)):
+                    yield Row(Frame(topic, data, headers=headers, line=number), end, number)
+            made = self._next(reader)
+            if made is None:
+                return
             yield _row(made, topic, headers)
 
     def _joined(self, rows: Iterator[Row]) -> Iterator[Row]:

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from connectors.files import content
 from connectors.files.config import FilesConfig
+from connectors.files.lines import Quotes
 from connectors.files.rows import HEAD, csv_frames, file_format, file_rows
+from tests.reference.csv_rows_reference import csv_rows
 
 
 def config(**keys: object) -> FilesConfig:
@@ -98,3 +101,47 @@ def test_reading_on_from_any_end_gives_the_same_rows(
     for index, row in enumerate(rows):
         again = list(file_rows(path, limits, row.end, row.lines if told else 0))
         assert again == rows[index + 1 :]
+
+
+TEXTS = [b"a", b",", b";", b'"', b'""', b"\n", b"\r\n", b"\r", b"xyz", b" ", b'\n"', b',"', b'",']
+
+
+@settings(deadline=None, max_examples=400, derandomize=True)
+@given(
+    data=st.lists(st.sampled_from(TEXTS), max_size=60).map(b"".join),
+    piece=st.integers(1, 40),
+    cap=st.integers(3, 30),
+    separator=st.sampled_from([None, ",", ";"]),
+)
+def test_rows_are_those_of_the_plain_way(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, piece: int, cap: int, separator: str | None
+) -> None:
+    """However the file is cut into pieces."""
+    path = write(tmp_path_factory.mktemp("rows"), data)
+    limits = config(max_frame=cap, header=False, separator=separator)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(content, "PIECE", piece)
+        frames = list(csv_frames(path, limits))
+    told = {"a line": "long", "a quot": "open", "": ""}
+    found = [(f.payload, f.line, told[dict(f.headers).get("resync", "")[:6]]) for f in frames]
+    body = data.removeprefix(b"\xef\xbb\xbf")
+    assert found == csv_rows(body, (separator or ",;\t|").encode(), cap)
+
+
+def test_lines_that_each_open_a_quote_are_read_in_one_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any of them could go on for the whole cap; each line is looked at twice at most."""
+    path = write(tmp_path, b"a\n" + b'x",",\n' * 20_000)
+    looked, opens = 0, Quotes.opens
+
+    def counted(self: Quotes, line: bytes, *, inside: bool) -> bool:
+        nonlocal looked
+        looked += 1
+        return opens(self, line, inside=inside)
+
+    monkeypatch.setattr(Quotes, "opens", counted)
+    found = list(csv_frames(path, config(max_frame=300_000)))
+    assert len(found) == 20_000
+    assert all("resync" in dict(frame.headers) for frame in found)
+    assert looked <= 40_000
