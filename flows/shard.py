@@ -91,9 +91,10 @@ class PlannedStage:
 
     def process(self, item: Slice) -> None:
         began, cpu = time.perf_counter(), time.thread_time()
-        if self.name == "decode":  # finds where master data change, and takes the changes in itself
+        if isinstance(self.logic, DecodeLogic):  # finds where master data change, and changes with them
+            before = self.logic.let_in(item)
             self._take_plant(item)
-            self.logic.process(item)
+            self.logic.process(item, before)
         else:
             for part in item.runs:
                 self._take_plant(part)

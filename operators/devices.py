@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True, eq=False)
 class Devices:
-    """Names, products and hubs by slot. Only the decode stage adds to it."""
+    """Names, products and hubs by slot; hubs: what the address of the first reading named, which counts
+    where master data say nothing. Only the decode stage adds to it."""
 
     names: list[str] = field(default_factory=list)
     products: list[str] = field(default_factory=list)

@@ -229,7 +229,11 @@ def _filled(row: Row) -> dict[str, str]:
 
 def _merged(before: Row, after: Row, now: Row) -> dict[str, str]:
     """A row that a file and changes speak of: the file's newest words over what the changes made."""
-    said = {name: after.get(name, "") for name in {**before, **after} if before.get(name) != after.get(name)}
+    said = {
+        name: after.get(name, "")
+        for name in {**before, **after}
+        if before.get(name, "") != after.get(name, "")
+    }
     return _filled({**now, **said})
 
 

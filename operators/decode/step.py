@@ -134,6 +134,12 @@ class _Addresses:
             self.of.setdefault(route.device_id, []).append(number)
         return number
 
+    def address(self, number: int) -> Address:
+        """The address of a number."""
+        key = self.keys[number]
+        found: Address = key if isinstance(key, Address) else key[0]
+        return found
+
 
 class DecodeLogic(Kept):
     """The decode stage of one shard: `process`, `snapshot`, `restore`, and `apply` for a changed
@@ -178,12 +184,11 @@ class DecodeLogic(Kept):
         self._count_devices()
 
     def apply(self, plan: DecodePlan) -> None:
-        """Take a changed plant in; devices keep their slots, product and hub follow devices.csv."""
+        """Take a changed plant in; devices keep their slots, products follow master data."""
         for slot, name in enumerate(self.devices.names):
             known = plan.routing.devices.get(name)
             if known is not None:
                 self.devices.products[slot] = known.productId or self.devices.products[slot]
-                self.devices.hubs[slot] = known.hub_id or self.devices.hubs[slot]
         self._build(plan)
 
     def export(self) -> dict[str, Any]:
@@ -214,14 +219,18 @@ class DecodeLogic(Kept):
 
     # -- one slice
 
-    def process(self, item: Slice) -> None:
+    def let_in(self, item: Slice) -> list[Slice]:
+        """The frames that a plant applied before this slice lets in, if there are any: to be asked before
+        another plant is applied by it."""
+        if not self._released_ns:
+            return []
+        return self._take_in(item, item.position - len(item.frames), self._let_go(), ())
+
+    def process(self, item: Slice, before: Sequence[Slice] = ()) -> None:
         """Fill `sources`, `readings` and `rejects` of a slice or of its parts, and the ledger's terms of
-        frames."""
-        parts: list[Slice] = []
-        rest = item
-        if self._released_ns:
-            parts += self._take_in(item, item.position - len(item.frames), self._let_go(), ())
-            rest = replace(item) if parts else item
+        frames. before: what `let_in` has given."""
+        parts = [*before, *self.let_in(item)]
+        rest = replace(item) if parts else item
         self._refused.clear()
         parts += self._cut(rest) if rest.control is None else self._control(rest, rest.control)
         if len(parts) > 1:
@@ -503,7 +512,7 @@ class DecodeLogic(Kept):
     def _route_anew(self, number: int) -> None:
         """Master data of the device of an address have changed."""
         key = self._addresses.keys[number]
-        address, named = (key, None) if isinstance(key, Address) else key
+        address, named = self._addresses.address(number), None if isinstance(key, Address) else key[1]
         route = self._addresses.routes[number] = self.router.route(address, named)
         self._addresses.table[:, number] = self._row(key, route)
 
@@ -626,8 +635,8 @@ class DecodeLogic(Kept):
             return
         limit = self.plan.limits.devices
         numbers, first = np.unique(places[new], return_index=True)
-        asking: list[tuple[int, int, Route]] = [
-            (int(new[at]), 0, self._addresses.routes[number])
+        asking: list[tuple[int, int, int, Route]] = [
+            (int(new[at]), 0, number, self._addresses.routes[number])
             for number, at in zip(numbers.tolist(), first.tolist(), strict=True)
         ]
         for product, mine in named.items():
@@ -635,12 +644,12 @@ class DecodeLogic(Kept):
             for at, name in enumerate(mine.decoded.names or ()):
                 if name not in met and name not in self.devices.slots and at not in mine.refused:
                     met.add(name)
-                    asking.append(
-                        (int(mine.row[at]), at, self._route_of(name, product, places[mine.row[at]]))
-                    )
-        for _, _, route in sorted(asking, key=lambda one: one[:2]):
+                    row = int(mine.row[at])
+                    asking.append((row, at, int(places[row]), self._route_of(name, product, places[row])))
+        for _, _, number, route in sorted(asking, key=lambda one: one[:2]):
             if route.device_id not in self.devices.slots and self._room(limit):
-                self.devices.add(route.device_id, route.productId, route.hub_id)
+                hub = self.router.hub(self._addresses.address(number))
+                self.devices.add(route.device_id, route.productId, hub)
                 self.products[self._product_number[route.productId]].devices += 1
         for number in numbers.tolist():
             slots[number] = self.devices.slots.get(self._addresses.routes[number].device_id, -1)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 from connectors.files.recording import read_recording
 from flows.engine import run_recording
 from flows.plant_file import Plant
-from flows.plant_reader import load_plant
-from flows.replay_files import Outcome
+from flows.plant_reader import bundle_hash, load_bundle, load_plant
+from flows.replay_files import Outcome, OutcomeCollector
+from flows.shard import Shard
+from operators.batch import Slice
 from tests.reference.master_data import Reference
 
 BEGIN = 1_772_352_000_000
@@ -39,7 +42,17 @@ message: "{device.site_id}"
 """
 
 
-def plant(unknown: str, cap: int = 1000, source: str = "file") -> Plant:
+FILES: tuple[dict[str, dict[str, str]], ...] = (
+    KNOWN,
+    {},
+    {"p1": {"device_id": "p1", "productId": "press", "site_id": "seoul"}},
+    {**KNOWN, "p2": {"device_id": "p2", "productId": "press", "tempHigh": "70", "site_id": "ulsan"}},
+)
+
+
+def bundle(
+    unknown: str, cap: int = 1000, source: str = "file", rows: dict[str, dict[str, str]] = KNOWN
+) -> dict[str, bytes]:
     text = f"""plant: line
 sources:
   line: {{kind: mqtt, host: h, subscribe: ["iotlink/#"]}}
@@ -47,13 +60,18 @@ sources:
 devices: {{source: {source}, unknown: {unknown}, hold_for: 10m}}
 limits: {{held: {cap}}}
 """
-    files = {
+    columns = ("device_id", "productId", "hub_id", "site_id", "tempHigh")
+    lines = [",".join(columns), *(",".join(row.get(name, "") for name in columns) for row in rows.values())]
+    return {
         "plant.yaml": text.encode(),
         "products/press.yaml": PRODUCT,
         "rules/hot.yaml": RULE,
-        "devices.csv": b"device_id,productId,hub_id,site_id,tempHigh\np1,press,hub-a,ulsan,\n",
+        "devices.csv": "\n".join(lines).encode(),
     }
-    loaded, problems = load_plant(files, {})
+
+
+def plant(unknown: str, cap: int = 1000, source: str = "file") -> Plant:
+    loaded, problems = load_plant(bundle(unknown, cap, source), {})
     assert loaded is not None, problems.render()
     return loaded
 
@@ -64,9 +82,12 @@ def changes_of(changes: list[tuple[str, dict[str, str]]]) -> list[dict[str, Any]
     ]
 
 
-def line(number: int, step: tuple[Any, ...]) -> dict[str, Any]:
-    """A step as recorded input."""
+def line(number: int, step: tuple[Any, ...], files: Mapping[str, bytes]) -> dict[str, Any]:
+    """A step as recorded input; files: of the plant."""
     kind, at = step[0], BEGIN + step[1]
+    if kind == "plant":
+        encoded = {path: base64.b64encode(body).decode() for path, body in files.items()}
+        return {"plant": bundle_hash(files), "files": encoded, "at": at}
     if kind == "tick":
         return {"tick": at}
     if kind == "action":
@@ -91,10 +112,38 @@ def line(number: int, step: tuple[Any, ...]) -> dict[str, Any]:
     return {"ingest_ts": at, "source": "line", "topic": topic, "payload": json.dumps(body)}
 
 
-def replayed(folder: Path, steps: list[tuple[Any, ...]], loaded: Plant, cut: int) -> Outcome:
+Steps = list[tuple[Any, ...]]
+
+
+def recording(folder: Path, steps: Steps, unknown: str, cap: int, source: str) -> Path:
     path = folder / "in.jsonl"
-    path.write_text("".join(json.dumps(line(at, step)) + "\n" for at, step in enumerate(steps)))
-    return run_recording(loaded, read_recording([path], cut))
+    lines = [
+        line(at, step, bundle(unknown, cap, source, step[2]) if step[0] == "plant" else {})
+        for at, step in enumerate(steps)
+    ]
+    path.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    return path
+
+
+def with_restarts(loaded: Plant, items: Iterable[Slice]) -> Outcome:
+    """The stages without Bytewax, all of them made anew from their snapshots after each slice."""
+    bundles = {loaded.sha256: loaded.files}
+    shard = Shard(loaded, load=load_bundle, bundle=bundles.__getitem__)
+    stages = [make() for make in (shard.decode, shard.contract, shard.rules, shard.windows, shard.state)]
+    collector = OutcomeCollector(loaded)
+    for item in items:
+        if item.control is not None and item.control.kind == "plant":
+            bundles[item.control.data["sha256"]] = item.control.data["files"]
+        for stage in stages:
+            stage.process(item)
+        for part in item.runs:
+            collector.take(part)
+        kept = [stage.snapshot() for stage in stages]
+        shard = Shard(loaded, load=load_bundle, bundle=bundles.__getitem__)
+        stages = [make() for make in (shard.decode, shard.contract, shard.rules, shard.windows, shard.state)]
+        for stage, data in zip(stages, kept, strict=True):
+            stage.restore(data)
+    return collector.outcome(shard)
 
 
 def events(outcome: Outcome) -> list[tuple[Any, ...]]:
@@ -145,6 +194,7 @@ what = st.one_of(
     st.tuples(st.just("provision"), names, hubs, st.sampled_from([None, "press", "pres"])),
     st.tuples(st.just("master"), changes),
     st.tuples(st.just("action"), changes),
+    st.tuples(st.just("plant"), st.sampled_from(FILES)),
 )
 waits = st.sampled_from([1, 1, 40, 700, 61_003, 301_007])
 
@@ -160,21 +210,12 @@ def timed(moves: list[tuple[int, tuple[Any, ...]]]) -> Iterator[tuple[Any, ...]]
         yield kind, now, *rest
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.lists(st.tuples(waits, what), min_size=1, max_size=25),
-    st.sampled_from(["hold", "hold", "reject", "accept"]),
-    st.sampled_from([2, 1000]),
-)
-def test_what_becomes_of_frames_is_what_the_plain_way_says(
-    tmp_path_factory: pytest.TempPathFactory, moves: list[Any], unknown: str, cap: int
-) -> None:
+def check(folder: Path, moves: list[Any], unknown: str, cap: int, source: str) -> None:
     steps = list(timed(moves))
-    expected = Reference(KNOWN, unknown, 600_000, cap)
+    expected = Reference(KNOWN, unknown, 600_000, cap, source == "stream")
     expected.run(steps)
-    folder = tmp_path_factory.mktemp("steps")
-    loaded = plant(unknown, cap)
-    whole = replayed(folder, steps, loaded, 10_000)
+    loaded, path = plant(unknown, cap, source), recording(folder, steps, unknown, cap, source)
+    whole = run_recording(loaded, read_recording([path]))
     assert whole.summary["frames"] == {**expected.frames, "filtered": 0}
     assert whole.summary["readings"]["filtered"] == expected.filtered
     assert [
@@ -184,8 +225,22 @@ def test_what_becomes_of_frames_is_what_the_plain_way_says(
     told = [(d, t, stamp(ms), h, s, p) for d, t, ms, h, s, p in expected.events]
     assert events(whole) == sorted(told, key=lambda one: (one[5], one[0]))
     for cut in (1, 3):
-        again = replayed(folder, steps, loaded, cut)
+        again = with_restarts(loaded, read_recording([path], cut))
         assert again.alarms == whole.alarms
         assert again.rejects == whole.rejects
         assert again.summary == whole.summary
         assert again.state == whole.state
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(waits, what), min_size=1, max_size=25),
+    st.sampled_from(["hold", "hold", "reject", "accept"]),
+    st.sampled_from([2, 1000]),
+    st.sampled_from(["file", "stream"]),
+)
+def test_what_becomes_of_frames_is_what_the_plain_way_says(
+    tmp_path_factory: pytest.TempPathFactory, moves: list[Any], unknown: str, cap: int, source: str
+) -> None:
+    """In one cut and in others, and with the stages made anew after every slice."""
+    check(tmp_path_factory.mktemp("steps"), moves, unknown, cap, source)

@@ -7,6 +7,7 @@
     ("provision", at_ms, device, hub or "", product or None)
     ("master", at_ms, changes)          a frame
     ("action", at_ms, changes)          an operator's
+    ("plant", at_ms, rows)              another devices.csv is applied
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ LIVE_WITHIN = 15 * 60_000
 
 
 class Reference:
-    def __init__(self, rows: dict[str, dict[str, str]], unknown: str, hold_for: int, cap: int) -> None:
+    def __init__(
+        self, rows: dict[str, dict[str, str]], unknown: str, hold_for: int, cap: int, keep: bool = False
+    ) -> None:
+        self.file, self.keep = rows, keep
+        self.due: tuple[list[str], int] = [], 0
         self.rows = {name: dict(row) for name, row in rows.items()}
         self.unknown, self.hold_for, self.cap = unknown, hold_for, cap
         self.held: list[tuple[int, int, str, str, float]] = []
@@ -34,6 +39,11 @@ class Reference:
     def run(self, steps: list[tuple[Any, ...]]) -> None:
         for step in steps:
             kind, at = step[0], step[1]
+            self.release(*self.due)
+            self.due = [], 0
+            if kind == "plant":
+                self.apply(step[2], at)
+                continue
             if kind == "tick":
                 self.expire(at)
                 continue
@@ -96,6 +106,29 @@ class Reference:
                 position = max(newest[5], self.position - (not by_action), 0)
                 self.events.append((device, "closed", at, *newest[3:5], position))
         self.rows.update(found)
+        self.release(list(found), at)
+
+    def apply(self, after: dict[str, dict[str, str]], at: int) -> None:
+        """What the files say otherwise than before wins; what they have no more goes, unless kept."""
+        before, self.file = self.file, after
+        for device in {**before, **after}:
+            old, new, now = before.get(device, {}), after.get(device, {}), self.rows.get(device, {})
+            if old == new or (device not in after and self.keep):
+                continue
+            said = {key: new.get(key, "") for key in {**old, **new} if old.get(key) != new.get(key)}
+            row = {key: cell for key, cell in {**now, **said}.items() if cell}
+            retired = row.get("status") == "retired" and now.get("status") != "retired"
+            if (device not in after or retired) and self.raised.pop(device, False):
+                newest = self.events_of(device)[-1]
+                self.events.append((device, "closed", at, *newest[3:5], max(newest[5], self.position, 0)))
+            if device in after:
+                self.rows[device] = row
+            else:
+                self.rows.pop(device, None)
+        self.due = [device for device in after if device in self.rows], at
+
+    def release(self, found: list[str], at: int) -> None:
+        """Frames of devices that are known now come in."""
         free = [one for one in self.held if one[2] in found]
         self.held = [one for one in self.held if one[2] not in found]
         for position, sent, device, hub, value in free:
@@ -131,7 +164,7 @@ class Reference:
         """sent: event time, that of the device's own clock; at: when it is taken in."""
         self.frames["decoded"] += 1
         row = self.rows.get(device, {})
-        self.hubs.setdefault(device, row.get("hub_id") or hub)
+        self.hubs.setdefault(device, hub)
         if row.get("status") == "retired":
             self.filtered += 1
             return
