@@ -16,6 +16,7 @@ from connectors.opcua.config import OpcuaConfig
 from connectors.opcua.nodes import node_problem, parse_nodes
 from connectors.tcp.config import Delimiter, TcpConfig, listen_address
 from connectors.tcp.framing import framer
+from flows.plant_devices import check_devices_section
 from flows.plant_file import PlantYaml, SourceConfig
 from flows.plant_files import check_files_source
 from flows.plant_journal import check_journal
@@ -72,6 +73,7 @@ def check_plant_yaml(node: Node, config: PlantYaml, problems: Problems) -> None:
         _listen(below, listen, problems)
         if below is not None and not _unresolved(listen) and not listen.startswith(LOOPBACK):
             problems.warn(below, "is open to the network; whoever reaches it can read the plant's data")
+    check_devices_section(node, config, problems)
     check_sinks(node, config.sinks.alarms, problems)
     url = config.historian.url
     if url != "embedded" and not url.startswith(("http://", "https://")) and not _unresolved(url):

@@ -169,5 +169,7 @@ def check_devices(
                 problems.found.append(table.problem(device, name, told))
     dated = [device for device, row in table.rows.items() if row.get("valid_from")]
     if dated:
-        told = "a row counts at all times; dates of validity are not yet in this version"
+        told = (
+            "a row of the file counts at all times; what is to count from a day on is a change of master data"
+        )
         problems.found.append(table.problem(dated[0], "valid_from", told)._replace(warning=True))

@@ -279,4 +279,3 @@ class RulesSpec:
     shard: str = "0"
     timezone: str = "UTC"
     columns: Sequence[str] = ()
-    columns: Sequence[str] = ()
