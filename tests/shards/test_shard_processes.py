@@ -83,8 +83,10 @@ def test_a_device_does_not_move_to_another_shard() -> None:
         f"devices.csv  press-05.hub_id: 'hub-1' is in shard {here}, '{other}' in {hash_shard(other, 3)}, and "
         "a device's state cannot move; keep 'hub-1', or retire press-05 and add the device under another name"
     ]
-    alone = [plant_of(plant_yaml=PLANT, devices_csv=one) for one in (table, table.replace("hub-1", other))]
-    assert plan_change(*alone).refused == []
+    alone, moved = (
+        plant_of(plant_yaml=PLANT, devices_csv=one) for one in (table, table.replace("hub-1", other))
+    )
+    assert plan_change(alone, moved).refused == []
 
 
 def test_a_plan_names_the_processes_of_every_shard() -> None:
