@@ -132,6 +132,8 @@ class Client:
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
         assert self._born.wait(20)
+        # the broker has the births when it has what was sent after them
+        self._client.publish("told", b"", qos=1).wait_for_publish(20)
 
     def _connected(self, client: Any, *_: Any) -> None:
         client.subscribe(self.node.topic("NCMD"), qos=1)

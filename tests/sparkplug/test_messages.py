@@ -39,7 +39,9 @@ class Listener:
         self.sparkplug.connected()
 
     def hear(self, *messages: tuple[str, bytes]) -> list[Any]:
-        return [shown(frame) for message in messages for frame in self.sparkplug.take(*message)]
+        found = [shown(frame) for message in messages for frame in self.sparkplug.take(*message)]
+        self.sparkplug.keep()
+        return found
 
     def wait(self, seconds: float) -> list[Any]:
         found = []

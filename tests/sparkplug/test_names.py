@@ -16,7 +16,7 @@ from flows.cli import main
 from flows.folder import open_plant
 from flows.simulate import Simulator
 from operators.batch import Address
-from operators.decode.routing import FILTERED, GO, Router
+from operators.decode.routing import FILTERED, GO, DeviceReader, Router
 from operators.decode.spec import DecodePlan, MasterDevice, RoutingSpec, SourceSpec
 from operators.rejects import Reason
 from operators.sparkplug import SparkplugNames, SparkplugTopic, split_topic
@@ -62,6 +62,8 @@ def test_routes_of_a_source_with_sparkplug() -> None:
         return found.verdict, found.device_id, found.hub_id
 
     device = ("works.edge1.press-01", "works.edge1")
+    known = DeviceReader(source)(Address("scada", "spBv1.0/works/NDEATH/edge1/press-01"))
+    assert known == device  # for the choice of a shard
     unreadable = route("spBv1.0/works/DDATA/edge1/press-01", malformed="why")
     assert unreadable == (Reason.malformed, *device)
     assert route("spBv1.0/works/NCMD/edge1")[0] == FILTERED

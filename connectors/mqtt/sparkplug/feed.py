@@ -74,6 +74,7 @@ class Feed:
                 self._hear_state(session, data)
             else:
                 frames += self.sparkplug.take(topic, data, int(rows.flags[row]))
+        self.sparkplug.keep()
         self.ask(session)
         left = np.flatnonzero(~chosen)
         return Divided(_some(rows, left, starts) if len(left) else None, left, as_rows(frames))
@@ -81,6 +82,7 @@ class Feed:
     def tick(self, session: MqttSession) -> list[FrameRows]:
         """Once a second: what time alone has led to."""
         frames = self.sparkplug.tick()
+        self.sparkplug.keep()
         self.ask(session)
         return as_rows(frames)
 

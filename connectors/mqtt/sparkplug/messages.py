@@ -28,6 +28,7 @@ MALFORMED: Final = "malformed"  # header of a frame that could not be read: why
 VALUES_OF_FRAME: Final = 8192  # 230 KB, and the names
 MOST_NODES: Final = 20_000
 MOST_DEVICES: Final = 200_000
+MOST_METRICS: Final = 1_000_000  # their names; some 200 MB
 ASK_FIRST_S: Final = 5.0  # between two questions to one node, then twice as long each time
 ASK_LONGEST_S: Final = 300.0
 ASK_AT_ONCE: Final = 50  # nodes a second
@@ -71,6 +72,9 @@ class Sparkplug:
                 self._is_own_name(SparkplugTopic(node.group, "NBIRTH", node.name, device))
         self._settled_at: float | None = None
         self._changed: list[tuple[Node, str]] = []
+        self._metrics = sum(
+            len(device.names) for node in self._nodes.values() for device in node.devices.values()
+        )
 
     def connected(self) -> None:
         """A connection to the broker is made: what came meanwhile may have passed us by."""
@@ -84,7 +88,7 @@ class Sparkplug:
             self._store.close(self._nodes.values() if whole else ())
 
     def take(self, topic: str, data: bytes, flags: int = 0) -> list[Frame]:
-        """The frames of one message. Births and deaths in it are kept on disk when it returns."""
+        """The frames of one message. Births and deaths in it are kept on disk by `keep`."""
         address = split_topic(topic)
         if address is None:
             return [_unreadable(topic, data, "its topic is none of a Sparkplug message", flags)]
@@ -98,8 +102,6 @@ class Sparkplug:
         except UnreadableError as error:
             self.counts["malformed_total"] += 1
             return [_unreadable(topic, data, str(error))]
-        finally:
-            self._keep()
 
     def tick(self) -> list[Frame]:
         """What time alone has led to: devices that did not come back with their node."""
@@ -117,7 +119,7 @@ class Sparkplug:
                 for name, device in node.devices.items():
                     if name and device.there and not device.born:
                         frames += self._gone(SparkplugTopic(node.group, "NDEATH", node.name, name), device)
-        self._keep()
+                        self._changed.append((node, name))
         if self._settled_at is not None and now >= self._settled_at:
             self._settled_at = None
             for node in self._nodes.values():
@@ -176,7 +178,12 @@ class Sparkplug:
         its values are of its own time, whenever each was taken."""
         told = [values.read_metric(metric) for metric in payload.metrics]
         told = [one for one in told if one.name and not values.is_protocols_own(one.name)]
-        device.names = {one.name: one.datatype for one in told}
+        names = {one.name: one.datatype for one in told}
+        self._metrics += len(names) - len(device.names)
+        if self._metrics > MOST_METRICS and len(names) > len(device.names):
+            self._metrics -= len(names) - len(device.names)
+            raise UnreadableError(f"more than the {MOST_METRICS} metrics that a source follows")
+        device.names = names
         device.aliases = {one.alias: one.name for one in told if one.alias is not None}
         device.there = device.born = True
         self._changed.append((node, address.device))
@@ -306,7 +313,9 @@ class Sparkplug:
         self.counts["same_names_total"] += owner != mine
         return owner == mine
 
-    def _keep(self) -> None:
+    def keep(self) -> None:
+        """Births and deaths so far are on disk when it returns; to be called before what `take` and
+        `tick` gave can be acknowledged."""
         if self._changed and self._store is not None:
             self._store.keep(self._changed)
         self._changed.clear()

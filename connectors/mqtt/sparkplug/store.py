@@ -49,7 +49,11 @@ class BirthStore:
         with self._environment.begin(write=True) as transaction:
             after = transaction.pop(_SEQUENCES)
             for _, data in transaction.cursor():
-                one = msgspec.msgpack.decode(data, type=_Record)
+                try:
+                    one = msgspec.msgpack.decode(data, type=_Record)
+                except msgspec.MsgspecError:  # of another version: its births are asked for
+                    log.warning("a birth that was kept cannot be read; it is as if never heard")
+                    continue
                 node = nodes.setdefault((one.group, one.node), Node(one.group, one.node))
                 node.devices[one.device] = one.state
                 if not one.device:
