@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import logging
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -17,6 +18,7 @@ from connectors.opcua.limits import Limits
 from connectors.opcua.nodes import MOST_NODES, NODE, Item
 
 SERVER: Final = ua.NodeId(ua.Int32(ObjectIds.Server))
+log = logging.getLogger(__name__)
 PROPERTY: Final = ua.NodeId(ua.Int32(ObjectIds.HasProperty))
 
 
@@ -51,7 +53,13 @@ async def browse_nodes(client: Client, browse: Browse, namespaces: list[str]) ->
         for one in await variables(client, root, browse.depth)
         if _wanted("/".join(one.path), browse)
     ]
-    return [item for item in found if item.device and item.metric]
+    named: dict[tuple[str, str], Item] = {}
+    for item in found:
+        first = named.setdefault((item.device, item.metric), item) if item.device and item.metric else item
+        if first is not item:
+            log.warning("'%s' of '%s' is both %s and %s; only the first is read: browse.device chooses "
+                        "another part of the path", item.metric, item.device, first.node, item.node)  # fmt: skip
+    return list(named.values())
 
 
 async def variables(client: Client, root: Any, depth: int, most: int = MOST_NODES) -> list[Variable]:

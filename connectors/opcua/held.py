@@ -19,7 +19,7 @@ from connectors.opcua.nodes import Item
 class Held(msgspec.Struct):
     """A subscription at a server. server: the run of the server that made it; asked: a hash of what was
     asked for; name: of its responses in the journal, for ever; last: number of the last response that is in
-    the journal, 0 where nobody knows."""
+    the journal, 0 where nobody knows; tries: to take it over, without an answer."""
 
     subscription: int
     server: str
@@ -29,6 +29,7 @@ class Held(msgspec.Struct):
     missing: dict[int, str]
     server_items: dict[int, int]
     last: int = 0
+    tries: int = 0
 
 
 def asked_for(config: OpcuaConfig, items: Sequence[Item], namespaces: Sequence[str]) -> str:

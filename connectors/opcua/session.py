@@ -35,6 +35,7 @@ KEEP_ALIVES: Final = 2  # a server with nothing to tell says so this often in th
 VALUES: Final = 20_000  # of one response; there are more at once where more are waiting
 LIFETIME_S: Final = 300.0  # without a request; then the server gives a subscription up
 MOST_MISSING: Final = 1000  # responses that are asked for again one by one
+TRIES: Final = 5  # to take a subscription over, at a server that ends the connection for it
 STOP_S: Final = 1.0  # for a response that is on its way into the journal
 WRAP: Final = 0xFFFFFFFF  # sequence numbers go from 1 to this
 
@@ -90,6 +91,10 @@ class Subscription:
         self._keep(0)
 
     async def _take_over(self, held: Held, wanted: bool) -> bool:
+        if held.tries >= TRIES:
+            return False
+        held.tries += 1
+        self._write(held, held.last)
         given = ua.TransferSubscriptionsParameters()
         given.SubscriptionIds, given.SendInitialValues = [ua.UInt32(held.subscription)], False
         try:
@@ -101,6 +106,7 @@ class Subscription:
                 return False
         except UaError:
             return False
+        held.tries = 0
         self.held, self._id, self._name = held, held.subscription, held.name
         self._silence_s, self._last = held.silence_s, held.last
         self.missing, self._server_items = dict(held.missing), dict(held.server_items)
@@ -136,8 +142,11 @@ class Subscription:
         if self.held is None:
             return
         self.held.missing, self.held.server_items = self.missing, self._server_items
+        self._write(self.held, last)
+
+    def _write(self, held: Held, last: int) -> None:
         try:
-            self.file.write(self.held, last)
+            self.file.write(held, last)
         except OSError as error:
             log.warning("%s: %s; a restart will not go on where it was", self.file.path, error.strerror)
 

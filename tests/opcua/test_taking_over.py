@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from connectors.fakes import MemoryAppender
-from connectors.opcua.config import OpcuaConfig
+from connectors.opcua.config import Browse, OpcuaConfig
+from flows.broker import free_port
+from operators.spec import SECOND
 from tests.conformance.proxy import Proxy
 from tests.opcua import running
 from tests.opcua.running import configured
 from tests.services.opcua_server import NAMESPACE, OpcuaServer, why_not
+
+ROOT = Path(__file__).resolve().parents[2]
 
 lacking = why_not()
 pytestmark = pytest.mark.skipif(lacking is not None, reason=f"waived: {lacking}")
@@ -121,3 +127,66 @@ def test_several_sessions(tmp_path: Path, server: OpcuaServer, proxy: Proxy) -> 
             assert kinds == ["connected", "disconnected", "connected"]
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize("seconds", [0.6, 5.0])
+def test_a_server_that_stood_still(tmp_path: Path, server: OpcuaServer, seconds: float) -> None:
+    """Shorter and longer than the time-outs, with numbers that change before and after."""
+
+    async def play() -> None:
+        config = configured(server.endpoint, queue=1000, timeout=SECOND)
+        async with Running(tmp_path, config) as run:
+            await run.until(lambda: run.counted(1))
+            await count(server, range(1, 11))
+            server.pause(True)
+            await asyncio.sleep(seconds)
+            server.pause(False)
+            await count(server, range(11, 21))
+            await run.until(lambda: run.counted(21), 30)
+            assert (run.receiver.status.reconnects > 0) is (seconds > 3)
+
+    asyncio.run(play())
+
+
+def test_another_maker(tmp_path: Path) -> None:
+    """asyncua's server: values, a cut connection, a restart."""
+    port = free_port()
+    process = mill(port)
+    proxy = Proxy(port)
+
+    async def play() -> None:
+        nonlocal process
+        browse = Browse(include=["Mill/Line1/*/Speed"], device=3)
+        config = configured(f"opc.tcp://127.0.0.1:{proxy.port}/mill/", nodes=None, browse=browse)
+        async with running.Running(tmp_path, config, "", {"Speed": "number"}) as run:
+            await run.until(lambda: len(run.values()) == 2)
+            for _ in range(2):
+                before = run.receiver.status.reconnects
+                proxy.cut()
+                await run.until(lambda before=before: run.receiver.status.reconnects > before)
+                await run.until(lambda: run.receiver.status.peers == 1)
+            process.kill()
+            process.wait()
+            await run.until(lambda: run.receiver.status.state == "disconnected")
+            heard = len(run.readings())
+            process = mill(port)
+            await run.until(lambda: len(run.readings()) == heard + 2)
+            assert run.values() == {"MotorA.Speed": (1000.0, 0), "MotorB.Speed": (1001.0, 0)}
+
+    try:
+        asyncio.run(play())
+    finally:
+        proxy.close()
+        process.kill()
+        process.wait()
+
+
+def mill(port: int) -> subprocess.Popen[str]:
+    """The other server, once it is ready."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.services.asyncua_server", str(port)],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
@@ -125,6 +126,11 @@ class OpcuaServer:
     def set(self, name: str, value: Any, at_ms: int | None = None, status: str = "Good") -> None:
         """A new value of `device.metric`."""
         self.tell(set=[[name, value, at_ms, status]])
+
+    def pause(self, paused: bool) -> None:
+        """Stop the process where it stands, or let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP if paused else signal.SIGCONT)
 
     def kill(self) -> None:
         """The server's end without a word."""
