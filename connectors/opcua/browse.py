@@ -57,10 +57,8 @@ async def browse_nodes(client: Client, browse: Browse, namespaces: list[str]) ->
     for item in found:
         first = named.setdefault((item.device, item.metric), item) if item.device and item.metric else item
         if first is not item:
-            why = "only the first is read: browse.device chooses another part of the path"
-            log.warning(
-                "'%s' of '%s' is both %s and %s; %s", item.metric, item.device, first.node, item.node, why
-            )
+            both = f"'{item.metric}' of '{item.device}' is both {first.node} and {item.node}"
+            log.warning("%s; only the first is read: browse.device chooses another part of the path", both)
     return list(named.values())
 
 
