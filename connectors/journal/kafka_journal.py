@@ -15,7 +15,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -61,13 +61,20 @@ class PartitionJournal:
     """Sends to, and follows, one partition. Of one event loop; `in_thread` runs what touches the store."""
 
     def __init__(
-        self, config: PartitionConfig, store: JournalStore, in_thread: InThread, applied: Callable[[], None]
+        self,
+        config: PartitionConfig,
+        store: JournalStore,
+        in_thread: InThread,
+        applied: Callable[[], None],
+        connected: Callable[[], Collection[str]],
     ) -> None:
-        """applied: called when the copy has grown."""
+        """applied: called when the copy has grown. connected: the sources that said so to this process."""
         self.config = config
         self.store = store
         self._in_thread = in_thread
         self._applied = applied
+        self._connected = connected
+        self._waited = False  # the brokers were away, and sources waited
         self._loop = asyncio.get_running_loop()
         self._reading = ThreadPoolExecutor(1, "journal-follower")
         self._follower = Follower(config, store, self._on_error)
@@ -125,6 +132,8 @@ class PartitionJournal:
         """See `JournalStore.commit`: returns when all of it stands in the partition and in the copy, however
         long the brokers are away."""
         now = self.store.clock.now_ms()
+        if self._waited:
+            self._tell_wait(now)
         self._tick(now)
         size = self.store.used_bytes
         is_full = False
@@ -220,6 +229,14 @@ class PartitionJournal:
         self._tick_number = self._number
         self._sender.send(self._number, *tick_message(second, self._reached))
 
+    def _tell_wait(self, now: int) -> None:
+        """What devices sent meanwhile waits in the receivers: they were not silent. So the sources count as
+        away from the clock's last moment before the wait until now, and no tick in between finds them so."""
+        self._waited = False
+        for source in sorted(self._connected()):
+            for kind, ms in (("disconnected", self.store.last_ms), ("connected", now)):
+                self._send(Append(b"", 0, entries.pack_control(kind, {"source": source})), ms)
+
     def _renew_sender(self) -> None:
         self._numbered.clear()
         self._tick_number = self._ticked_ms = 0
@@ -235,9 +252,11 @@ class PartitionJournal:
     def _acknowledged(self, number: int) -> None:
         if number == self._tick_number:
             self._tick_number = 0
+            self._waited |= time.monotonic() - self._tick_since > AWAY_S
             return
         sent = self._numbered.pop(number, None)
         if sent is not None:
+            self._waited |= time.monotonic() - sent.at > AWAY_S
             sent.acknowledged = True
             self._answer(sent)
 

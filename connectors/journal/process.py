@@ -140,7 +140,8 @@ class JournalServer:
                 PartitionJournal,
             )  # no Kafka library where none is used
 
-            self._partition = PartitionJournal(self.options.kafka, self.store, self._in_thread, self._wake)
+            told = (self._in_thread, self._wake, self._connected)
+            self._partition = PartitionJournal(self.options.kafka, self.store, *told)
         listener = wire.listen(path)
         work = [self._commits(), self._seconds(), self._trims(), self._accepts(listener)]
         if self._partition is not None:
@@ -250,6 +251,9 @@ class JournalServer:
         for peer in self._peers:
             if peer.watch and not peer.connection.unsent:
                 peer.tell(wire.WAKE, self.store.next_entry - 1)
+
+    def _connected(self) -> set[str]:
+        return {source for peer in self._peers for source in peer.connected}
 
     def _queue_own(self, kind: str, data: dict[str, Any]) -> None:
         self._queue.append((None, Append(b"", 0, entries.pack_control(kind, data))))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import time
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from connectors.errors import JournalError, JournalFull
 from connectors.journal.blocking import BlockingJournalClient
+from connectors.journal.entries import CONTROL, TICK
 from connectors.journal.kafka_config import JournalConfig, PartitionConfig
 from connectors.journal.kafka_follower import Follower
 from connectors.journal.kafka_messages import FROM
@@ -19,7 +22,7 @@ from connectors.journal.kafka_topic import ready_topic, warnings
 from connectors.journal.store import JournalStore
 from connectors.source import Frame
 from tests.journal.journal_process import RunningJournal
-from tests.kafka.partition_journal import Appending, PartitionProcess, content, payloads, told
+from tests.kafka.partition_journal import Appending, PartitionProcess, content, entries_of, payloads, told
 from tests.kafka.reading import consumed, until
 from tests.services.kafka import KafkaBroker
 from tests.services.proxy import HoldingProxy
@@ -212,6 +215,34 @@ def test_a_broker_that_is_away_is_told_and_waited_for(broker: KafkaBroker, tmp_p
     assert payloads(tmp_path / "a") == numbered("x", count)
     whole = content(tmp_path / "a")
     assert made_anew(tmp_path / "b", broker, "away", len(whole)) == whole
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(120)
+def test_devices_are_not_silent_while_the_broker_stands_still(broker: KafkaBroker, tmp_path: Path) -> None:
+    """Their source counts as away between the last moment before and the first one after."""
+    with (
+        PartitionProcess(tmp_path / "a", broker.address, "still") as journal,
+        journal.client("x") as client,
+    ):
+        client.control("connected", {"source": "x"})
+        client.append([Frame("t", b"before")])
+        assert broker.process is not None
+        os.kill(broker.process.pid, signal.SIGSTOP)
+        try:
+            time.sleep(6.0)
+        finally:
+            os.kill(broker.process.pid, signal.SIGCONT)
+        until(lambda: any("disconnected" in word for word in told(tmp_path / "a")))
+        client.append([Frame("t", b"after")])
+    whole = [entry for entry in entries_of(tmp_path / "a") if entry.number > 1]
+    at = next(
+        n for n, entry in enumerate(whole) if entry.kind == CONTROL and entry.control().kind == "disconnected"
+    )
+    away, tick, back = whole[at : at + 3]
+    assert (tick.kind, back.control().kind) == (TICK, "connected")
+    assert back.ms - away.ms > 4000
+    assert all(entry.ms <= away.ms for entry in whole[:at])
 
 
 @pytest.mark.kafka
