@@ -20,6 +20,7 @@ import msgspec
 from connectors.errors import ConfigError
 from connectors.journal.blocking import BlockingJournalClient
 from flows.plant_tests import parse_time
+from flows.shards import shard_folders
 from flows.views import Views
 from operators.convert import parse_duration
 
@@ -53,10 +54,9 @@ class Action(msgspec.Struct, frozen=True):
     why: str | None = None
     until_ms: int | None = None
 
-    def data(self, action_id: str) -> dict[str, Any]:
-        """What stands in the journal."""
+    def data(self) -> dict[str, Any]:
+        """What stands in the journal, beside the action's id."""
         return {
-            "id": action_id,
             "kind": "alarm",
             "action": ACTIONS[self.action][0],
             "alarm_id": self.alarm_id,
@@ -128,25 +128,20 @@ def _until_ms(until: str | None, duration: str | None, now_ms: int) -> int | Non
     return at
 
 
-def send(data: Path, action: Action, name: str = "cli") -> str:
-    """Journal an action; durable when it returns the action's id. Raises `JournalError` where no
-    journal process answers, `JournalFull` while it takes nothing."""
+def send(data: Path, action: Mapping[str, Any], name: str = "cli") -> str:
+    """Journal an action, in each of the plant's shards; durable when it returns the action's id. Raises
+    `JournalError` where no journal process answers, `JournalFull` while it takes nothing."""
     action_id = uuid.uuid4().hex
-    with BlockingJournalClient(data, name, timeout=CONNECT_S) as client:
-        client.control("action", action.data(action_id))
+    for folder in shard_folders(data):
+        with BlockingJournalClient(folder, name, timeout=CONNECT_S) as client:
+            client.control("action", {"id": action_id, **action})
     return action_id
-
-
-def answer_of(views: Views, action_id: str) -> dict[str, Any] | None:
-    """The flow's answer; None as long as there is none."""
-    output = views.output()
-    return None if output is None else output.answer(action_id)
 
 
 def wait(views: Views, action_id: str, seconds: float = ANSWER_S) -> dict[str, Any] | None:
     """The flow's answer; None where none has come within `seconds`."""
     end = time.monotonic() + seconds
-    while (answer := answer_of(views, action_id)) is None:
+    while (answer := views.answer(action_id)) is None:
         if time.monotonic() > end:
             return None
         time.sleep(POLL_S)

@@ -25,7 +25,7 @@ from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from connectors.errors import ConfigError, JournalError
-from flows.alarm_actions import ACTIONS, ALARM_ID, ANSWER_S, Action, answer_of, checked, send
+from flows.alarm_actions import ACTIONS, ALARM_ID, ANSWER_S, Action, checked, send
 from flows.alarm_filters import AlarmFilters, Severity, State
 from flows.views import Views
 
@@ -89,12 +89,15 @@ def alarms(
 @get("/api/alarms/events", sync_to_thread=True)
 def alarm_events(
     views: NamedDependency[Views],
-    after: Annotated[int | None, QueryParameter(ge=0)] = None,
+    after: Annotated[str | None, QueryParameter(max_length=2_000)] = None,
     limit: Limit = 1000,
 ) -> dict[str, Any]:
-    """{"last", "events"}: events after number `after` (none: the newest), oldest first; ask again with
-    `last` for those that follow."""
-    last, events = views.alarm_events(after, limit)
+    """{"last", "events"}: events after `after` (none: the newest), oldest first; ask again with `last`, a
+    number, or with several shards a text, for those that follow."""
+    try:
+        last, events = views.alarm_events(after, limit)
+    except ConfigError as error:
+        raise ClientException(str(error)) from error
     return {"last": last, "events": events}
 
 
@@ -160,11 +163,11 @@ async def act(
 
 async def _answered(views: Views, wanted: Action) -> Response[Any]:
     try:
-        action_id = await asyncio.to_thread(send, views.data, wanted, "server")
+        action_id = await asyncio.to_thread(send, views.data, wanted.data(), "server")
     except JournalError as error:
         return failed(503, str(error))
     end = time.monotonic() + ANSWER_S
-    while (answer := answer_of(views, action_id)) is None:
+    while (answer := views.answer(action_id)) is None:
         if time.monotonic() > end:
             return failed(504, f"no answer in {ANSWER_S:.0f} s; action {action_id} stands in the journal")
         await asyncio.sleep(POLL_S)

@@ -194,7 +194,7 @@ def _send(
     assert isinstance(plant, Views)
     if not plant.is_running():
         raise PenstockError(f"the plant is not running; start it with: penstock run {path or 'PLANT'}")
-    action_id = alarm_actions.send(plant.data, action)
+    action_id = alarm_actions.send(plant.data, action.data())
     answer = alarm_actions.wait(plant, action_id)
     if answer is None:
         raise PenstockError(

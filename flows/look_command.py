@@ -33,7 +33,8 @@ from flows.look_tables import (
     state_table,
     summary_line,
 )
-from flows.views import ALL_ALARMS, Views
+from flows.shard_view import ALL_ALARMS
+from flows.views import EventCursor, Views
 
 TOP_S: Final = 1.0
 TIMEOUT_S: Final = 10.0
@@ -47,8 +48,8 @@ class Plant(Protocol):
     def open_alarms(self, filters: AlarmFilters = ...) -> list[dict[str, Any]]: ...
     def alarm_history(self, limit: int, filters: AlarmFilters = ...) -> list[dict[str, Any]]: ...
     def alarm_events(
-        self, after: int | None, limit: int, filters: AlarmFilters = ...
-    ) -> tuple[int, list[dict[str, Any]]]: ...
+        self, after: EventCursor | None, limit: int, filters: AlarmFilters = ...
+    ) -> tuple[EventCursor, list[dict[str, Any]]]: ...
     def find_alarms(self, prefix: str) -> list[dict[str, Any]]: ...
     def shadow_events(self, limit: int, filters: AlarmFilters = ...) -> list[dict[str, Any]]: ...
     def devices(self) -> list[dict[str, Any]]: ...
@@ -75,11 +76,11 @@ class RemotePlant:
         return list(self._get("/api/alarms", {"history": "true", "limit": limit, **filters.query()}))
 
     def alarm_events(
-        self, after: int | None, limit: int, filters: AlarmFilters = ALL_ALARMS
-    ) -> tuple[int, list[dict[str, Any]]]:
-        asked = {"limit": limit} if after is None else {"limit": limit, "after": after}
+        self, after: EventCursor | None, limit: int, filters: AlarmFilters = ALL_ALARMS
+    ) -> tuple[EventCursor, list[dict[str, Any]]]:
+        asked: dict[str, Any] = {"limit": limit} if after is None else {"limit": limit, "after": after}
         found = self._get("/api/alarms/events", asked)
-        return int(found["last"]), filters.events(found["events"])
+        return found["last"], filters.events(found["events"])
 
     def shadow_events(self, limit: int, filters: AlarmFilters = ALL_ALARMS) -> list[dict[str, Any]]:
         return list(self._get("/api/alarms", {"shadow": "true", "limit": limit, **filters.query()}))

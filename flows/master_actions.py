@@ -6,14 +6,10 @@ count from there on, all of one action or nothing.
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from connectors.errors import ConfigError
-from connectors.journal.blocking import BlockingJournalClient
-from flows.alarm_actions import BY_MOST, CONNECT_S, WHY_MOST, checked_text
+from flows.alarm_actions import BY_MOST, WHY_MOST, checked_text
 from operators.master import ChangeError, read_changes
 
 CHANGES_MOST: Final = 10_000
@@ -36,13 +32,3 @@ def checked_changes(changes: Any, by: str, why: str | None) -> dict[str, Any]:
         "by": checked_text("by", by, BY_MOST),
         "why": None if why is None or not why.strip() else checked_text("why", why, WHY_MOST),
     }
-
-
-def send(folders: Sequence[Path], action: dict[str, Any], name: str = "cli") -> str:
-    """Journal an action in each of the plant's shards; durable when it returns its id. Raises
-    `JournalError` where no journal process answers, `JournalFull` while it takes nothing."""
-    action_id = uuid.uuid4().hex
-    for folder in folders:
-        with BlockingJournalClient(folder, name, timeout=CONNECT_S) as client:
-            client.control("action", {"id": action_id, **action})
-    return action_id

@@ -22,10 +22,9 @@ from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, JSONBody
 
 from connectors.errors import ConfigError, JournalError
-from flows.alarm_actions import ANSWER_S, answer_of
+from flows.alarm_actions import ANSWER_S, send
 from flows.alarm_api import POLL_S, ActionAnswer, Failure, failed
-from flows.master_actions import checked_changes, send
-from flows.shards import shard_folders
+from flows.master_actions import checked_changes
 from flows.views import Views
 from operators.master import KEYS
 
@@ -70,11 +69,11 @@ async def change_master(
     except ConfigError as error:
         return failed(400, str(error))
     try:
-        action_id = await asyncio.to_thread(send, shard_folders(views.data), action, "server")
+        action_id = await asyncio.to_thread(send, views.data, action, "server")
     except JournalError as error:
         return failed(503, str(error))
     end = time.monotonic() + ANSWER_S
-    while (answer := answer_of(views, action_id)) is None:
+    while (answer := views.answer(action_id)) is None:
         if time.monotonic() > end:
             return failed(504, f"no answer in {ANSWER_S:.0f} s; action {action_id} stands in the journal")
         await asyncio.sleep(POLL_S)

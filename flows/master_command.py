@@ -21,8 +21,7 @@ from flows.folder import data_directory
 from flows.health import is_running
 from flows.look_command import devices as show_devices
 from flows.look_command import emit
-from flows.master_actions import checked_changes, send
-from flows.shards import shard_folders
+from flows.master_actions import checked_changes
 from flows.status import read_status
 from flows.views import Views
 from operators.master import KEYS
@@ -114,7 +113,7 @@ def act(plant: Path, data: Path | None, changes: list[Any], by: str | None, why:
     action = checked_changes(changes, by or user_name(), why)
     if not is_running(read_status(where)):
         raise PenstockError("the plant is not running; start it with: penstock run PLANT")
-    action_id = send(shard_folders(where), action)
+    action_id = alarm_actions.send(where, action)
     views = Views(where)
     try:
         answer = alarm_actions.wait(views, action_id)

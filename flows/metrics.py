@@ -54,8 +54,11 @@ class PlantCollector(Collector):
         lag: Mapping[str, float],
         waiting: Mapping[str, Mapping[str, float]],
         views: Views,
+        flow: Mapping[str, Any],
     ) -> None:
+        """flow: what the flows of all shards tell of themselves, as one."""
         self.status = status
+        self.flow = flow
         self.ledger = ledger
         self.rejects = rejects
         self.alarms = alarms
@@ -71,7 +74,7 @@ class PlantCollector(Collector):
         yield self._undeclared()
         yield from self._sequence()
         open_alarms = self.views.open_alarms()
-        yield from rule_families(self.status.get("flow", {}), active_rules(open_alarms))
+        yield from rule_families(self.flow, active_rules(open_alarms))
         yield from figure_families(self.views, open_alarms)
         yield from self._numbers()
 
@@ -134,7 +137,7 @@ class PlantCollector(Collector):
         yield age
 
     def _stages(self) -> Iterator[Metric]:
-        stages = self.status.get("flow", {}).get("stages", {})
+        stages = self.flow.get("stages", {})
         told = {
             "seconds": "time in a stage since the flow's start",
             "slices": "batches that a stage has seen since the flow's start",
@@ -152,7 +155,7 @@ class PlantCollector(Collector):
             "readings with a metric that their product does not declare, since the flow's start",
             labels=["product", "metric"],
         )
-        for row in self.status.get("flow", {}).get("undeclared", []):
+        for row in self.flow.get("undeclared", []):
             family.add_metric([row["productId"], row["metric"]], row["count"])
         return family
 
@@ -171,7 +174,7 @@ class PlantCollector(Collector):
             f"numbers that never came, of the {MISSING_TOLD} devices that miss most",
             labels=["product", "device"],
         )
-        for row in self.status.get("flow", {}).get("missing", []):
+        for row in self.flow.get("missing", []):
             devices.add_metric([row["productId"], row["device_id"]], row["missing"])
         yield devices
 
@@ -216,6 +219,7 @@ def metrics_text(views: Views) -> bytes:
             views.lag(),
             views.waiting(),
             views,
+            views.flow_status(),
         )
     )
     return generate_latest(registry)

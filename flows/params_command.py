@@ -8,7 +8,6 @@ penstock params reset PLANT DEVICE [NAME...] --by --why        take back what wa
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +16,6 @@ import click
 from rich.table import Table
 
 from connectors.errors import ConfigError, PenstockError
-from connectors.journal.blocking import BlockingJournalClient
 from connectors.journal.lines import iso_time
 from flows import alarm_actions, specs
 from flows.apply import LONGEST, applied_plant, user_name
@@ -152,8 +150,7 @@ def set_now(data: Path) -> list[dict[str, Any]]:
     """What operators have set, as the flow has committed it."""
     views = Views(data)
     try:
-        output = views.output()
-        return [] if output is None else output.params()
+        return views.params()
     finally:
         views.close()
 
@@ -260,11 +257,8 @@ def act(
 
 
 def _send(data: Path, device: str, name: str, value: Value | None, by: str, why: str) -> str:
-    action_id = uuid.uuid4().hex
-    body = {"id": action_id, "kind": "param", "device_id": device, "param": name, "value": value}
-    with BlockingJournalClient(data, "params") as client:
-        client.control("action", {**body, "by": by, "why": why[:LONGEST]})
-    return action_id
+    body = {"kind": "param", "device_id": device, "param": name, "value": value}
+    return alarm_actions.send(data, {**body, "by": by, "why": why[:LONGEST]}, "params")
 
 
 def _answers(data: Path, ids: Sequence[str]) -> list[dict[str, Any]]:

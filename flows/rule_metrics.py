@@ -11,7 +11,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from flows.alarm_figures import CHATTER, CHATTER_MS, PERIOD_MS, STALE_MS, milliseconds
 from flows.rule_status import rule_rows
-from flows.views import HISTORY, Views
+from flows.shard_view import HISTORY
+from flows.views import Views
 
 _OLDER: Final = 200  # events of devices whose clocks are late may stand before newer ones
 

@@ -162,7 +162,7 @@ class RunningPlant:
         self.devices.stop.set()
         self.devices.join(10)
         views = Views(self.data)
-        until("the output", lambda: views.output() is not None)
+        until("the output", lambda: views.shards[0].output() is not None)
         until("everything to drain", views.drained)
         # time stands still from here on: no tick may find a delay or a window over after the recording
         journal = until("the journal to run", lambda: self.pid("journal"))

@@ -36,7 +36,7 @@ def test_undeclared_metrics_are_counted_by_name(tmp_path: Path) -> None:
         {"productId": "press", "metric": "zz", "count": 2},
     ]
     collector = PlantCollector(
-        {"flow": {"undeclared": found}}, {}, {}, {}, {"entries": 0, "seconds": 0.0}, {}, Views(tmp_path)
+        {}, {}, {}, {}, {"entries": 0, "seconds": 0.0}, {}, Views(tmp_path), {"undeclared": found}
     )
     samples = {
         tuple(sample.labels.values()): sample.value
