@@ -22,6 +22,7 @@ from flows.plant_products import read_products
 from flows.plant_rules import read_rules, rule_product
 from flows.plant_shards import check_shards
 from flows.plant_sources import check_plant_yaml, check_source_files, check_source_products
+from flows.plant_sparkplug import check_sparkplug_products
 from flows.plant_tables import DEVICE_COLUMNS, Table, check_devices, read_table
 from operators.convert import convert
 from operators.document import Node, Problem, Problems, decode_text, load_yaml, nearest
@@ -140,6 +141,7 @@ def load_plant(
         root = documents["plant.yaml"][0]
         check_shards(root, config, products.good, _of("products", documents), problems)
         check_files_products(root, config, products.good, problems)
+        check_sparkplug_products(root, config, products.good, problems)
     products.check_references(declared_rules, formulas.declared, problems)
     if config is None or problems.errors:
         return None, problems

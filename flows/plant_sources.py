@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from connectors.errors import ConfigError
 from connectors.http.config import HttpConfig, header_problem
 from connectors.kafka.config import KafkaConfig
-from connectors.mqtt.config import MqttConfig, SparkplugConfig
+from connectors.mqtt.config import MqttConfig
 from connectors.opcua.config import OpcuaConfig
 from connectors.opcua.nodes import node_problem, parse_nodes
 from connectors.tcp.config import Delimiter, TcpConfig, listen_address
@@ -22,9 +22,9 @@ from flows.plant_files import check_files_source
 from flows.plant_journal import check_journal
 from flows.plant_kafka import check_kafka_source
 from flows.plant_sinks import check_sinks
+from flows.plant_sparkplug import check_sparkplug_source
 from operators.decode.routing import device_problem, filter_problem, template_problem
 from operators.document import Node, Problem, Problems, nearest
-from operators.sparkplug import NAMESPACE, PLACE
 from operators.spec import DAY
 
 LONGEST_ID: Final = 128
@@ -249,11 +249,7 @@ def _check_mqtt(node: Node, source: MqttConfig, problems: Problems) -> None:
             problems.add(subscribe, 'at least one topic filter is expected, e.g. ["devices/#"]')
     for one in subscribe if subscribe is not None and subscribe.is_list else ():
         _told(one, filter_problem(str(one.value)), problems)
-        if source.sparkplug is not None and str(one.value).partition("/")[0] in ("#", "+", NAMESPACE):
-            problems.add(one, f"takes topics of {NAMESPACE}/ too, which 'sparkplug' subscribes to; narrow it")
-    below = _given(node, "sparkplug")
-    if source.sparkplug is not None and below is not None:
-        _check_sparkplug(below, source.sparkplug, problems)
+    check_sparkplug_source(node, source, problems)
     password = _given(node, "password")
     if password is not None and not password.masked:
         problems.warn(
@@ -266,33 +262,6 @@ def _check_mqtt(node: Node, source: MqttConfig, problems: Problems) -> None:
         for key in ("ca_file", "cert_file", "key_file"):
             if _given(node, key) is not None:
                 problems.add(node, f"'{key}' goes with tls: true", key=key)
-
-
-def _check_sparkplug(node: Node, sparkplug: SparkplugConfig, problems: Problems) -> None:
-    groups = node.get("groups")
-    if groups is not None and sparkplug.groups != "all":
-        if groups.is_list and not sparkplug.groups:
-            problems.add(groups, "at least one group is expected; write all for every group")
-        for one in groups if groups.is_list else ():
-            _told(one, _level_problem(str(one.value), "group"), problems)
-    if sparkplug.host_id is not None:
-        _told(node.get("host_id"), _level_problem(sparkplug.host_id, "host application"), problems)
-    for key, places in (("device_id", ("group", "node", "device")), ("hub_id", ("group", "node"))):
-        text = getattr(sparkplug, key)
-        strange = [name for name in PLACE.findall(text) if name not in places]
-        known = ", ".join(f"{{{name}}}" for name in places)
-        if strange:
-            _told(node.get(key), f"no part '{{{strange[0]}}}'; known: {known}", problems)
-        elif f"{{{places[-1]}}}" not in text:
-            _told(node.get(key), f"{{{places[-1]}}} is missing, so all would be called the same", problems)
-    if sparkplug.online == "":
-        _told(node.get("online"), "the name of a metric is expected", problems)
-
-
-def _level_problem(text: str, what: str) -> str | None:
-    if not text or any(one in "+#/" or not one.isprintable() for one in text):
-        return f"the name of a {what} is one level of a topic, without '+', '#' and '/'"
-    return None
 
 
 def _given(node: Node, key: str) -> Node | None:

@@ -120,6 +120,16 @@ def test_a_plant_with_sparkplug_passes_check(tmp_path: Path, capsys: pytest.Capt
             "of a topic, without '+', '#' and '/'",
         ),
         (
+            "sparkplug: {}, product: other",
+            "plant.yaml:3:64  sources.scada.product: 'other' reads json, and Sparkplug brings typed values; "
+            "write decode: {format: typed} there",
+        ),
+        (
+            "sparkplug: {}, carries: master",
+            "plant.yaml:3:64  sources.scada.carries: 'sparkplug' brings values of devices; give master data "
+            "a source of their own",
+        ),
+        (
             "sparkplug: {host: penstock}",
             "plant.yaml:3:52  sources.scada.sparkplug.host: unknown key 'host'; did you mean 'host_id'?",
         ),
@@ -127,6 +137,8 @@ def test_a_plant_with_sparkplug_passes_check(tmp_path: Path, capsys: pytest.Capt
 )
 def test_what_check_says(tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str, told: str) -> None:
     folder = written(tmp_path / "plant")
+    other = "productId: other\nversion: 1\ndecode: {format: json}\nmetrics: {tempC: {}}\n"
+    (folder / "products" / "other.yaml").write_text(other, "utf-8")
     text = f"plant: works\nsources:\n  scada: {{kind: mqtt, host: 127.0.0.1, {source}}}\n"
     (folder / "plant.yaml").write_text(text, "utf-8")
     code, lines = checked(folder, capsys)
