@@ -1,0 +1,161 @@
+"""A plant of an OPC UA server with real processes: values, an alarm, a receiver killed, a server restarted
+with its namespaces in another order."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+
+from flows.broker import free_port
+from tests.services.opcua_server import NAMESPACE, OTHERS, OpcuaServer, why_not
+
+lacking = why_not()
+pytestmark = pytest.mark.skipif(lacking is not None, reason=f"waived: {lacking}")
+
+PRODUCT = """\
+productId: press-v1
+version: 1
+decode: {format: typed}
+metrics:
+  tempC: {unit: Cel, range: [-40, 150]}
+  count: {type: integer}
+  state: {type: string, values: [idle, run, fault]}
+"""
+RULE = """\
+ruleId: hot
+productId: press-v1
+type: threshold
+condition: "tempC > 80 and state == 'run'"
+severity: high
+"""
+NODES = [
+    ("press-01", "tempC", "Double", 20.5),
+    ("press-01", "count", "Int32", 0),
+    ("press-01", "state", "Int32", 1, {"enum": ["idle", "run", "fault"]}),
+]
+
+
+@pytest.mark.timeout(300)
+def test_a_plant_that_runs(tmp_path: Path) -> None:
+    server = OpcuaServer(tmp_path / "server", NODES, user="line", password="a-secret-of-scada")
+    folder, data, port = tmp_path / "plant", tmp_path / "data", free_port()
+    url = f"http://127.0.0.1:{port}"
+    written(folder, server, port)
+
+    def get(path: str) -> Any:
+        try:
+            with urlopen(url + path, timeout=10) as answer:
+                return json.load(answer)
+        except HTTPError as error:
+            return json.load(error)
+        except OSError:
+            return None
+
+    def value(metric: str) -> Any:
+        return ((get("/api/state") or {}).get("press-01", {}).get(metric) or {}).get("value")
+
+    def component(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = ((get("/health/ready") or {}).get("components") or {}).get(name, {})
+        return found
+
+    with (tmp_path / "run.log").open("wb") as log:
+        plant = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "run", str(folder), "--data", str(data)],
+            stdout=log, stderr=log, env={**os.environ, "SCADA_PASSWORD": "a-secret-of-scada"},
+        )  # fmt: skip
+    try:
+        until("all values", lambda: (value("tempC"), value("count"), value("state")) == (20.5, 0, "run"))
+        assert "3 nodes" in component("receiver-scada")["detail"]
+        server.tell(set=[["press-01.tempC", 85.0]])
+        until("the alarm", lambda: get("/api/alarms"))
+        assert alarms(data) == [("raised", 85.0)]
+
+        told = json.loads((data / "run" / "supervisor.json").read_bytes())["components"]
+        os.kill(told["receiver-scada"]["pid"], signal.SIGKILL)
+        for number in range(1, 51):
+            server.tell(set=[["press-01.count", number]])
+            time.sleep(0.02)
+        until("the last number", lambda: value("count") == 50)
+        metrics = until("the receiver's figures", lambda: figures(data))
+        assert metrics["receiver_gaps_total"] == 0
+
+        server.kill()
+        until("the server to be missed", lambda: component("receiver-scada").get("state") == "disconnected")
+        server.nodes[0] = ("press-01", "tempC", "Double", 30.0)
+        server.start([NAMESPACE, *OTHERS])
+        until("the value after the restart", lambda: value("tempC") == 30.0)
+        until("the alarm's end", lambda: len(alarms(data)) > 1)
+        assert alarms(data)[1] == ("cleared", 30.0)
+    finally:
+        plant.terminate()
+        plant.wait(60)
+        server.close()
+    assert plant.returncode == 0
+    assert "a-secret-of-scada" not in (tmp_path / "run.log").read_text()
+
+
+def written(folder: Path, server: OpcuaServer, port: int) -> None:
+    """The plant's files."""
+    texts = {
+        "plant.yaml": f"""\
+plant: works
+sources:
+  scada:
+    kind: opcua
+    endpoint: "{server.endpoint}"
+    nodes: opcua-nodes.csv
+    publishing: 50ms
+    queue: 1000
+    enumerations: texts
+    username: line
+    password: "${{SCADA_PASSWORD}}"
+historian: {{listen: "127.0.0.1:{free_port()}"}}
+server: {{listen: "127.0.0.1:{port}"}}
+""",
+        "products/press-v1.yaml": PRODUCT,
+        "rules/press-v1.yaml": RULE,
+        "devices.csv": "device_id,productId\npress-01,press-v1\n",
+        "opcua-nodes.csv": "node_id,device_id,metric,sampling_ms\n"
+        + "".join(
+            f"nsu={NAMESPACE};s=press-01.{metric},press-01,{metric},0\n" for _, metric, *_ in NODES
+        ),
+    }  # fmt: skip
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def alarms(data: Path) -> list[tuple[str, float]]:
+    """The alarm's events so far: transition, and the value that made it."""
+    lines = [json.loads(line) for line in (data / "alarms.jsonl").read_text().splitlines()]
+    told = [line["data"] for line in lines if line["data"]["ruleId"] == "hot"]
+    return [
+        (one["transition"], one["evidence"]["values"]["tempC"])
+        for one in told
+        if one["transition"] in ("raised", "cleared")
+    ]
+
+
+def figures(data: Path) -> dict[str, float]:
+    found = json.loads((data / "run" / "receiver-scada.json").read_bytes())
+    metrics: dict[str, float] = found["metrics"]
+    return metrics if "receiver_gaps_total" in metrics else {}
+
+
+def until(what: str, holds: Callable[[], Any], seconds: float = 90.0) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
+        time.sleep(0.1)
+    return found
