@@ -392,6 +392,8 @@ class Fetching(threading.Thread):
             self._say(f"{part.topic}, partition {part.partition}: {told(error)}")
             self._followed = None  # it is assigned again, and found out of range again
             return
+        if at > high and self._is_another(part.topic):
+            return
         if low <= at <= high:
             self._assign({part: at})
             return
@@ -403,6 +405,17 @@ class Fetching(threading.Thread):
         goes_on = low if at < low else high
         self._progress.move({part: goes_on})
         self._assign({part: goes_on})
+
+    def _is_another(self, topic: str) -> bool:
+        """Whether a topic that ends before what was read of it was made anew meanwhile; then the look that
+        says so is followed."""
+        self._followed = None
+        try:
+            self._look = look = self._watch.look()
+        except ConnectError:
+            return True  # asked again, once a broker answers
+        identifier = look.identifiers.get(topic, "")
+        return topic not in look.partitions or identifier != self._progress.topics.get(topic, identifier)
 
     def _is_settled(self) -> bool:
         """Wait until all that was handed on is durable; False: the end came first."""

@@ -39,6 +39,7 @@ class Addressing:
         self._keyless = not self._key and where != "key"
         self._headerless = self._headers == frozenset() and not self._wanted
         self._known: dict[_Told, Where] = {}
+        self.max_frame = min(config.max_frame, HARD_CAP)
         self.cut = 0
 
     def told(self, messages: Sequence[Message]) -> list[_Told]:
@@ -104,11 +105,13 @@ def rows_of(
     sizes = np.fromiter(map(len, values), np.int64, count)
     told = addressing.told(messages)
     marks: dict[int, str] = {}
-    if int(sizes.max(initial=0)) > HARD_CAP:
-        for row in np.flatnonzero(sizes > HARD_CAP).tolist():
-            marks[row] = f"{sizes[row]} bytes; the journal takes {HARD_CAP}; the first {HEAD} are kept"
-            values[row] = values[row][:HEAD]
-            sizes[row] = HEAD
+    cap = addressing.max_frame
+    if int(sizes.max(initial=0)) > cap:
+        for row in np.flatnonzero(sizes > cap).tolist():
+            marks[row] = f"{sizes[row]} bytes; max_frame allows {cap}"
+            if sizes[row] > HARD_CAP:
+                marks[row] += f"; the first {HEAD} are kept"
+                values[row], sizes[row] = values[row][:HEAD], HEAD
     parts: list[Any] = list(map(Message.partition, messages))
     offsets: list[Any] = list(map(Message.offset, messages))
     following: dict[tuple[str, int], int] = {}

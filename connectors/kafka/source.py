@@ -272,7 +272,7 @@ class KafkaReceiver:
     def _troubles(self, look: Look) -> list[str]:
         found = [f"the topic {name} is not there" for name in sorted(look.absent)]
         found += [f"{name}: {why}" for name, why in sorted(look.refused.items())]
-        stuck = sorted(self._fetching.trouble.items())
+        stuck = sorted(dict(self._fetching.trouble).items())  # another thread's
         return found + [f"{part.topic}, partition {part.partition}: {why}" for part, why in stuck]
 
     def _change(self, up: bool) -> None:

@@ -28,7 +28,6 @@ ANSWER_S: Final = 5.0
 POLL_S: Final = 0.02
 KEPT_S: Final = 0.05  # a connection that is kept so long is taken for one
 _GONE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
-_REFUSED: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.TOPIC_EXCEPTION})
 _NO_ID: Final = "AAAAAAAAAAAAAAAAAAAAAA"  # how a zero identifier is written
 _WHEN: Final = re.compile(r" \(after \d+ms in state [A-Z_]+[^)]*\)")
 _WHO: Final = re.compile(r"^(?:\S+/(?:bootstrap|\d+): )+")
@@ -147,10 +146,10 @@ class Watch:
                 code = error.args[0].code()
                 if code in _GONE:
                     look.absent.add(name)
-                elif code in _REFUSED:
-                    look.refused[name] = str(told(error)).removeprefix("Kafka: ")
-                else:
+                elif code < 0:  # of the client: it was not answered
                     raise
+                else:
+                    look.refused[name] = str(told(error)).removeprefix("Kafka: ")
                 continue
             there = sorted(one.id for one in topic.partitions)
             chosen = there if self._chosen is None else [one for one in there if one in self._chosen]

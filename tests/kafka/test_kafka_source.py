@@ -116,13 +116,15 @@ def test_what_a_message_becomes(broker: KafkaBroker, tmp_path: Path) -> None:
     topic.put(b"3", headers={"long": b"x" * 2000, "none": None})
     topic.put(None, key=b"press-02")
     topic.put(b"5" * 900_000)
-    found = played(topic.config(), tmp_path, until_frames(5))
+    topic.put(b"6" * 900_001)
+    found = played(topic.config(max_frame=900_000), tmp_path, until_frames(6))
     assert [(f.topic, f.headers, len(f.payload)) for f in found.frames] == [
         (topic.name, (("key", "press-01"), ("X-Line", "7")), 1),
         (topic.name, (("key", "ff00"),), 1),
         (topic.name, (("long", "x" * 1024), ("none", "")), 1),
         (topic.name, (("key", "press-02"),), 0),
         (topic.name, (), 900_000),
+        (topic.name, (("too_large", "900001 bytes; max_frame allows 900000"),), 900_001),
     ]
     assert found.controls == [("connected", {"source": "fleet"}), ("disconnected", {"source": "fleet"})]
 
@@ -226,6 +228,7 @@ def test_a_topic_made_anew_is_read_from_its_beginning(broker: KafkaBroker, tmp_p
         topic.drop()
         await until(lambda: receiver.status.detail.endswith(f"the topic {topic.name} is not there"))
         assert receiver.status.state == "disconnected"
+        await asyncio.sleep(1.0)  # nothing is fetched under its name any more
         topic.make()
         topic.put(b"4", b"5", b"6", b"7")
         await until(lambda: len(appender.frames) == 7)
