@@ -6,6 +6,7 @@ import os
 import ssl
 import threading
 import time
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -59,9 +60,13 @@ def broker_of(text: str) -> Broker | None:
     return Broker(host, port or (8883 if tls else 1883), topics, username, password, tls)
 
 
-def listen(broker: Broker, seconds: float) -> list[HeardFrame]:
+Ear = Callable[[mqtt.Client, str, bytes], Sequence[HeardFrame]]
+
+
+def listen(broker: Broker, seconds: float, ear: Ear | None = None) -> list[HeardFrame]:
     """What the broker sends within `seconds` of the subscription, or until Ctrl-C; at most `MOST_FRAMES`
-    and `MOST_BYTES`. Raises `ConnectError` where it is not there or refuses."""
+    and `MOST_BYTES`. ear: makes frames of a message, instead of one that is its payload. Raises
+    `ConnectError` where it is not there or refuses."""
     frames: list[HeardFrame] = []
     size = 0
     full, ready = threading.Event(), threading.Event()
@@ -82,8 +87,11 @@ def listen(broker: Broker, seconds: float) -> list[HeardFrame]:
         nonlocal size
         if full.is_set():
             return
-        address = Address(SOURCE, message.topic, -1, ())
-        frames.append(HeardFrame(address, bytes(message.payload), time.time_ns() // 1_000_000))
+        if ear is not None:
+            frames.extend(ear(client, message.topic, bytes(message.payload)))
+        else:
+            address = Address(SOURCE, message.topic, -1, ())
+            frames.append(HeardFrame(address, bytes(message.payload), time.time_ns() // 1_000_000))
         size += len(message.payload)
         if len(frames) >= MOST_FRAMES or size >= MOST_BYTES:
             full.set()

@@ -33,6 +33,7 @@ from flows.heard_tcp import framed, listen_tcp, tcp_address
 from flows.recorded import recorded_slices
 from flows.scaffold import yaml_text
 from flows.schema_command import write_schemas
+from operators.sparkplug import NAMESPACE
 
 DEFAULT_PRODUCT: Final = "device-v1"
 HEARD: Final = "heard.jsonl"
@@ -70,6 +71,10 @@ def new_from(folder: Path, source: str, product: str, seconds: float) -> Made:
         if not reads:
             raise ConfigError(f"{source}: nothing was heard within {seconds:g} s")
         framing, frames = framed(reads)
+    elif broker is not None and broker.filter.partition("/")[0] == NAMESPACE:
+        from flows.heard_sparkplug import sparkplug_plant  # it is made of what this module has
+
+        return sparkplug_plant(folder, broker, product, seconds)
     elif broker is not None:
         frames = listen(broker, seconds)
         if not frames:
@@ -86,9 +91,24 @@ def new_from(folder: Path, source: str, product: str, seconds: float) -> Made:
         )
     else:
         frames = recorded_frames(Path(source))
-    return make_plant(
-        folder, frames, product, broker or (None if address is None else Listener(address, framing))
+    others, hint = _without_sparkplug(frames, broker)
+    made = make_plant(
+        folder, others, product, broker or (None if address is None else Listener(address, framing))
     )
+    return made._replace(told=[*made.told, *hint])
+
+
+def _without_sparkplug(
+    frames: Sequence[HeardFrame], broker: Broker | None
+) -> tuple[Sequence[HeardFrame], list[str]]:
+    """The frames of other topics, and how to learn of Sparkplug's, whose values are named by births."""
+    others = [frame for frame in frames if not frame.address.topic.startswith(f"{NAMESPACE}/")]
+    if broker is None or len(others) == len(frames):
+        return frames, []
+    where = f"penstock new DIR --from mqtt{'s' * broker.tls}://{broker.host}:{broker.port}/{NAMESPACE}/#"
+    if not others:
+        raise ConfigError(f"nothing but Sparkplug was heard; for it: {where}")
+    return others, [f"{counted(len(frames) - len(others), 'frame')} of Sparkplug left out; for it: {where}"]
 
 
 def make_plant(

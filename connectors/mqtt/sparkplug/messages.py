@@ -10,7 +10,7 @@ import logging
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from connectors.mqtt.config import SparkplugConfig
@@ -142,6 +142,13 @@ class Sparkplug:
                 found.append((str(topic), values.rebirth_command(self._now_ms())))
         self.counts["rebirths_total"] += len(found)
         return found
+
+    def births(self) -> Iterator[tuple[SparkplugTopic, Mapping[str, int]]]:
+        """The devices whose births are known, nodes among them, and their metrics' datatypes."""
+        for node in self._nodes.values():
+            for name, device in node.devices.items():
+                kind = "DBIRTH" if name else "NBIRTH"
+                yield SparkplugTopic(node.group, kind, node.name, name), device.names
 
     # messages
 
