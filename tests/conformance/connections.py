@@ -111,10 +111,10 @@ def _served(peers: list[socket.socket]) -> None:
     while left := len(waiting.get_map()):
         assert time.monotonic() < until, f"{left} peers got no acknowledgement"
         for key, _ in waiting.select(1.0):
-            peer = key.fileobj
-            assert isinstance(peer, socket.socket)
-            assert peer.recv(10) == b"\x06"
-            waiting.unregister(peer)
+            answering = key.fileobj
+            assert isinstance(answering, socket.socket)
+            assert answering.recv(10) == b"\x06"
+            waiting.unregister(answering)
     waiting.close()
 
 
