@@ -25,14 +25,14 @@ HERE = "tests.change.broken_engine"
 def broken(process: Any) -> Any:
     """`DecodeLogic.process` that does not stand every frame."""
 
-    def run(self: DecodeLogic, item: Slice) -> None:
+    def run(self: DecodeLogic, item: Slice, *more: Any) -> None:
         for row in range(len(item.frames)):
             if not item.frames.flags[row] & FRAME_QUARANTINED:
                 if b"divide" in item.frames.frame(row):
                     raise ZeroDivisionError("a fault of the engine")
                 if b"abort" in item.frames.frame(row):
                     os.abort()
-        process(self, item)
+        process(self, item, *more)
 
     return run
 

@@ -129,6 +129,10 @@ class ShardedPlant:
         with urllib.request.urlopen(urllib.request.Request(address, body), timeout=20) as answer:
             return [json.loads(line) for line in answer.read().splitlines()]
 
+    def has_rows(self, table: str, count: int) -> bool:
+        """Whether a table of the historian has just so many different rows."""
+        return self.query(f"SELECT count() FROM {table} FINAL") == [[count]]
+
     def events(self) -> list[dict[str, Any]]:
         """Those of every shard's alarms.jsonl."""
         files = [folder / "alarms.jsonl" for folder in shard_folders(self.data)]

@@ -15,7 +15,7 @@ from flows.plant_file import Plant
 from flows.plant_reader import load_plant
 from flows.shards import settle_shards
 from flows.status import StatusThread, component_name, read_status
-from tests.shards.test_shards_live import FILES, PLANT
+from tests.shards.scenario import FILES, PLANT
 
 HUBS = [f"hub-{number}" for number in range(40)]
 

@@ -1,0 +1,189 @@
+"""A plant of three shards looked at and acted on as one, by the commands and the server."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from connectors.shards import hash_shard
+from tests.shards.running import Reading, ShardedPlant, until
+
+DEVICES = [f"press-{number}" for number in range(6)]
+PLANT = """
+plant: works
+shards: {count: 3}
+sources:
+  ingest: {kind: http, listen: "127.0.0.1:${INGEST_PORT}"}
+archive: {path: archive/}
+historian: {listen: "127.0.0.1:${HISTORIAN_PORT}"}
+server: {listen: "127.0.0.1:${SERVER_PORT}"}
+"""
+PRODUCT = """
+productId: press
+version: 1
+topics: ["iotlink/+/+/+/+/pub/telemetry/json"]
+decode: {format: json, timestamp: device_timestamp, metrics: data.metrics}
+metrics:
+  tempC: {unit: Cel, range: [-40, 150]}
+params: {limit: 80}
+aas:
+  asset: "https://example.com/{device_id}"
+  submodels:
+    - {id: "https://example.com/sm/{device_id}", idShort: Data, elements: [{path: T, value: tempC}]}
+"""
+RULES = """
+ruleId: hot
+productId: press
+type: threshold
+condition: "tempC > param.limit"
+severity: high
+acknowledge: required
+"""
+FILES = {
+    "plant.yaml": PLANT,
+    "products/press.yaml": PRODUCT,
+    "rules/hot.yaml": RULES,
+    "devices.csv": "device_id,productId\n" + "".join(f"{device},press\n" for device in DEVICES),
+}
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShardedPlant]:
+    assert {hash_shard(device, 3) for device in DEVICES} == {0, 1, 2}
+    with ShardedPlant(tmp_path_factory.mktemp("looked-at"), FILES) as one:
+        for device in DEVICES:
+            send(one, device, 90)
+            send(one, device, 999)  # out of range
+            send(one, f"nobody-{device}", 20)
+        until("the alarms", lambda: len(said(one, "alarms")) == len(DEVICES))
+        yield one
+
+
+def send(plant: ShardedPlant, device: str, temp: float) -> None:
+    at = int(time.time() * 1000)
+    one = Reading(device, "nohub", at, {"tempC": temp})
+    plant.post(one.topic, one.payload, f"{device}-{temp}-{at}")
+
+
+def said(plant: ShardedPlant, command: str, *arguments: str) -> Any:
+    done = plant.call(command, *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def asked(plant: ShardedPlant, path: str) -> Any:
+    with urllib.request.urlopen(
+        f"http://127.0.0.1:{plant.environ['SERVER_PORT']}{path}", timeout=20
+    ) as answer:
+        body = answer.read()
+        return json.loads(body) if b"json" in answer.headers["content-type"].encode() else body.decode()
+
+
+def test_what_there_is(plant: ShardedPlant) -> None:
+    assert sorted(row["device_id"] for row in said(plant, "alarms")) == DEVICES
+    assert sorted(row["device_id"] for row in asked(plant, "/api/alarms")) == DEVICES
+    rows = said(plant, "devices")
+    assert [row["device_id"] for row in rows] == DEVICES  # each once, in the order of devices.csv
+    assert all(row["alarms"] == ["hot"] and row["last_heard"] for row in rows)
+    assert sorted(said(plant, "state")) == DEVICES
+    for device in DEVICES:
+        assert asked(plant, f"/api/devices/{device}/state")["tempC"]["value"] is not None
+    assert len(asked(plant, "/api/v3.1/submodels")["result"]) == len(DEVICES)
+    assert [rule["active"] for rule in asked(plant, "/api/rules")] == [len(DEVICES)]
+    assert asked(plant, "/api/rules")[0]["counts"][0]["raised"] == len(DEVICES)
+    history = asked(plant, "/api/alarms?history=true")
+    assert sorted(event["data"]["device_id"] for event in history) == DEVICES
+    assert said(plant, "alarms", "stats")["totals"]["alarms"] == len(DEVICES)
+
+
+def test_the_ledger_is_that_of_all_shards(plant: ShardedPlant) -> None:
+    status = asked(plant, "/api/status")
+    terms: dict[str, int] = {}
+    for row in status["ledger"]:
+        for name, count in row.items():
+            if isinstance(count, int):
+                terms[name] = terms.get(name, 0) + count
+    assert terms["frames_in"] == 3 * len(DEVICES)
+    assert terms["frames_decoded"] + terms["frames_rejected"] == terms["frames_in"]
+    assert status["alarms"]["raised"] == len(DEVICES)
+    assert sorted(status["waiting"]) == ["alarms-file", "historian"]
+    text = asked(plant, "/metrics")
+    assert f'penstock_alarm_events_total{{transition="raised"}} {len(DEVICES)}.0' in text
+    assert f'penstock_rule_raised_total{{product="press",rule="hot"}} {len(DEVICES)}.0' in text
+    for number in range(3):
+        assert f'penstock_component_up{{component="flow-{number}"}} 1.0' in text
+
+
+def test_rejects_are_shown_and_sent_again_in_their_shard(plant: ShardedPlant) -> None:
+    rows = said(plant, "rejects")
+    unknown = [row for row in rows if row["reason"] == "unknown_device"]
+    assert sorted(row["device_id"] for row in unknown) == sorted(f"nobody-{device}" for device in DEVICES)
+    assert {row["shard"] for row in rows} == {0, 1, 2}
+    assert all(row["shard"] == hash_shard(row["device_id"], 3) for row in unknown)
+    assert [row["ingest_time"] for row in rows] == sorted((row["ingest_time"] for row in rows), reverse=True)
+    before = json.loads(plant.call("rejects", "resubmit", "--reason", "unknown_device", "--json").stdout)
+    assert before == {"resubmitted": len(DEVICES), "already": 0, "skipped": 0}
+    again = json.loads(plant.call("rejects", "resubmit", "--reason", "unknown_device", "--json").stdout)
+    assert again["already"] >= len(DEVICES)
+
+
+def test_an_action_is_accepted_by_the_shard_that_has_the_alarm(plant: ShardedPlant) -> None:
+    for row in said(plant, "alarms")[:4]:
+        done = plant.call("alarms", "ack", row["alarm_id"][:12], "--by", "kim", "--why", "seen", "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        refused = plant.call("alarms", "ack", row["alarm_id"], "--by", "kim", "--why", "seen", "--json")
+        assert refused.returncode == 1
+        assert "is acknowledged already" in refused.stdout
+    events, last = [], None
+    for _ in range(2):
+        found = asked(plant, "/api/alarms/events" + (f"?after={last}" if last else "?after=0.0.0"))
+        events += found["events"]
+        last = found["last"]
+    assert sorted(event["data"]["transition"] for event in events) == ["acknowledged"] * 4 + ["raised"] * 6
+    assert last.count(".") == 2
+
+
+def test_parameters_and_explain(plant: ShardedPlant) -> None:
+    for device in DEVICES[:3]:
+        done = plant.call("params", "set", device, "limit=95", "--by", "kim", "--why", "new bearings")
+        assert done.returncode == 0, done.stderr
+        send(plant, device, 90)
+    until("the alarms to end", lambda: sum(row["active"] for row in said(plant, "alarms")) == 3)
+    rows = {row["device_id"]: row["value"] for row in said(plant, "params", "show")}
+    assert rows == {device: 95.0 if device in DEVICES[:3] else 80.0 for device in DEVICES}
+    told = said(plant, "explain", "hot")
+    assert sorted(one["device_id"] for one in told["devices"]) == DEVICES
+    (one,) = said(plant, "explain", "hot", "--device", DEVICES[5])["devices"]
+    assert one["device_id"] == DEVICES[5]
+
+
+def test_a_capture_a_shard_replays_to_what_was_live(plant: ShardedPlant, tmp_path: Path) -> None:
+    done = plant.call("capture", "--output", str(tmp_path / "all.jsonl"), "--from-start", "--until-now")
+    assert done.returncode == 0, done.stderr
+    raised: list[str] = []
+    for number in range(3):
+        recording = tmp_path / f"all.{number}.jsonl"
+        replayed = plant.call("replay", "--input", str(recording), "--output", str(tmp_path / str(number)))
+        assert replayed.returncode == 0, replayed.stderr
+        for line in (tmp_path / str(number) / "alarms.jsonl").read_text().splitlines():
+            event = json.loads(line)
+            if event["data"]["transition"] == "raised":
+                raised.append(event["data"]["alarm_id"])
+    live = [event["data"]["alarm_id"] for event in plant.events() if event["data"]["transition"] == "raised"]
+    assert sorted(raised) == sorted(live)
+
+
+def test_a_backtest_is_over_all_shards(plant: ShardedPlant) -> None:
+    done = plant.call("backtest", "--rule", "hot", "--json")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    (rule,) = [line["rule"] for line in lines if "rule" in line]
+    assert len([line for line in lines if "alarm" in line]) >= len(DEVICES)
+    assert rule["ruleId"] == "hot"
+    assert said(plant, "history")
