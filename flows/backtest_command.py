@@ -10,12 +10,24 @@ from typing import Any
 import click
 
 from connectors.errors import ConfigError, JournalError
-from flows.backtest import BOTH, NOW, THEN, Comparison, Occurrence, Pair, compare, occurrences, warm_up
+from flows.backtest import (
+    BOTH,
+    NOW,
+    THEN,
+    Comparison,
+    Occurrence,
+    Occurrences,
+    Pair,
+    compare,
+    occurrences,
+    warm_up,
+)
 from flows.backtest_input import History, open_history
 from flows.folder import data_directory, open_plant
 from flows.plant_file import Plant
 from flows.recorded import Moment, RecordedInput
 from flows.replay_command import with_progress
+from flows.shards import archive_path, home_of, shard_folders
 from operators.batch import Slice
 from operators.contract.messages import time_text
 from operators.document import nearest
@@ -61,28 +73,38 @@ def backtest(
     if from_ms is not None and to_ms is not None and from_ms >= to_ms:
         raise ConfigError("--from is not before --to")
     begin_ms = None if from_ms is None else from_ms - warm_up(loaded) // MILLISECOND
-    history = _history(
-        loaded, data_directory(plant, data), History(begin_ms, to_ms, inputs=inputs, with_gaps=gaps)
-    )
-    told = _head(loaded, history, from_ms, to_ms, begin_ms)
+    asked = History(begin_ms, to_ms, inputs=inputs, with_gaps=gaps)
+    folder = data_directory(plant, data)
+    histories = [_history(loaded, one, asked) for one in ([folder] if inputs else shard_folders(folder))]
+    told = _head(loaded, histories, from_ms, to_ms, begin_ms)
 
-    then = occurrences(loaded, with_progress(_known(history), "as it was"), as_applied=True)
-    now = occurrences(loaded, with_progress(history.slices(), "with the folder"), as_applied=False)
+    # an occurrence is of one shard, so what each shard finds by itself is the whole
+    then = [
+        occurrences(loaded, with_progress(_known(one), "as it was"), as_applied=True) for one in histories
+    ]
+    now = [
+        occurrences(loaded, with_progress(one.slices(), "with the folder"), as_applied=False)
+        for one in histories
+    ]
     found = compare(
-        now.all(),
-        then.all(),
+        _in_order(now),
+        _in_order(then),
         {rule.ruleId: rule.mode == "shadow" for rule in loaded.rules},
         start=None if from_ms is None else time_text(from_ms * MILLISECOND),
         end=None if to_ms is None else time_text(to_ms * MILLISECOND),
         only=rules,
     )
-    told["frames"] = now.frames
+    told["frames"] = sum(one.frames for one in now)
     if as_json:
         for line in _json_lines(told, found):
             click.echo(json.dumps(line, ensure_ascii=False))
         return
     for text in _lines(told, found):
         click.echo(text)
+
+
+def _in_order(found: Sequence[Occurrences]) -> list[Occurrence]:
+    return sorted((one for every in found for one in every.all()), key=lambda one: (one.raised, one.subject))
 
 
 def _history(plant: Plant, data: Path, asked: History) -> History:
@@ -94,7 +116,7 @@ def _history(plant: Plant, data: Path, asked: History) -> History:
         return asked
     if not (data / "journal").is_dir():
         raise ConfigError(f"{data / 'journal'} does not exist; has the plant been run? (or name --input)")
-    archive = plant.archive.path if plant.archive is not None else None
+    archive = archive_path(plant.archive.path, home_of(data)[1]) if plant.archive is not None else None
     try:
         return open_history(data, archive, asked.from_ms, asked.to_ms, say, with_gaps=asked.with_gaps)
     except JournalError as error:
@@ -117,9 +139,10 @@ def _known(history: History) -> Iterator[Slice]:
 
 
 def _head(
-    plant: Plant, history: History, from_ms: int | None, to_ms: int | None, begin_ms: int | None
+    plant: Plant, histories: Sequence[History], from_ms: int | None, to_ms: int | None, begin_ms: int | None
 ) -> dict[str, Any]:
-    first_ms = history.first_ms
+    firsts = [one.first_ms for one in histories]
+    first_ms = max((one for one in firsts if one is not None), default=None)  # from then on, all have it
     late = begin_ms is not None and first_ms is not None and first_ms > begin_ms
     return {
         "plant": plant.name,

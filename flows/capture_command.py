@@ -6,7 +6,9 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import click
@@ -15,6 +17,7 @@ from connectors.errors import ConfigError, PenstockError
 from connectors.files.recording import RecordingWriter
 from connectors.journal.reader import JournalReader
 from flows.folder import data_directory
+from flows.shards import shard_folders
 
 ROWS = 16_384
 BYTES = 8 << 20
@@ -34,18 +37,36 @@ def capture(
     """Write what PLANT's journal takes in, until Ctrl-C.
 
     A recording holds every journal entry, so `replay` gives what the live path gave; one that does
-    not begin at the journal's first entry knows nothing of what was before it.
+    not begin at the journal's first entry knows nothing of what was before it. A plant of several
+    shards has a journal each and becomes a recording each, `frames.0.jsonl` beside `frames.1.jsonl`,
+    to be replayed each by itself.
     """
     if not plant.is_dir():
         raise ConfigError(f"{plant}: no such folder")
-    folder = data_directory(plant, data) / "journal"
-    if not folder.is_dir():
-        raise PenstockError(f"{folder} does not exist; has the plant been run?")
+    folders = shard_folders(data_directory(plant, data))
+    for folder in folders:
+        if not (folder / "journal").is_dir():
+            raise PenstockError(f"{folder / 'journal'} does not exist; has the plant been run?")
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    frames = record(folder, output, stop, from_start=from_start, seconds=seconds, until_now=until_now)
-    click.echo(f"{frames} frames in {output}", err=True)
+    recorded = partial(record, stop=stop, from_start=from_start, seconds=seconds, until_now=until_now)
+    outputs = [output] if len(folders) == 1 else [_of_shard(output, number) for number in range(len(folders))]
+    with ThreadPoolExecutor(len(folders)) as pool:
+        futures = [
+            pool.submit(recorded, folder / "journal", path)
+            for folder, path in zip(folders, outputs, strict=True)
+        ]
+        while not all(future.done() for future in futures):  # here, so that signals are taken
+            stop.wait(IDLE_S)
+            if stop.is_set():
+                break
+        for path, future in zip(outputs, futures, strict=True):
+            click.echo(f"{future.result()} frames in {path}", err=True)
+
+
+def _of_shard(output: Path, number: int) -> Path:
+    return output.with_name(f"{output.stem}.{number}{output.suffix}")
 
 
 def record(

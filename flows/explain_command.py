@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -63,14 +63,19 @@ def explain(
     if inputs:
         loaded = open_plant(plant)
         checked(loaded, rule, device)
-        replayed = replay_recording(loaded, list(inputs), rule, device, until)
+        found = explanation(replay_recording(loaded, list(inputs), rule, device, until), rule, device)
     else:
         folder = data_directory(plant, data)
-        if not (folder / "journal" / "data.mdb").exists():
+        views = Views(folder)
+        if views.shards[0].journal() is None:
             raise PenstockError(f"{folder} holds no plant's data; run it first: penstock run {plant}")
-        checked(Views(folder).plant(), rule, device)
-        replayed = replay_data(folder, rule, device, until)
-    found = explanation(replayed, rule, device)
+        checked(views.plant(), rule, device)
+        found = merged(
+            [
+                explanation(replay_data(shard, rule, device, until), rule, device)
+                for shard in _asked(views, device)
+            ]
+        )
     if as_json:
         emit(found)
     else:
@@ -84,6 +89,23 @@ def _until(at: str | None) -> int:
     if moment is None:
         raise ConfigError(f"--at {at}: write a time, e.g. 2026-03-01T09:00:00Z")
     return moment * 1_000_000
+
+
+def _asked(views: Views, device: str | None) -> list[Path]:
+    """The folders of the shards to look at: that of the device, if it has been heard, else all."""
+    knows = [one.folder for one in views.shards if device is not None and one.record(device) is not None]
+    return knows or [one.folder for one in views.shards]
+
+
+def merged(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What several shards tell of a rule, as one; a device that none has heard stands in it once."""
+    whole = dict(found[0])
+    heard = [one for told in found for one in told["devices"] if one["last_reading"] is not None]
+    devices = heard or whole["devices"]
+    whole["devices"] = devices[:DEVICES_SHOWN]
+    whole["more"] = sum(told["more"] for told in found) + max(0, len(devices) - DEVICES_SHOWN)
+    whole["complete"] = all(told["complete"] for told in found)
+    return whole
 
 
 def explanation(replayed: Replayed, rule: str, device: str | None) -> dict[str, Any]:

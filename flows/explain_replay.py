@@ -26,6 +26,7 @@ from flows.plant_file import Plant
 from flows.plant_reader import load_bundle
 from flows.recorded import recorded_slices
 from flows.shard import Shard
+from flows.shards import archive_path, home_of
 from operators.batch import Slice, Ticks
 from operators.document import nearest
 from rules.spec import Rule
@@ -88,7 +89,7 @@ def replay_data(data: Path, rule: str, device: str | None, until: int) -> Replay
 def _replay_archive(data: Path, shard: Shard, rule: str, device: str | None, until: int) -> Replayed:
     """The archive and then the journal; where there is no archive, what is left of the journal."""
     config = shard.first_plant.archive
-    path = None if config is None else config.path
+    path = None if config is None else archive_path(config.path, home_of(data)[1])
     to_ms = None if until >= FOREVER else until // 1_000_000 + 1
     history = open_history(data, path, None, to_ms, lambda told: None, with_gaps=True)
     oldest = history.oldest

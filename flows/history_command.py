@@ -25,6 +25,7 @@ from flows.folder import data_directory, open_plant
 from flows.look_command import show
 from flows.plant_file import Plant
 from flows.plant_reader import read_folder
+from flows.shards import shard_folders
 from operators.document import nearest
 
 SHORT: Final = 12  # characters of a hash that are shown
@@ -235,6 +236,6 @@ def _differs(folder: Path, applied: Plant) -> bool:
 
 def _reader(data: Path) -> JournalReader:
     try:
-        return JournalReader(data / "journal")
+        return JournalReader(shard_folders(data)[0] / "journal")  # each shard has them all
     except JournalError as error:
         raise PenstockError(f"{data} holds no plant's data; run it first: penstock run PLANT") from error

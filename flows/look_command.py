@@ -34,6 +34,7 @@ from flows.look_tables import (
     summary_line,
 )
 from flows.shard_view import ALL_ALARMS
+from flows.shards import shard_folders
 from flows.views import EventCursor, Views
 
 TOP_S: Final = 1.0
@@ -171,7 +172,7 @@ def find(plant: Path | None, data: Path | None, url: str | None, token: str | No
     folder = data_directory(plant or Path(), data)
     if plant is not None and not plant.is_dir():
         raise ConfigError(f"{plant}: no such folder")
-    if not (folder / "journal" / "data.mdb").exists():
+    if not (shard_folders(folder)[0] / "journal" / "data.mdb").exists():
         raise PenstockError(f"{folder} holds no plant's data; run it first: penstock run {plant or 'PLANT'}")
     return Views(folder)
 

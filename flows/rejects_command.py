@@ -25,6 +25,7 @@ from connectors.journal.reader import JournalReader
 from connectors.source import Frame
 from flows import specs
 from flows.plant_reader import load_bundle
+from flows.shards import shard_folders
 from operators.batch import Address, FrameBatch
 from operators.convert import parse_duration
 from operators.decode.routing import RESUBMITTED, Resubmitted, resubmitted
@@ -201,20 +202,27 @@ def _reading(reject: Reject, products: Mapping[str, ProductDecode]) -> int:
 
 
 def resubmit(data: Path, filters: Filters, *, dry_run: bool = False) -> Outcome:
-    """Append the chosen rejects' frames to the journal of a running plant, each once for ever."""
+    """Append the chosen rejects' frames to the journal of a running plant, each once for ever, and to the
+    shard where it stood: the same address is the same shard."""
     outcome = Outcome()
-    with closing(OutputReader(data / "output")) as output:
+    for folder in shard_folders(data):
+        if (folder / "output" / "data.mdb").exists():
+            _resubmit(folder, filters, outcome, dry_run)
+    return outcome
+
+
+def _resubmit(folder: Path, filters: Filters, outcome: Outcome, dry_run: bool) -> None:
+    with closing(OutputReader(folder / "output")) as output:
         rejects = chosen(output, filters)
-    with closing(JournalReader(data / "journal")) as reader:
+    with closing(JournalReader(folder / "journal")) as reader:
         plant = reader.last_plant()
         products = specs.decode(load_bundle(plant.files)).products if plant is not None else {}
         begin = reader.next_position()
         found = _frames(rejects, Originals(reader), products, outcome)
         if dry_run:
-            outcome.resubmitted = sum(1 for _ in found)
+            outcome.resubmitted += sum(1 for _ in found)
         else:
-            _append(data, found, begin, outcome)
-    return outcome
+            _append(folder, found, begin, outcome)
 
 
 def _frames(
@@ -231,8 +239,8 @@ def _frames(
             yield one
 
 
-def _append(data: Path, frames: Iterable[Again], begin: int, outcome: Outcome) -> None:
-    with BlockingJournalClient(data, "resubmit") as client:
+def _append(folder: Path, frames: Iterable[Again], begin: int, outcome: Outcome) -> None:
+    with BlockingJournalClient(folder, "resubmit") as client:
         for one in frames:
             while True:
                 try:
@@ -248,5 +256,5 @@ def _append(data: Path, frames: Iterable[Again], begin: int, outcome: Outcome) -
 
 def check_running(data: Path) -> None:
     """Raises `PenstockError` where there is nothing to resubmit from."""
-    if not (data / "output" / "data.mdb").exists():
+    if not any((folder / "output" / "data.mdb").exists() for folder in shard_folders(data)):
         raise PenstockError(f"{data} holds no results of a plant; run it first: penstock run PLANT")
