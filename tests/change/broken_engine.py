@@ -47,7 +47,7 @@ def broken_components(plant: Plant, folder: Path | None = None) -> dict[str, Com
 
 def main() -> None:
     """`run`, as `penstock run`."""
-    supervisor.components = broken_components  # type: ignore[assignment]
+    supervisor.components = broken_components  # type: ignore[attr-defined]
     quarantine.TRIAL = "tests.change.broken_trial"  # type: ignore[misc]
     cli.main(sys.argv[1:])
 

@@ -65,7 +65,11 @@ class ShardedPlant:
     def __enter__(self) -> ShardedPlant:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self._call("run"), stdout=log, stderr=log, env=self.environ)
-        until("readiness", self.is_ready)
+        try:
+            until("readiness", self.is_ready)
+        except AssertionError:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
