@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import tempfile
 import time
@@ -27,6 +26,7 @@ from connectors.opcua.browse import Variable, node_text, variables
 from connectors.opcua.config import OpcuaConfig
 from connectors.opcua.nodes import Item, write_nodes
 from connectors.opcua.properties import Properties, read_properties
+from connectors.opcua.security import quiet
 from connectors.opcua.source import OpcuaReceiver
 from connectors.source import Frame, FrameRows, Leaving, Surroundings
 from flows.heard import MOST_FRAMES, HeardFrame
@@ -81,7 +81,7 @@ def listen_opcua(server: Server, seconds: float) -> Told:
     """What a server tells within `seconds`, or until Ctrl-C: at once what every variable is, then what
     changes; at most `MOST_FRAMES` and `MOST_BYTES`. Raises `ConnectError` where it is not there or
     refuses."""
-    logging.getLogger("asyncua").setLevel(logging.CRITICAL)
+    quiet()
     try:
         return asyncio.run(_listened(server, seconds))
     except ua.uaerrors.UaStatusCodeError as error:

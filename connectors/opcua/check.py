@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import suppress
 from typing import Final
 
@@ -16,7 +15,7 @@ from connectors.errors import PenstockError
 from connectors.opcua.browse import browse_nodes, node_id
 from connectors.opcua.config import OpcuaConfig
 from connectors.opcua.nodes import Item, read_nodes
-from connectors.opcua.security import Identity, secure
+from connectors.opcua.security import Identity, connect, quiet
 from connectors.source import Surroundings
 
 TIMEOUT_S: Final = 5.0
@@ -25,7 +24,7 @@ SHOWN: Final = 3
 
 def try_server(config: OpcuaConfig, surroundings: Surroundings, name: str, nodes: str | None) -> str:
     """What is there; nodes: the text of the nodes file. Raises `OSError` with what is wrong."""
-    logging.getLogger("asyncua").setLevel(logging.CRITICAL)
+    quiet()
     try:
         return asyncio.run(asyncio.wait_for(_tried(config, surroundings, name, nodes), 4 * TIMEOUT_S))
     except ua.uaerrors.UaStatusCodeError as error:
@@ -39,11 +38,7 @@ async def _tried(config: OpcuaConfig, surroundings: Surroundings, name: str, nod
     await identity.prepare()
     client = Client(config.endpoint, timeout=TIMEOUT_S)
     client.application_uri = identity.uri
-    if config.username is not None:
-        client.set_user(config.username)
-        client.set_password(config.password or "")
-    await secure(client, config, identity)
-    await client.connect()
+    await connect(client, config, identity)
     try:
         namespaces = await client.get_namespace_array()
         if nodes is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from contextlib import suppress
@@ -13,6 +14,7 @@ from asyncua import ua
 from asyncua.client.client import Client
 from asyncua.crypto import security_policies, uacrypto
 from asyncua.crypto.cert_gen import setup_self_signed_certificate
+from asyncua.ua.uaerrors import UaError
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -22,6 +24,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from connectors.errors import AuthError, ConfigError
 from connectors.opcua.config import OpcuaConfig
 from connectors.source import Surroundings
+
+
+def quiet() -> None:
+    """asyncua's loggers say nothing: what matters is told by who uses it."""
+    for name in ("asyncua", "asyncua.common.subscription", "asyncua.client", "asyncua.client.ua_client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 class Identity:
@@ -132,3 +140,29 @@ async def secure(client: Client, config: OpcuaConfig, identity: Identity) -> Non
         server_certificate=uacrypto.CertProperties(certificate.public_bytes(Encoding.DER), "DER"),
         mode=mode,
     )
+
+
+async def connect(client: Client, config: OpcuaConfig, identity: Identity) -> None:
+    """Connect with the source's security and user. Raises `OSError`, `UaError`, and `ConnectError` where it
+    looks as if the server did not trust us: servers say so by hanging up."""
+    if config.username is not None:
+        client.set_user(config.username)
+        client.set_password(config.password or "")
+    await secure(client, config, identity)
+    try:
+        await client.connect()
+    except (ConnectionError, UaError) as error:
+        if config.security == "none" or (isinstance(error, UaError) and not _of_trust(error)):
+            raise
+        raise AuthError(
+            f"the server ends the connection ({_named(error)}); it may not trust us: put "
+            f"{identity.certificate} among the certificates that it trusts"
+        ) from error
+
+
+def _of_trust(error: UaError) -> bool:
+    return any(word in type(error).__name__ for word in ("Certificate", "SecurityChecks", "ConnectionClosed"))
+
+
+def _named(error: BaseException) -> str:
+    return type(error).__name__ if isinstance(error, UaError) else str(error) or type(error).__name__

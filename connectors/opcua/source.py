@@ -22,7 +22,7 @@ from connectors.opcua.enumerations import Enumerations
 from connectors.opcua.held import Held, HeldFile
 from connectors.opcua.nodes import Item, read_nodes
 from connectors.opcua.properties import read_properties
-from connectors.opcua.security import Identity, secure
+from connectors.opcua.security import Identity, connect, quiet
 from connectors.opcua.session import Subscription
 from connectors.source import Appender, Frame, SourceStatus, Surroundings
 
@@ -74,8 +74,7 @@ class OpcuaReceiver:
 
     async def run(self, appender: Appender, stop: asyncio.Event) -> None:
         """See `connectors.source.Receiver`. Raises `JournalError` when the journal is gone for good."""
-        for noisy in ("asyncua", "asyncua.common.subscription", "asyncua.client"):
-            logging.getLogger(noisy).setLevel(logging.CRITICAL)  # what matters is told here
+        quiet()
         self._appender = appender
         await self._identity.prepare()
         looking = asyncio.create_task(self._look())
@@ -130,11 +129,7 @@ class OpcuaReceiver:
         client.max_messagesize = MOST_BYTES
         client.name = client.description = f"penstock {self.name}"
         client.application_uri = self._identity.uri
-        if config.username is not None:
-            client.set_user(config.username)
-            client.set_password(config.password or "")
-        await secure(client, config, self._identity)
-        await client.connect()
+        await connect(client, config, self._identity)
         return client
 
     async def _session(self, number: int, items: Sequence[Item], stop: asyncio.Event) -> None:

@@ -68,8 +68,10 @@ class OpcuaServer:
         user: str | None = None,
         password: str | None = None,
         fold_ms: int = 0,
+        strict: bool = False,
     ) -> None:
         self.folder, self.nodes, self.user, self.password = folder, list(nodes), user, password
+        self.strict = strict  # refuses clients whose certificate nobody has put into its folder
         self.fold_ms = fold_ms  # of an item's changes within so long the server keeps the last alone
         self.port = port or free_port()
         self.endpoint = f"opc.tcp://127.0.0.1:{self.port}"
@@ -88,6 +90,7 @@ class OpcuaServer:
             "user": self.user,
             "password": self.password,
             "fold": self.fold_ms,
+            "strict": self.strict,
         }
         errors = (self.folder / "server.log").open("ab")
         self._process = subprocess.Popen(

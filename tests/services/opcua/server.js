@@ -37,7 +37,7 @@ const held = (message, which = () => true) => message.notificationData.reduce(
   (sum, one) => sum + ((one && one.monitoredItems) || []).filter(which).length, 0);
 
 async function main() {
-  const manager = new ua.OPCUACertificateManager({ rootFolder: path.join(folder, "pki"), automaticallyAcceptUnknownCertificate: true });
+  const manager = new ua.OPCUACertificateManager({ rootFolder: path.join(folder, "pki"), automaticallyAcceptUnknownCertificate: !given.strict });
   await manager.initialize();
   const server = new ua.OPCUAServer({
     port: given.port, hostname: "127.0.0.1", resourcePath: "/", buildInfo: { productName: "tests" },
