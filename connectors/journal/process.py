@@ -278,7 +278,8 @@ class JournalServer:
                 log.warning("freed the slots of %d dead readers", freed)
             if time.monotonic() >= forget_at:
                 forget_at = time.monotonic() + 3600
-                await self._in_thread(self.store.forget_sessions)
+                connected = {peer.session for peer in self._peers}
+                await self._in_thread(self.store.forget_sessions, connected)
             self._write_status()
 
     async def _trims(self) -> None:

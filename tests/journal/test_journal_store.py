@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from connectors.errors import JournalError, JournalGap
 from connectors.journal.clock import JournalClock
 from connectors.journal.entries import CONTROL, TICK, pack_control, pack_frames
+from connectors.journal.kafka_messages import Arrival
 from connectors.journal.merging import merge
 from connectors.journal.reader import JournalReader
 from connectors.journal.store import Append, JournalStore, Place
@@ -209,3 +211,53 @@ def test_plants_outlive_trimming(store: JournalStore) -> None:
 def test_a_journal_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="cannot open the journal"):
         JournalReader(tmp_path / "journal")
+
+
+def test_a_session_that_is_connected_is_not_forgotten_however_long_it_is_silent(
+    store: JournalStore, wall: Wall
+) -> None:
+    other = b"o" * 16
+    store.commit([append(1, b"a"), append(1, b"b", session=other)])
+    wall.ms += 2 * 86_400_000
+    store.forget_sessions({SESSION})
+    assert (store.last_sequence(SESSION), store.last_sequence(other)) == (1, 0)
+    assert store.commit([append(2, b"c")])[0] is not None
+
+
+def test_what_stands_in_a_partition_is_the_same_however_it_is_cut(tmp_path: Path, wall: Wall) -> None:
+    """Repeats, late copies, clocks that differ, a stop over midnight: in one transaction, or one each."""
+    ms = 1_000_000
+    arrivals = [
+        Arrival(0, ms + 100, Append(SESSION, 1, pack_control("started", {"clean": True}))),
+        Arrival(1, ms + 900, append(2, b"a")),
+        Arrival(2, ms + 5_000, append(4, b"late")),  # before the one that it comes after
+        Arrival(3, ms + 2_000, append(3, b"b")),
+        Arrival(4, ms + 2_000, append(3, b"b")),
+        Arrival(5, ms + 7_000, None),
+        Arrival(6, ms + 7_000, None),
+        Arrival(7, ms + 3_000, append(4, b"c", key=b"k")),
+        Arrival(8, ms + 7_100, append(9, b"d", session=b"o" * 16), 8),  # begun before this copy
+        Arrival(9, ms + 7_200, append(10, b"c", session=b"o" * 16, key=b"k")),
+        Arrival(10, ms + 9_000_000, Append(SESSION, 5, pack_control("started", {"clean": False}))),
+        Arrival(11, ms + 9_000_100, append(6, b"e")),
+    ]
+    found = []
+    for number, size in enumerate((1, 3, len(arrivals))):
+        store = JournalStore(tmp_path / str(number), MAP, wall.clock())
+        for at in range(0, len(arrivals), size):
+            part = [dataclasses.replace(one, append=copied(one.append)) for one in arrivals[at : at + size]]
+            store.replicate(part, str(part[-1].offset).encode())
+            if size == 3:  # a process that is killed begins with what is on disk
+                store.close()
+                store = JournalStore(tmp_path / str(number), MAP, wall.clock())
+        assert store.partition_mark == b"11"
+        store.close()
+        with JournalReader(tmp_path / str(number)) as reader:
+            found.append([(e.number, e.kind, e.ms, bytes(e.data)) for e in reader.read(1, 1 << 30, 1 << 30)])
+        assert frames(tmp_path / str(number)) == [b"a", b"b", b"c", b"d", b"e"]
+    assert found[0] == found[1] == found[2]
+    assert [ms for _, kind, ms, _ in found[0] if kind == TICK] == [ms + 5_000, ms + 7_000]
+
+
+def copied(one: Append | None) -> Append | None:
+    return one and dataclasses.replace(one, body=bytearray(one.body))
