@@ -364,7 +364,13 @@ class Subscription:
             if body is None:
                 lost = True
                 continue
-            await self._hand(read_published(body), lost, take, acknowledged)
+            try:
+                published = read_published(body)
+            except UnreadableError as error:
+                await take(body, lost, str(error), "")
+                lost = True
+            else:
+                await self._hand(published, lost, take, acknowledged)
         if lost:
             log.warning("notifications between %d and %d are lost", expected, number)
         self._last = (number - 2) % WRAP + 1
