@@ -20,7 +20,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from connectors.mqtt.config import MqttConfig
+from connectors.mqtt.config import MqttConfig, subscriptions
 
 TIMEOUT_S: Final = 5.0
 PROBE: Final = 1_200  # messages; the queues of brokers end at 1,000 when nobody has set them
@@ -84,9 +84,9 @@ def _told_limits(config: MqttConfig, properties: Any) -> list[str]:
 
 def _refused_subscriptions(client: mqtt.Client, heard: _Heard, config: MqttConfig) -> list[str]:
     """Subscribe as the receiver will, for a moment."""
-    _subscribe(client, heard, config.subscribe, config.qos, config)
+    _subscribe(client, heard, subscriptions(config), config.qos, config)
     found = []
-    for topic, code in zip(config.subscribe, heard.granted, strict=False):
+    for topic, code in zip(subscriptions(config), heard.granted, strict=False):
         if code.is_failure:
             found.append(f"the broker refuses the subscription {topic}: {code}")
         elif code.value < config.qos:

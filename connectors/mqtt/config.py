@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
+from operators.sparkplug import PREFIX
 from operators.spec import SECOND, Duration, Size
+
+_MESSAGES: Final = ("NBIRTH/+", "NDATA/+", "NDEATH/+", "DBIRTH/+/+", "DDATA/+/+", "DDEATH/+/+")
 
 
 class SparkplugConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -47,3 +50,13 @@ class MqttConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_f
     product: str | None = None
     carries: Literal["frames", "master"] = "frames"  # master: each frame is a change of master data
     max_frame: Size = 1_000_000
+
+
+def subscriptions(config: MqttConfig) -> list[str]:
+    """The topic filters of a source. Of Sparkplug the messages of edge nodes: no commands, its own among
+    them."""
+    found = list(config.subscribe)
+    if config.sparkplug is not None:
+        groups = ["+"] if config.sparkplug.groups == "all" else config.sparkplug.groups
+        found += [f"{PREFIX}{group}/{kind}" for group in groups for kind in _MESSAGES]
+    return found

@@ -14,7 +14,7 @@ import numpy as np
 
 from connectors.backoff import Backoff
 from connectors.gather import Gather
-from connectors.mqtt.config import MqttConfig
+from connectors.mqtt.config import MqttConfig, subscriptions
 from connectors.mqtt.publishes import Batch, warm_up
 from connectors.mqtt.session import MqttSession
 from connectors.mqtt.unacknowledged import IDS, Unacknowledged
@@ -138,7 +138,8 @@ class MqttReceiver:
         open in `self._session`, so that what is in hand can still be acknowledged."""
         status = self.status
         feed = self._feed
-        topics = [*self.config.subscribe, *(feed.topics if feed is not None else ())]
+        state = feed.state() if feed is not None else None
+        topics = [*subscriptions(self.config), *([state.topic] if state is not None else ())]
         session = MqttSession(
             self.config,
             self.client_id,
@@ -146,7 +147,7 @@ class MqttReceiver:
             self._accepted,
             self._receive,
             topics,
-            feed.state() if feed is not None else None,
+            state,
         )
         connecting = asyncio.create_task(session.connect())
         first: list[asyncio.Future[Any]] = [connecting, stopping, sender]

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from connectors.mqtt.config import SparkplugConfig
+from connectors.mqtt.sparkplug.messages import Sparkplug
 from flows.broker import free_port, start_broker
 from flows.cli import main
 from tests.receivers.brokers import need_mosquitto
@@ -146,6 +148,55 @@ def test_what_check_says(tmp_path: Path, capsys: pytest.CaptureFixture[str], sou
     assert told in lines
 
 
+def test_what_frames_come_to(tmp_path: Path) -> None:
+    """Births, data, a backlog, what cannot be read, a command and a death, from the journal on."""
+    folder, node = written(tmp_path / "plant"), EdgeNode("works", "edge1", {}, {"press-01": METRICS})
+    node.session()
+    at = 1_780_000_000_000
+    sparkplug = Sparkplug(SparkplugConfig(online="online"), now_ms=lambda: at + 3000)
+    messages = [
+        *node.births(at),
+        node.data("press-01", {"Motor/Temp": 95.0}, at + 1000),
+        node.data("press-01", {"Motor/Temp": 150.0}, at - 3_600_000, historical=True),
+        node.data("press-01", {"Motor/Temp": 20.0}, at + 2000, quality=500),
+        (node.topic("DDATA", "press-01"), b"no protobuf"),
+        (node.topic("DDATA", "press-02"), b""),
+        (node.topic("DCMD", "press-01"), b"ours"),
+        node.death(),
+    ]
+    with (tmp_path / "heard.jsonl").open("w") as file:
+        for number, message in enumerate(messages):
+            for frame in sparkplug.take(*message):
+                line = {"ingest_ts": at + 1000 * number, "source": "scada", "topic": frame.topic}
+                line |= {"payload_hex": frame.payload.hex(), "headers": dict(frame.headers)}
+                file.write(json.dumps(line) + "\n")
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as ended:
+        main(["replay", str(folder), "--input", str(tmp_path / "heard.jsonl"), "--output", str(out)])
+    assert ended.value.code == 0
+    summary = json.loads((out / "summary.json").read_bytes())
+    assert summary["frames"] == {"in": 10, "decoded": 5, "rejected": 4, "filtered": 1, "held": 0}
+    rejects = [json.loads(line) for line in (out / "rejects.jsonl").read_text().splitlines()]
+    edge = ("unknown_device", "'works.edge1' is not in devices.csv", "works.edge1")  # the node itself
+    assert [(one["reason"], one["message"], one["device_id"]) for one in rejects] == [
+        edge,
+        ("malformed", "its bytes are no protobuf", "works.edge1.press-01"),
+        ("unknown_device", "'works.edge1.press-02' is not in devices.csv", "works.edge1.press-02"),
+        edge,
+    ]
+    assert bytes.fromhex(rejects[1]["payload_hex"]) == b"no protobuf"
+    events = [json.loads(line) for line in (out / "alarms.jsonl").read_text().splitlines()]
+    told = [(one["data"]["ruleId"], one["data"]["transition"], one["time"][17:23]) for one in events]
+    assert told == [("hot", "raised", "41.000"), ("gone", "raised", "43.000")]
+    state = json.loads((out / "state.json").read_bytes())["works.edge1.press-01"]
+    assert {name: (one["value"], one["quality"]) for name, one in state.items()} == {
+        "tempC": (None, "bad"),
+        "rpm": (None, "bad"),
+        "mode": (None, "bad"),
+        "online": (False, "good"),
+    }
+
+
 @contextmanager
 def running(folder: Path) -> Iterator[None]:
     log = (folder / "run.log").open("ab")
@@ -163,7 +214,7 @@ def running(folder: Path) -> Iterator[None]:
             log.close()
 
 
-def until(what: str, holds: Callable[[], Any], folder: Path, seconds: float = 30.0) -> Any:
+def until(what: str, holds: Callable[[], Any], folder: Path, seconds: float = 60.0) -> Any:
     end = time.monotonic() + seconds
     while not (found := holds()):
         assert time.monotonic() < end, f"{what}: {(folder / 'run.log').read_text()[-3000:]}"

@@ -14,6 +14,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from connectors.fakes import MemoryAppender
+from connectors.mqtt.check import try_broker
 from connectors.mqtt.config import MqttConfig, SparkplugConfig
 from connectors.mqtt.source import MqttReceiver
 from connectors.source import Frame
@@ -76,6 +77,12 @@ async def listening(source: MqttReceiver, appender: MemoryAppender, broker: Brok
 def heard(appender: MemoryAppender) -> list[Frame]:
     """All frames but those of `listening`."""
     return [frame for frame in appender.frames if "/probe" not in frame.topic]
+
+
+def test_check_connect_tries_what_the_receiver_subscribes_to(broker: Broker, tmp_path: Path) -> None:
+    said, warnings = try_broker("works", receiver(broker, tmp_path, groups=["works"]).config)
+    assert said.startswith("the broker accepts")
+    assert [one for one in warnings if "subscription" in one] == []
 
 
 class Retained:
@@ -172,6 +179,34 @@ def test_a_node_that_was_there_before_is_asked_for_its_births(broker: Broker, tm
             await until(lambda: len(heard(appender)) == 1)
         assert told(heard(appender)) == [("DDATA/edge1/press", {"tempC": 32.0}, {"good"})]
         assert edge.asked == 1
+        edge.leave()
+
+    asyncio.run(scene())
+
+
+def test_what_a_node_says_with_qos_1_while_nobody_is_there_is_heard_once(
+    broker: Broker, tmp_path: Path
+) -> None:
+    async def scene() -> None:
+        node = EdgeNode("works", "edge1", {}, {"press": PRESS})
+        source, appender = receiver(broker, tmp_path), MemoryAppender()
+        async with running(source, appender):
+            await listening(source, appender, broker)
+            edge = await off_loop(Client, node, broker.address[1])
+            await until(lambda: len(heard(appender)) == 1)
+        for number in range(300):  # the sequence number goes round
+            topic, payload = node.data("press", {"tempC": float(number)}, 1_780_000_000_000 + number)
+            await off_loop(edge.say, topic, payload, 1)
+        source, appender = receiver(broker, tmp_path), MemoryAppender()
+        async with running(source, appender):
+            await until(lambda: len(heard(appender)) >= 300)
+        assert told(heard(appender)) == [
+            ("DDATA/edge1/press", {"tempC": float(number)}, {"good"}) for number in range(300)
+        ]
+        source, appender = receiver(broker, tmp_path), MemoryAppender()
+        async with running(source, appender):  # all of it was acknowledged
+            await listening(source, appender, broker)
+        assert heard(appender) == []
         edge.leave()
 
     asyncio.run(scene())

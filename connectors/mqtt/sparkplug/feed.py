@@ -20,7 +20,6 @@ from operators.sparkplug import NAMESPACE, PREFIX, STATE
 
 ENTRY_FRAMES: Final = 8192  # of one journal entry
 ENTRY_BYTES: Final = 1 << 20
-_TYPES: Final = ("NBIRTH/+", "NDATA/+", "NDEATH/+", "DBIRTH/+/+", "DDATA/+/+", "DDEATH/+/+")
 _SAID_AGAIN_S: Final = 1.0
 
 
@@ -34,16 +33,12 @@ class Divided(NamedTuple):
 
 
 class Feed:
-    """One source's Sparkplug: its subscriptions, its state as a host application, its messages."""
+    """One source's Sparkplug: its state as a host application, its messages."""
 
     def __init__(self, config: SparkplugConfig, folder: Path) -> None:
         self._config = config
         self.sparkplug = Sparkplug(config, BirthStore(folder))
-        groups = ["+"] if config.groups == "all" else config.groups
-        self.topics = [f"{PREFIX}{group}/{kind}" for group in groups for kind in _TYPES]
         self._state_topic = f"{NAMESPACE}/{STATE}/{config.host_id}" if config.host_id is not None else ""
-        if self._state_topic:
-            self.topics.append(self._state_topic)
         self._said = 0.0
 
     def state(self) -> HostState | None:
