@@ -119,8 +119,15 @@ class PlannedStage:
     def _take_master(self, changes: MasterChanges) -> None:
         """Master data change: what follows from them alone, or, where the stage cannot tell, all of it as
         if another plant was applied."""
+        devices = self.registry.tables["devices"]
+        rows = [
+            (key, devices.get(key), row)
+            for table, key, row in changes.rows
+            if table == "devices" and row is not None
+        ]
         self.registry.take(changes.rows)
-        if self.name == "windows":  # which know no master data
+        refresh = getattr(self.logic, "refresh", None)
+        if self.name == "windows" or (refresh is not None and refresh(rows)):  # windows know no master data
             return
         self.plant = self._as_here(self.plant)
         self.logic.apply(self.specs_of(self.plant))

@@ -135,7 +135,7 @@ def rules(plant: Plant, shard: int = 0) -> RulesSpec:
             for name, product in plant.products.items()
         },
         rules=plant.rules,
-        attributes=plant.master.devices,
+        attributes=dict(plant.master.devices),
         columns=plant.master.columns,
         timezone=plant.timezone,
     )

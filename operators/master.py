@@ -29,6 +29,8 @@ _OPS: Final = {"upsert": "data", "delete": "keys"}
 
 Row = Mapping[str, str]
 Rows = Mapping[str, Row]
+DeviceRow = tuple[str, Row | None, Row]
+"""A device whose row has changed: its name, the row before (None: there was none) and after."""
 
 
 class ChangeError(ValueError):
@@ -217,6 +219,11 @@ def number_of(cell: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+def is_retired(row: Row | None) -> bool:
+    """Whether a row says that its device is retired."""
+    return row is not None and row.get("status") == RETIRED
 
 
 def _counts(row: Row | None) -> bool:

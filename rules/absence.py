@@ -135,6 +135,16 @@ class AbsenceRules:
             product.connections(self.connected, self._all_connected(), stop_ns)
         return found
 
+    def can_refresh(self) -> bool:
+        """Whether a device that comes to can be waited for without an `apply`."""
+        return all(product.armed for product in self.products.values())
+
+    def look_again(self, device: str, row: Mapping[str, str]) -> None:
+        """Master data of a device have changed, or have it now: it is waited for."""
+        product = self.products.get(row.get("productId", ""))
+        if product is not None:
+            product.await_device(device, self.frames.clock_ns, self._all_connected())
+
     def settle(self, item: Slice) -> None:
         self.frames.settle(item)
 
@@ -240,6 +250,12 @@ class _Product:
             for row in range(self.listed):
                 for rule in range(len(self.rules)):
                     self._wait(row, rule, now_ns, connected)
+
+    def await_device(self, name: str, now_ns: int, connected: bool) -> None:
+        """A device of the plant, maybe a new one."""
+        row = self.rows[name] if name in self.rows else self._add(name)
+        for rule in range(len(self.rules)):
+            self._wait(row, rule, now_ns, connected)
 
     def _wait(self, row: int, rule: int, now_ns: int, connected: bool) -> None:
         """The clock of one rule of one device begins now, if it does not run."""
@@ -353,7 +369,7 @@ class _Product:
         name, alarm = self.names[row], self.alarms[rule]
         of = self.rules[rule].of
         values = {} if of is None else {of: self._plain(rule, value)}
-        if kind == RAISED and not self.gates[rule].opens(name, time_ns, values):
+        if kind == RAISED and not self.gates[rule].opens(name, time_ns, values, unheard=not heard):
             self.muted.add((rule, row))
             return None
         if kind != RAISED and (rule, row) in self.muted:
@@ -372,12 +388,12 @@ class _Product:
         )
         return Transition(
             place,
-            self.facts.subject(alarm, name, self.productId, slot=slot),
+            self.facts.subject(alarm, name, self.productId, slot=slot, unheard=not heard),
             kind,
             time_ns,
             onset_ns,
             Evidence(self.expressions[rule], values, told, position, ingest),
-            self.facts.lookup(name, self.productId, values),
+            self.facts.lookup(name, self.productId, values, unheard=not heard),
         )
 
     def _plain(self, rule: int, value: float) -> float | int | bool | str | None:
@@ -418,7 +434,7 @@ class _Product:
         are in service again."""
         then_of = {name: row for row, name in enumerate(kept["names"])}
         for name in kept["names"]:
-            if name not in self.rows and name not in self.facts.spec.attributes:
+            if name not in self.rows and not self.facts.spec.attributes.get(name, {}).get("productId"):
                 self._add(name)
         here = [row for row, name in enumerate(self.names) if name in then_of]
         there = [then_of[self.names[row]] for row in here]

@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from operators.devices import Devices
+from operators.master import DeviceRow
 from operators.parameters import Parameters
 from rules.alarm import AlarmRule
-from rules.check import samples_of
+from rules.check import number_of, samples_of
 from rules.spec import RulesSpec
 from rules.tables import alarm_rules
 
 _SET: Final = "set"  # in a sample row: the cell that an operator fills
+
+
+class Cells:
+    """How many cells of each column of devices.csv are filled, and how many hold a number: what samples
+    say changes where a count comes from nothing or goes to it."""
+
+    def __init__(self, rows: Mapping[str, Mapping[str, str]]) -> None:
+        self._counts: Counter[tuple[str, bool]] = Counter()
+        for row in rows.values():
+            self._add(row, 1)
+
+    def _add(self, row: Mapping[str, str], by: int) -> None:
+        for name, cell in row.items():
+            if cell:
+                self._counts[name, False] += by
+                if number_of(cell) is not None:
+                    self._counts[name, True] += by
+
+    def move(self, rows: Sequence[DeviceRow]) -> bool:
+        """Rows have changed; False where samples of them all would say something else than before."""
+        names = {name for _, before, after in rows for name in (*(before or ()), *after)}
+        places = [(name, number) for name in sorted(names) for number in (False, True)]
+        there = [self._counts[place] > 0 for place in places]
+        for _, before, after in rows:
+            self._add(before or {}, -1)
+            self._add(after, 1)
+        return there == [self._counts[place] > 0 for place in places]
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +55,7 @@ class Context:
     devices: Devices
     parameters: Parameters
     samples: Mapping[str, Mapping[str, str]]
+    cells: Cells
     alarms: Mapping[tuple[str, str], AlarmRule]
 
     @classmethod
@@ -34,4 +64,4 @@ class Context:
         for name in sorted(parameters.names()):
             samples["filled"][name] = samples["filled"].get(name) or _SET
         alarms = {(rule.ruleId, rule.part): rule for rule in alarm_rules(spec, samples)}
-        return cls(spec, devices, parameters, samples, alarms)
+        return cls(spec, devices, parameters, samples, Cells(spec.attributes), alarms)

@@ -30,13 +30,16 @@ class DeviceFacts:
                 return self.devices.slots.get(param["device_id"], -1)
         return -1
 
-    def attribute(self, device: str, productId: str, name: str, hub_id: str = "") -> str | None:
-        """A column of devices.csv; None where the cell is empty. The hub may stand in the address."""
+    def attribute(
+        self, device: str, productId: str, name: str, hub_id: str = "", *, unheard: bool = False
+    ) -> str | None:
+        """A column of devices.csv; None where the cell is empty. The hub may stand in the address. unheard:
+        the device is asked about at a place before its first reading, which may stand in the same slice."""
         row = self.spec.attributes.get(device, {})
         if row.get(name):
             return row[name]
         if name == "hub_id":
-            slot = self.devices.slots.get(device)
+            slot = None if unheard else self.devices.slots.get(device)
             return hub_id or (self.devices.hubs[slot] if slot is not None else None) or None
         return {"device_id": device, "productId": productId}.get(name)
 
@@ -61,7 +64,13 @@ class DeviceFacts:
         return cell if isinstance(default, str) else number_of(cell)
 
     def lookup(
-        self, device: str, productId: str, values: Mapping[str, Any], hub_id: str = ""
+        self,
+        device: str,
+        productId: str,
+        values: Mapping[str, Any],
+        hub_id: str = "",
+        *,
+        unheard: bool = False,
     ) -> Callable[[str, str], Value]:
         """What names in a message stand for; `values` are those of the metrics."""
 
@@ -69,23 +78,30 @@ class DeviceFacts:
             if root == "param":
                 return self.param(device, productId, name)
             if root == "device":
-                return self.attribute(device, productId, name, hub_id)
+                return self.attribute(device, productId, name, hub_id, unheard=unheard)
             found: Value = values.get(name)
             return found
 
         return named
 
     def subject(
-        self, rule: AlarmRule, device: str, productId: str, *, slot: int = -1, hub_id: str = ""
+        self,
+        rule: AlarmRule,
+        device: str,
+        productId: str,
+        *,
+        slot: int = -1,
+        hub_id: str = "",
+        unheard: bool = False,
     ) -> Subject:
         """The subject of a rule of one device."""
         return Subject(
             rule,
             device,
-            slot if slot >= 0 else self.devices.slots.get(device, -1),
+            slot if slot >= 0 or unheard else self.devices.slots.get(device, -1),
             productId,
             device,
-            self.attribute(device, productId, "hub_id", hub_id),
+            self.attribute(device, productId, "hub_id", hub_id, unheard=unheard),
             self.attribute(device, productId, "site_id"),
             self.attribute(device, productId, "customer_id"),
         )

@@ -31,7 +31,9 @@ class Gate:
         if rule.where is not None:
             self.machine = Machine(compile_conditions([parse(rule.where)], scope))
 
-    def opens(self, device: str, time_ns: int, values: Mapping[str, Any], hub_id: str = "") -> bool:
+    def opens(
+        self, device: str, time_ns: int, values: Mapping[str, Any], hub_id: str = "", *, unheard: bool = False
+    ) -> bool:
         """time_ns: event time of the raise; `values`: of the metrics, as the device's last reading left
         them."""
         if self.windows is not None and not self.windows.covers(np.array([time_ns], np.int64))[0]:
@@ -39,7 +41,7 @@ class Gate:
         if self.machine is None:
             return True
         columns = self.machine.room(1)
-        lookup = self.facts.lookup(device, self.productId, values, hub_id)
+        lookup = self.facts.lookup(device, self.productId, values, hub_id, unheard=unheard)
         for at, column in enumerate(self.machine.program.columns):
             value = lookup(column.root, column.name)
             columns[at, 0] = (

@@ -125,6 +125,15 @@ class GroupRules:
             self.rules[rule].evaluations += int(carried.sum())
         conditions.settle()
 
+    def look_again(self, device: str, row: Mapping[str, str]) -> None:
+        """Master data of a device have changed: it may belong to another group."""
+        slot = self.facts.devices.slots.get(device)
+        if slot is not None:
+            for conditions in self.conditions.values():
+                conditions.refresh(slot)
+            for rule in self.rules:
+                rule.move(slot)
+
     def settle(self, item: Slice) -> None:
         self.frames.settle(item)
 
@@ -357,6 +366,24 @@ class _Rule:
         self._count(np.flatnonzero(self.member).tolist())
         runs = ((self.state[:count, 0] & 1) == 1) & (self.state[:count, 4] == k.NEVER)
         self.next_tick[0] = self.state[:count, 5][runs].min(initial=k.NEVER)
+
+    def move(self, slot: int) -> None:
+        """A device may belong to another group from now on, and be counted there."""
+        if slot >= len(self.group_of) or self.group_of[slot] == _NOT_ASKED:
+            return
+        if not self.member[slot]:
+            self.group_of[slot] = _NOT_ASKED
+            return
+        before, after = int(self.group_of[slot]), self._group(slot)
+        if before == after:
+            return
+        counted = np.array([self.member[slot] & 1, 1])
+        self.counts[before] -= counted
+        self.group_of[slot] = after
+        if after >= 0:
+            self.counts[after] += counted
+        else:
+            self.member[slot] = 0
 
     def _count(self, slots: Iterable[int]) -> None:
         self.counts[:] = 0

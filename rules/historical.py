@@ -55,6 +55,13 @@ class AlarmIntervals:
         item.intervals.sort(key=lambda one: one.position)
         return []
 
+    def look_again(self, device: str, row: Mapping[str, str]) -> None:
+        """Master data of a device have changed."""
+        slot = self.facts.devices.slots.get(device)
+        if slot is not None:
+            for track in self.tracks.values():
+                track.look_again(slot)
+
     def _historical(self, item: Slice, batch: ReadingBatch) -> None:
         self.newest = grown(self.newest, int(batch.device.max()) + 1, _NEVER)
         keep = np.zeros(len(batch), np.bool_)

@@ -190,6 +190,11 @@ class ProductRules:
         if 0 <= index < self.described:
             self.state["inputs"][index] = [self._input(column, slot) for column in self.other_columns]
 
+    def look_again(self, slot: int) -> None:
+        """Master data of a device have changed: the next reading sees them, and so do its next events."""
+        self.refresh(slot)
+        self.subjects.clear()
+
     def _input(self, column: Column, slot: int) -> float:
         """The value of a parameter or attribute for one device, as a column holds it."""
         value = self.param(column.name, slot) if column.root == "param" else self.attribute(column.name, slot)

@@ -80,6 +80,13 @@ class SequenceRules:
                 found += product.run(item, batch if live.all() else batch.take(live))
         return found
 
+    def look_again(self, device: str, row: Mapping[str, str]) -> None:
+        """Master data of a device have changed."""
+        slot = self.facts.devices.slots.get(device)
+        if slot is not None:
+            for product in self.products.values():
+                product.conditions.refresh(slot)
+
     def settle(self, item: Slice) -> None:
         pass
 

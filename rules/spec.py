@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, Literal, TypeAlias
 
@@ -275,7 +275,7 @@ class RulesSpec:
     plant: str
     products: Mapping[str, RuleProduct]
     rules: Sequence[Rule]
-    attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    attributes: MutableMapping[str, Mapping[str, str]] = field(default_factory=dict)
     shard: str = "0"
     timezone: str = "UTC"
     columns: Sequence[str] = ()

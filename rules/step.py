@@ -7,13 +7,13 @@ lifecycle tells what becomes of each alarm.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Final
 
 from operators.batch import Slice
 from operators.devices import Devices
-from operators.master import RETIRED
+from operators.master import RETIRED, DeviceRow, is_retired
 from operators.parameters import Parameters
 from operators.snapshot import Kept
 from rules.absence import AbsenceRules
@@ -120,6 +120,31 @@ class RulesLogic(Kept):
         self._gone = []
 
     # -- the plant changes
+
+    def refresh(self, rows: Sequence[DeviceRow]) -> bool:
+        """Devices whose master data have changed, each by itself: what is known of it is looked up again.
+        False: it takes an `apply`, because a device leaves, comes back or moves to another product, or a
+        column is filled, or a number, for the first time or the last."""
+        absence = self.evaluators["absence"]
+        if not (isinstance(absence, AbsenceRules) and absence.can_refresh()):
+            return False
+        for device, before, after in rows:
+            slot = self.devices.slots.get(device)
+            was = (before or {}).get("productId") or (self.devices.products[slot] if slot is not None else "")
+            if is_retired(before) or is_retired(after) or (was and after.get("productId", was) != was):
+                return False
+            if (before or {}).get("status", "") != after.get("status", ""):
+                return False
+        if not self.context.cells.move(rows):
+            return False
+        for device, _, after in rows:
+            self.spec.attributes[device] = after
+        for evaluator in self.evaluators.values():
+            look = getattr(evaluator, "look_again", None)
+            if look is not None:
+                for device, _, after in rows:
+                    look(device, after)
+        return True
 
     def apply(self, spec: RulesSpec) -> None:
         """New specs from the next slice on: a rule whose meaning is unchanged (`tables.meaning`)

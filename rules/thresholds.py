@@ -65,6 +65,13 @@ class Thresholds:
         for product in self.products.values():
             product.refresh(slot)
 
+    def look_again(self, device: str, row: Mapping[str, str]) -> None:
+        """Master data of a device have changed."""
+        slot = self.devices.slots.get(device)
+        if slot is not None:
+            for product in self.products.values():
+                product.look_again(slot)
+
     def counters(self) -> Mapping[str, int]:
         told: dict[str, int] = {}
         for product in self.products.values():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from operators.contract.sequence import TERMS, Follower
 from operators.contract.spec import ProductContract
 from operators.contract.tables import build_tables
 from operators.devices import Devices
+from operators.master import DeviceRow, is_retired
 from operators.rejects import Reason, Reject
 from operators.slots import ProductSlots, grown
 from operators.snapshot import Kept
@@ -126,6 +127,10 @@ class ContractLogic(Kept):
             kept.forget_retired()
             products[productId] = kept
         self._products = products
+
+    def refresh(self, rows: Sequence[DeviceRow]) -> bool:
+        """Devices whose master data have changed: the row before and after. False: it takes an `apply`."""
+        return not any(is_retired(before) != is_retired(after) for _, before, after in rows)
 
     def process(self, item: Slice) -> None:
         item.readings = [self._check(item, batch) if len(batch) else batch for batch in item.readings]

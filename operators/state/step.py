@@ -23,6 +23,7 @@ from operators.batch import (
 from operators.contract.messages import time_text
 from operators.devices import Devices
 from operators.expression.formula_spec import READING
+from operators.master import DeviceRow
 from operators.parameters import Parameters
 from operators.slots import ProductSlots, grown
 from operators.snapshot import Kept
@@ -252,12 +253,14 @@ class StateLogic(Kept):
     def __init__(self, specs: Mapping[str, ProductState], devices: Devices) -> None:
         self.devices = devices
         self._products = {productId: _Product(productId, spec) for productId, spec in specs.items()}
+        self._asks_master = any(spec.formulas is not None for spec in specs.values())
         self._open: dict[str, dict[str, tuple[str, int]]] = {}  # device_id -> subject -> ruleId, flags
         self._parameters = Parameters()
 
     def apply(self, specs: Mapping[str, ProductState]) -> None:
         """A changed plant: products keep the values of all that means the same."""
         before = self._products
+        self._asks_master = any(spec.formulas is not None for spec in specs.values())
         self._products = {productId: _Product(productId, spec) for productId, spec in specs.items()}
         for productId, product in self._products.items():
             known = before.get(productId)
@@ -265,6 +268,10 @@ class StateLogic(Kept):
                 self._products[productId] = known
             elif known is not None:
                 product.inherit(known)
+
+    def refresh(self, rows: Sequence[DeviceRow]) -> bool:
+        """Devices whose master data have changed. False: it takes an `apply`."""
+        return not self._asks_master
 
     def process(self, item: Slice) -> None:
         device = self._parameters.take(item)

@@ -19,6 +19,7 @@ from flows.plant_reader import bundle_hash, load_bundle, load_plant
 from flows.replay_files import Outcome, OutcomeCollector
 from flows.shard import Shard
 from operators.batch import Slice
+from rules.step import RulesLogic
 from tests.reference.master_data import Reference
 
 BEGIN = 1_772_352_000_000
@@ -42,6 +43,39 @@ message: "{device.site_id}"
 """
 
 
+WIDER = b"""ruleId: delayed
+productId: press
+type: threshold
+condition: "tempC > param.tempHigh"
+on_delay: 500ms
+where: "device.site_id == 'ulsan'"
+severity: high
+suppressed_by: [many]
+message: "{device_id} {hub_id} {site_id}"
+---
+ruleId: many
+productId: press
+type: group
+over: hub_id
+condition: "tempC > 80"
+when: "count >= 2"
+severity: high
+---
+ruleId: quiet
+productId: press
+type: absence
+for: 1m
+severity: low
+message: "{device.hub_id}"
+---
+ruleId: cold-then-hot
+productId: press
+type: sequence
+steps: ["tempC < 70", "tempC > param.tempHigh"]
+severity: medium
+"""
+
+
 FILES: tuple[dict[str, dict[str, str]], ...] = (
     KNOWN,
     {},
@@ -51,7 +85,11 @@ FILES: tuple[dict[str, dict[str, str]], ...] = (
 
 
 def bundle(
-    unknown: str, cap: int = 1000, source: str = "file", rows: dict[str, dict[str, str]] = KNOWN
+    unknown: str,
+    cap: int = 1000,
+    source: str = "file",
+    rows: dict[str, dict[str, str]] = KNOWN,
+    rules: bytes = RULE,
 ) -> dict[str, bytes]:
     text = f"""plant: line
 sources:
@@ -65,13 +103,13 @@ limits: {{held: {cap}}}
     return {
         "plant.yaml": text.encode(),
         "products/press.yaml": PRODUCT,
-        "rules/hot.yaml": RULE,
+        "rules/hot.yaml": rules,
         "devices.csv": "\n".join(lines).encode(),
     }
 
 
-def plant(unknown: str, cap: int = 1000, source: str = "file") -> Plant:
-    loaded, problems = load_plant(bundle(unknown, cap, source), {})
+def plant(unknown: str, cap: int = 1000, source: str = "file", rules: bytes = RULE) -> Plant:
+    loaded, problems = load_plant(bundle(unknown, cap, source, rules=rules), {})
     assert loaded is not None, problems.render()
     return loaded
 
@@ -115,10 +153,10 @@ def line(number: int, step: tuple[Any, ...], files: Mapping[str, bytes]) -> dict
 Steps = list[tuple[Any, ...]]
 
 
-def recording(folder: Path, steps: Steps, unknown: str, cap: int, source: str) -> Path:
+def recording(folder: Path, steps: Steps, unknown: str, cap: int, source: str, rules: bytes = RULE) -> Path:
     path = folder / "in.jsonl"
     lines = [
-        line(at, step, bundle(unknown, cap, source, step[2]) if step[0] == "plant" else {})
+        line(at, step, bundle(unknown, cap, source, step[2], rules) if step[0] == "plant" else {})
         for at, step in enumerate(steps)
     ]
     path.write_text("".join(json.dumps(one) + "\n" for one in lines))
@@ -244,3 +282,32 @@ def test_what_becomes_of_frames_is_what_the_plain_way_says(
 ) -> None:
     """In one cut and in others, and with the stages made anew after every slice."""
     check(tmp_path_factory.mktemp("steps"), moves, unknown, cap, source)
+
+
+def check_wider(folder: Path, moves: list[Any], unknown: str, source: str) -> None:
+    steps = list(timed(moves))
+    loaded = plant(unknown, 1000, source, WIDER)
+    path = recording(folder, steps, unknown, 1000, source, WIDER)
+    with pytest.MonkeyPatch.context() as patch:  # all is made anew at every change
+        patch.setattr(RulesLogic, "refresh", lambda logic, rows: False)
+        whole = run_recording(loaded, read_recording([path]))
+    for again in (
+        run_recording(loaded, read_recording([path])),
+        run_recording(loaded, read_recording([path], 1)),
+        with_restarts(loaded, read_recording([path], 2)),
+    ):
+        assert again.alarms == whole.alarms
+        assert again.summary == whole.summary
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(waits, what), min_size=1, max_size=30),
+    st.sampled_from(["hold", "accept"]),
+    st.sampled_from(["file", "stream"]),
+)
+def test_rules_of_every_kind_follow_changes_at_their_place(
+    tmp_path_factory: pytest.TempPathFactory, moves: list[Any], unknown: str, source: str
+) -> None:
+    """For every cut, over restarts, and as if another plant was applied at each change."""
+    check_wider(tmp_path_factory.mktemp("steps"), moves, unknown, source)
