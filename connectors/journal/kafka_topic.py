@@ -59,7 +59,9 @@ def ready_topic(config: PartitionConfig) -> Topic:
 def look_topic(config: JournalConfig) -> Topic | None:
     """The topic, None where it is not there; makes none. Raises `ConnectError`."""
     errors: list[Any] = []
-    admin = made_client(AdminClient, {**client_config(config, CLIENT), "error_cb": errors.append}, WHERE)
+    # what it would write to the log is told by the exception
+    settings = {**client_config(config, CLIENT), "error_cb": errors.append, "log_level": 2}
+    admin = made_client(AdminClient, settings, WHERE)
     try:
         there = admin.list_topics(timeout=ANSWER_S).topics.get(config.topic)
         if there is None or there.error is not None:

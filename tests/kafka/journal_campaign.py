@@ -54,8 +54,8 @@ class JournalCampaign(KafkaCampaign):
         return super()._run(broker, children)
 
     def _after_kills(self) -> None:
-        self._until("the broker to be back", lambda: self._pid("kafka") is not None)
-        self._until("the journal to be well", lambda: self._journal()["state"] == "running")
+        # asked for until then: one that was killed a moment ago may not be seen to be dead yet
+        self._until("the journal to be well", lambda: self._pid("kafka") is not None and self._is_well())
         self.kafka.kill()
         away = time.monotonic()
         self._until("health to name the brokers", lambda: self._journal()["state"] == "disconnected")
@@ -67,7 +67,10 @@ class JournalCampaign(KafkaCampaign):
         self.say(f"the broker was away for {time.monotonic() - away:.0f} s")
         self.kafka.start()
         self._until("frames to be taken in again", lambda: self._journaled() > before + 100)
-        self._until("health to say so", lambda: self._journal()["state"] == "running")
+        self._until("health to say so", self._is_well)
+
+    def _is_well(self) -> bool:
+        return str(self._journal()["state"]) == "running"
 
     def _journal(self) -> dict[str, Any]:
         found: dict[str, Any] = readiness(self.data)["components"]["journal"]
