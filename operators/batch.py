@@ -312,10 +312,11 @@ class Report(NamedTuple):
 class Control(NamedTuple):
     """A journal entry that is neither frames nor a tick; it travels in a slice of its own.
 
-    kind: plant | connected | disconnected | started | stopped | clock_step | action | quarantine.
+    kind: plant | connected | disconnected | started | stopped | clock_step | action | quarantine | gap.
     data: plant: {"sha256", "files": {path: bytes}}; connected and disconnected: {"source"};
     clock_step: {"step_ms"}; quarantine: {"entry", "position", "why"}, of a frame before it, which is
-    marked (FRAME_QUARANTINED) from then on. at_ns: the journal's clock.
+    marked (FRAME_QUARANTINED) from then on; gap: {"source", "what", "missing", "from", "to"}, input that was
+    deleted before it was read. at_ns: the journal's clock.
     """
 
     kind: str
