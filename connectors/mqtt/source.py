@@ -73,13 +73,13 @@ class MqttReceiver:
         """See `connectors.source.Receiver`. Raises `ConfigError` for unusable TLS files or an unusable
         folder and `JournalError` when the journal is gone for good."""
         warm_up()
+        if not await self._recover(appender, stop):
+            return
         if self.config.sparkplug is not None:
             # only where it is asked for: it brings protobuf
             from connectors.mqtt.sparkplug.feed import Feed
 
             self._feed = Feed(self.config.sparkplug, self._folder / f"{self.name}.sparkplug")
-        if not await self._recover(appender, stop):
-            return
         gather: Gather[_Token] = Gather(
             appender,
             self._acknowledge,

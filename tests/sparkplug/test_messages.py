@@ -235,6 +235,15 @@ def test_a_death_makes_the_last_values_bad_behind_their_own_time() -> None:
     assert listener.hear(one.death()) == []
 
 
+def test_a_device_that_speaks_after_its_death_is_asked_for_its_birth() -> None:
+    one, listener = node(), Listener()
+    listener.hear(*one.births(T))
+    listener.hear(one.device_death("press", T + 1))
+    assert listener.asked() == []
+    ((_, values, _),) = listener.hear(one.data("press", {"tempC": 4.0}, T + 2))
+    assert (values, listener.asked()) == ([("tempC", 4.0, T + 2, "good")], ["spBv1.0/plant/NCMD/edge1"])
+
+
 def test_a_death_of_an_earlier_session_is_none() -> None:
     one, listener = node(), Listener()
     listener.hear(*one.births(T))

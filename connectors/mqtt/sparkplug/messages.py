@@ -72,6 +72,7 @@ class Sparkplug:
                 self._is_own_name(SparkplugTopic(node.group, "NBIRTH", node.name, device))
         self._settled_at: float | None = None
         self._changed: list[tuple[Node, str]] = []
+        self._asking: dict[tuple[str, str], Node] = {}  # whose births are wanted
         self._metrics = sum(
             len(device.names) for node in self._nodes.values() for device in node.devices.values()
         )
@@ -102,6 +103,10 @@ class Sparkplug:
         except UnreadableError as error:
             self.counts["malformed_total"] += 1
             return [_unreadable(topic, data, str(error))]
+        finally:
+            node = self._nodes.get((address.group, address.node))
+            if node is not None and node.wanted:
+                self._asking[address.group, address.node] = node
 
     def tick(self) -> list[Frame]:
         """What time alone has led to: devices that did not come back with their node."""
@@ -124,6 +129,7 @@ class Sparkplug:
             self._settled_at = None
             for node in self._nodes.values():
                 node.wanted |= not node.confirmed
+        self._asking |= {key: node for key, node in self._nodes.items() if node.wanted}
         self.counts["nodes"] = sum(node.there for node in self._nodes.values())
         self.counts["devices"] = sum(
             device.there for node in self._nodes.values() for name, device in node.devices.items() if name
@@ -136,10 +142,12 @@ class Sparkplug:
             return []
         now = self._now()
         found: list[Command] = []
-        for node in self._nodes.values():
+        for key, node in list(self._asking.items()):
             if len(found) < ASK_AT_ONCE and node.may_ask(now, ASK_FIRST_S, ASK_LONGEST_S):
                 topic = SparkplugTopic(node.group, "NCMD", node.name)
                 found.append((str(topic), values.rebirth_command(self._now_ms())))
+            if not node.wanted:
+                del self._asking[key]
         self.counts["rebirths_total"] += len(found)
         return found
 
@@ -173,6 +181,7 @@ class Sparkplug:
                 self._changed.append((node, address.device))
             return
         device = node.device(address.device)
+        node.wanted |= not device.there and address.type in ("NDATA", "DDATA")
         if address.type in ("NBIRTH", "DBIRTH"):
             yield from self._birth(address, node, device, payload)
         else:
