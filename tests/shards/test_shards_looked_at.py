@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
 from connectors.shards import hash_shard
+from flows.cli import cli
 from tests.shards.running import Reading, ShardedPlant, until
 
 DEVICES = [f"press-{number}" for number in range(6)]
@@ -61,7 +63,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShardedPlant]:
             send(one, device, 90)
             send(one, device, 999)  # out of range
             send(one, f"nobody-{device}", 20)
-        until("the alarms", lambda: len(said(one, "alarms")) == len(DEVICES))
+        until("the alarms", lambda: len(said(one, "alarms", "PLANT")) == len(DEVICES))
         yield one
 
 
@@ -71,9 +73,16 @@ def send(plant: ShardedPlant, device: str, temp: float) -> None:
     plant.post(one.topic, one.payload, f"{device}-{temp}-{at}")
 
 
-def said(plant: ShardedPlant, command: str, *arguments: str) -> Any:
-    done = plant.call(command, *arguments, "--json")
-    assert done.returncode == 0, done.stderr
+def called(plant: ShardedPlant, *words: str) -> Result:
+    """A command with PLANT as its folder, in this process: what it reads is on disk."""
+    arguments = [str(plant.folder) if word == "PLANT" else word for word in words]
+    runner = CliRunner(env=plant.environ)
+    return runner.invoke(cli, [*arguments, "--data", str(plant.data)], standalone_mode=False)
+
+
+def said(plant: ShardedPlant, *words: str) -> Any:
+    done = called(plant, *words, "--json")
+    assert done.exception is None, done.exception
     return json.loads(done.stdout)
 
 
@@ -86,12 +95,12 @@ def asked(plant: ShardedPlant, path: str) -> Any:
 
 
 def test_what_there_is(plant: ShardedPlant) -> None:
-    assert sorted(row["device_id"] for row in said(plant, "alarms")) == DEVICES
+    assert sorted(row["device_id"] for row in said(plant, "alarms", "PLANT")) == DEVICES
     assert sorted(row["device_id"] for row in asked(plant, "/api/alarms")) == DEVICES
-    rows = said(plant, "devices")
+    rows = said(plant, "devices", "PLANT")
     assert [row["device_id"] for row in rows] == DEVICES  # each once, in the order of devices.csv
     assert all(row["alarms"] == ["hot"] and row["last_heard"] for row in rows)
-    assert sorted(said(plant, "state")) == DEVICES
+    assert sorted(said(plant, "state", "PLANT")) == DEVICES
     for device in DEVICES:
         assert asked(plant, f"/api/devices/{device}/state")["tempC"]["value"] is not None
     assert len(asked(plant, "/api/v3.1/submodels")["result"]) == len(DEVICES)
@@ -99,7 +108,7 @@ def test_what_there_is(plant: ShardedPlant) -> None:
     assert asked(plant, "/api/rules")[0]["counts"][0]["raised"] == len(DEVICES)
     history = asked(plant, "/api/alarms?history=true")
     assert sorted(event["data"]["device_id"] for event in history) == DEVICES
-    assert said(plant, "alarms", "stats")["totals"]["alarms"] == len(DEVICES)
+    assert said(plant, "alarms", "stats", "PLANT")["alarms"] == len(DEVICES)
 
 
 def test_the_ledger_is_that_of_all_shards(plant: ShardedPlant) -> None:
@@ -121,24 +130,24 @@ def test_the_ledger_is_that_of_all_shards(plant: ShardedPlant) -> None:
 
 
 def test_rejects_are_shown_and_sent_again_in_their_shard(plant: ShardedPlant) -> None:
-    rows = said(plant, "rejects")
+    rows = said(plant, "rejects", "PLANT")
     unknown = [row for row in rows if row["reason"] == "unknown_device"]
     assert sorted(row["device_id"] for row in unknown) == sorted(f"nobody-{device}" for device in DEVICES)
     assert {row["shard"] for row in rows} == {0, 1, 2}
     assert all(row["shard"] == hash_shard(row["device_id"], 3) for row in unknown)
     assert [row["ingest_time"] for row in rows] == sorted((row["ingest_time"] for row in rows), reverse=True)
-    before = json.loads(plant.call("rejects", "resubmit", "--reason", "unknown_device", "--json").stdout)
+    before = said(plant, "rejects", "resubmit", "PLANT", "--reason", "unknown_device")
     assert before == {"resubmitted": len(DEVICES), "already": 0, "skipped": 0}
-    again = json.loads(plant.call("rejects", "resubmit", "--reason", "unknown_device", "--json").stdout)
+    again = said(plant, "rejects", "resubmit", "PLANT", "--reason", "unknown_device")
     assert again["already"] >= len(DEVICES)
 
 
 def test_an_action_is_accepted_by_the_shard_that_has_the_alarm(plant: ShardedPlant) -> None:
-    for row in said(plant, "alarms")[:4]:
-        done = plant.call("alarms", "ack", row["alarm_id"][:12], "--by", "kim", "--why", "seen", "--json")
-        assert done.returncode == 0, done.stdout + done.stderr
-        refused = plant.call("alarms", "ack", row["alarm_id"], "--by", "kim", "--why", "seen", "--json")
-        assert refused.returncode == 1
+    for row in said(plant, "alarms", "PLANT")[:4]:
+        seen = ("--by", "kim", "--why", "seen")
+        (answer,) = said(plant, "alarms", "ack", "PLANT", row["alarm_id"][:12], *seen)
+        assert answer["accepted"]
+        refused = called(plant, "alarms", "ack", "PLANT", row["alarm_id"], *seen, "--json")
         assert "is acknowledged already" in refused.stdout
     events, last = [], None
     for _ in range(2):
@@ -151,15 +160,15 @@ def test_an_action_is_accepted_by_the_shard_that_has_the_alarm(plant: ShardedPla
 
 def test_parameters_and_explain(plant: ShardedPlant) -> None:
     for device in DEVICES[:3]:
-        done = plant.call("params", "set", device, "limit=95", "--by", "kim", "--why", "new bearings")
-        assert done.returncode == 0, done.stderr
+        done = called(plant, "params", "set", "PLANT", device, "limit=95", "--by", "kim", "--why", "bearings")
+        assert done.exception is None, done.exception
         send(plant, device, 90)
-    until("the alarms to end", lambda: sum(row["active"] for row in said(plant, "alarms")) == 3)
-    rows = {row["device_id"]: row["value"] for row in said(plant, "params", "show")}
+    until("the alarms to end", lambda: sum(row["active"] for row in said(plant, "alarms", "PLANT")) == 3)
+    rows = {row["device_id"]: row["value"] for row in said(plant, "params", "show", "PLANT")}
     assert rows == {device: 95.0 if device in DEVICES[:3] else 80.0 for device in DEVICES}
-    told = said(plant, "explain", "hot")
+    told = said(plant, "explain", "PLANT", "hot")
     assert sorted(one["device_id"] for one in told["devices"]) == DEVICES
-    (one,) = said(plant, "explain", "hot", "--device", DEVICES[5])["devices"]
+    (one,) = said(plant, "explain", "PLANT", "hot", "--device", DEVICES[5])["devices"]
     assert one["device_id"] == DEVICES[5]
 
 
@@ -180,10 +189,10 @@ def test_a_capture_a_shard_replays_to_what_was_live(plant: ShardedPlant, tmp_pat
 
 
 def test_a_backtest_is_over_all_shards(plant: ShardedPlant) -> None:
-    done = plant.call("backtest", "--rule", "hot", "--json")
-    assert done.returncode == 0, done.stderr
+    done = called(plant, "backtest", "PLANT", "--rule", "hot", "--json")
+    assert done.exception is None, done.exception
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     (rule,) = [line["rule"] for line in lines if "rule" in line]
     assert len([line for line in lines if "alarm" in line]) >= len(DEVICES)
     assert rule["ruleId"] == "hot"
-    assert said(plant, "history")
+    assert said(plant, "history", "PLANT")
