@@ -68,6 +68,7 @@ class Subscription:
         self._namespaces: list[str] = []
         self._server_items: dict[int, int] = {}
         self._last = 0  # sequence number of the last response; 0: unknown
+        self._gap = False  # responses behind it are lost
         self._again: list[int] = []  # responses that the server has sent before, and still has
         self._silence_s = 0.0
         self._looked = 0
@@ -334,12 +335,13 @@ class Subscription:
             self.held = None
             self.file.forget()
             raise ConnectError(f"the subscription is over: {ua.StatusCode(ua.UInt32(published.status)).name}")
-        lost = await self._fill(published.number, take, acknowledged)
-        await self._hand(published, lost, take, acknowledged)
+        await self._fill(published.number, take, acknowledged)
+        await self._hand(published, take, acknowledged)
 
-    async def _hand(self, published: Published, lost: bool, take: Take, acknowledged: list[Any]) -> None:
+    async def _hand(self, published: Published, take: Take, acknowledged: list[Any]) -> None:
         if published.changes:
-            await take(published, lost, "", f"opcua:{self._name}:{published.number}")
+            await take(published, self._gap, "", f"opcua:{self._name}:{published.number}")
+            self._gap = False
         elif published.status is None:  # a keep-alive, which has the number of the next
             return
         # a good status tells that another session has taken the subscription over: us, some time ago
@@ -350,28 +352,29 @@ class Subscription:
             ua.SubscriptionAcknowledgement(SubscriptionId=self._id, SequenceNumber=published.number)
         )
 
-    async def _fill(self, number: int, take: Take, acknowledged: list[Any]) -> bool:
-        """Ask for the responses between the last and this one; whether any of them is lost."""
+    async def _fill(self, number: int, take: Take, acknowledged: list[Any]) -> None:
+        """Ask for the responses between the last and this one; those that are lost are a gap before the
+        next that is handed on."""
         if not self._last:
-            return False
+            return
         expected = self._last % WRAP + 1
         count = (number - expected) % WRAP
         if not 0 < count < WRAP // 2:
-            return False
-        lost = count > MOST_MISSING
+            return
+        lost = max(0, count - MOST_MISSING)
         for missing in range(expected, expected + min(count, MOST_MISSING)):
             body = await self._sent_before((missing - 1) % WRAP + 1)
             if body is None:
-                lost = True
+                self._gap = True
+                lost += 1
                 continue
             try:
                 published = read_published(body)
             except UnreadableError as error:
-                await take(body, lost, str(error), "")
-                lost = True
+                await take(body, self._gap, str(error), "")
             else:
-                await self._hand(published, lost, take, acknowledged)
+                await self._hand(published, take, acknowledged)
+        self._gap |= count > MOST_MISSING
         if lost:
-            log.warning("notifications between %d and %d are lost", expected, number)
+            log.warning("%d notifications between %d and %d are lost", lost, expected, number)
         self._last = (number - 2) % WRAP + 1
-        return lost
