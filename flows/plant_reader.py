@@ -146,7 +146,13 @@ def load_plant(
     if config is None or problems.errors:
         return None, problems
     bundle = {path: data for path, data in sorted(files.items()) if not path.startswith("tests/")}
-    master = MasterData(*(dict(tables[name].rows) if name in tables else {} for name in TABLES), columns)
+    csv_rows = {name: dict(table.rows) for name, table in tables.items()}
+    master = MasterData(
+        devices=csv_rows.get("devices.csv", {}),
+        sites=csv_rows.get("sites.csv", {}),
+        customers=csv_rows.get("customers.csv", {}),
+        columns=columns,
+    )
     plant = Plant(
         name=config.plant,
         timezone=config.timezone,
