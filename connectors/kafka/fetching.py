@@ -26,7 +26,6 @@ BUSY: Final = 50  # so many at once tell of a busy source, whose batches are giv
 BUSY_PAUSE_S: Final = 0.002
 WAITING_BYTES: Final = 32 << 20  # handed on and not yet durable; then nothing is read
 FETCHED_KB: Final = 16 << 10  # read ahead by the client
-COMMIT_S: Final = 1.0
 WATERMARK_S: Final = 3.0
 CLOSE_S: Final = 0.5
 _OUT_OF_RANGE: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
@@ -92,7 +91,6 @@ class Fetching(threading.Thread):
             "socket.timeout.ms": 5000,
             "check.crcs": True,
             "error_cb": self._on_error,
-            "on_commit": self._on_commit,
         }
         self._where = where
         self._consumer: Any = None  # made once the brokers have answered
@@ -106,8 +104,6 @@ class Fetching(threading.Thread):
         self._followed: Look | None = None
         self._again = deque(progress.planned)
         self._committed: dict[Part, int] = {}
-        self._commit_at = 0.0
-        self._refusal = ""
         self._said: set[str] = set()
         self.paused = False
         self.trouble: dict[Part, str] = {}  # what the brokers say of a partition that cannot be read
@@ -160,8 +156,9 @@ class Fetching(threading.Thread):
             self._failed(error)
         finally:
             self._finished.wait(10.0)
-            self._commit(now=True)
             self._let_go()
+            self.tell_group()
+            self._watch.close()
 
     def _read_for_ever(self) -> None:
         busy = False
@@ -188,7 +185,6 @@ class Fetching(threading.Thread):
             if messages:
                 self._plan(messages)
             busy = len(messages) >= BUSY
-            self._commit()
 
     # -- messages
 
@@ -427,25 +423,21 @@ class Fetching(threading.Thread):
 
     # -- what is told
 
-    def _commit(self, now: bool = False) -> None:
-        """Tell the brokers how far the journal is, for those who look at the group's lag."""
-        if time.monotonic() < self._commit_at and not now:
+    def tell_group(self) -> None:
+        """Tell the brokers how far the journal is, for those who look at the group's lag; of any thread."""
+        look = self._look
+        if look is None:
             return
-        self._commit_at = time.monotonic() + COMMIT_S
-        durable = {part: at for part, at in self._progress.durables.items() if part in self._position}
-        changed = {part: at for part, at in durable.items() if self._committed.get(part) != at}
-        if changed and self._consumer is not None and not self.down.is_set():
-            self._committed |= changed
-            offsets = [TopicPartition(part.topic, part.partition, at) for part, at in changed.items()]
-            try:
-                self._consumer.commit(offsets=offsets, asynchronous=True)
-            except (KafkaException, SystemError, RuntimeError) as error:
-                self._say(f"the group's offsets are not kept by the brokers: {told(error)}")
-
-    def _on_commit(self, error: KafkaError | None, offsets: Any) -> None:
-        if error is not None and error.code() != KafkaError._NO_OFFSET and self._refusal != error.str():
-            self._refusal = error.str()
-            log.warning("the group's offsets are not kept by the brokers: %s", self._refusal)
+        durable = self._progress.durables
+        there = {part: at for part, at in durable.items() if part in look.ends}
+        changed = {part: at for part, at in there.items() if self._committed.get(part) != at}
+        if not changed:
+            return
+        try:
+            self._watch.tell_group(self._settings["group.id"], changed)
+        except ConnectError as error:
+            self._say(f"the group's offsets are not kept by the brokers: {error}")
+        self._committed |= changed
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:

@@ -212,6 +212,7 @@ class KafkaReceiver:
                 continue
             backoff.reset()
             self._told_there(look)
+            await asyncio.to_thread(self._fetching.tell_group)
             while time.monotonic() - began < LOOK_S and not self._fetching.down.is_set():
                 await asyncio.sleep(0.05)
 

@@ -13,7 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it names them without exporting
     AdminClient,
     OffsetSpec,
@@ -123,6 +130,28 @@ class Watch:
                 if error.args[0].code() == KafkaError._TIMED_OUT:
                     raise told(error) from error
         return found
+
+    def tell_group(self, group: str, offsets: Mapping[Part, int]) -> None:
+        """Keep a group's offsets at the brokers. (A consumer that has this to do cannot be closed while no
+        broker answers.)"""
+        parts = [TopicPartition(part.topic, part.partition, at) for part, at in offsets.items()]
+        with self._turn:
+            if self._admin is None:
+                return
+            asked = self._admin.alter_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions(group, parts)], request_timeout=ANSWER_S
+            )
+            self._wait(asked.values())
+        for future in asked.values():
+            try:
+                future.result(0)
+            except KafkaException as error:
+                raise told(error) from error
+
+    def close(self) -> None:
+        """Let go of the connection, once nobody asks any more."""
+        with self._turn:
+            self._admin = None
 
     def _look(self) -> Look:
         specs = {spec: spec for spec in self._specs if spec not in self._patterns}

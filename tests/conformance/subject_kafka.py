@@ -24,6 +24,8 @@ from tests.conformance.subject import Subject
 from tests.services.certificates import Certificates
 from tests.services.kafka import PASSWORD, USER, KafkaBroker, why_not
 
+QUIET_S = 1.2  # longer than a client's longest pause between two attempts
+
 
 @functools.cache
 def shared_broker() -> KafkaBroker:
@@ -50,6 +52,17 @@ def made_topic(broker: KafkaBroker, name: str, partitions: int = 1, **settings: 
     while name not in (there := admin.list_topics(timeout=10).topics) or there[name].error is not None:
         assert time.monotonic() < until
         time.sleep(0.02)
+
+
+def _wait_for_quiet(proxy: Proxy) -> None:
+    """Brokers are always behind the same port, and clients of an earlier test may still look for them."""
+    proxy.hanging_up = True
+    began = time.monotonic()
+    while time.monotonic() - max([began, *proxy.attempts]) < QUIET_S:
+        assert time.monotonic() - began < 30, "somebody goes on connecting"
+        time.sleep(0.02)
+    proxy.attempts.clear()
+    proxy.hanging_up = False
 
 
 class KafkaSubject(Subject):
@@ -115,6 +128,7 @@ class KafkaSubject(Subject):
 
     def interpose(self) -> Proxy:
         proxy = Proxy(self._broker.behind_port, self._broker.proxy_port)
+        _wait_for_quiet(proxy)
         plain = KafkaConfig(bootstrap=f"127.0.0.1:{proxy.port}", topics=self._topic, device="const:press-01")
         self.config = msgspec.structs.replace(plain, silent_after=SECOND)
         return proxy
