@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Container
 from pathlib import Path
 
 import msgspec
@@ -40,15 +41,14 @@ def shown(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-class Progress(msgspec.Struct):
-    """What has been read.
+class Begun(msgspec.Struct):
+    """How far a file is read.
 
     claim: names this reading of `file` in the keys of its appends, so that an append that was
     made but not noted here before a crash is not made again. offset, lines: how far rows are
     durable (see `rows.Row`). pending: where the append under way ends, so that after a crash it is made
     of the same rows, though the file has grown. head: CRC of its first `head_bytes`. finished: all of it
-    is durable, only putting it away (as failed: why) may be missing. stuck: files that are done and could
-    not be put away.
+    is durable, only putting it away (as failed: why) may be missing.
     """
 
     file: Identity | None = None
@@ -60,18 +60,38 @@ class Progress(msgspec.Struct):
     head: int = 0
     finished: bool = False
     why: str = ""
+
+
+class Progress(msgspec.Struct):
+    """What has been read. now: the file under way. paused: files that were begun and are read on later: they
+    were written on, or could not be read for a while. stuck: files that are done and could not be put
+    away."""
+
+    now: Begun = msgspec.field(default_factory=Begun)
+    paused: list[Begun] = msgspec.field(default_factory=list)
     stuck: list[Identity] = msgspec.field(default_factory=list)
 
-    def begin(self, claim: str, head_bytes: int, head: int) -> None:
-        """A file from its beginning."""
-        self.claim, self.offset, self.lines, self.pending = claim, 0, 0, 0
-        self.head_bytes, self.head = head_bytes, head
-        self.finished, self.why = False, ""
+    def turn_to(self, identity: Identity) -> None:
+        """Make `now` what is known of a file, an empty one if nothing is; what is under way is paused."""
+        if identity.goes_on(self.now.file):
+            return
+        if self.now.file is not None and not self.now.finished:
+            self.paused.append(self.now)
+        known = [begun for begun in self.paused if identity.goes_on(begun.file)]
+        self.paused = [begun for begun in self.paused if begun not in known]
+        self.now = known[0] if known else Begun()
 
     def forget(self) -> None:
         """No file is under way."""
-        self.file = None
-        self.begin("", 0, 0)
+        self.now = Begun()
+
+    def keep(self, present: Container[str]) -> bool:
+        """Forget what is known of files that are there no more; False: there is none."""
+        stuck = [identity for identity in self.stuck if identity.name in present]
+        paused = [begun for begun in self.paused if begun.file is not None and begun.file.name in present]
+        changed = (stuck, paused) != (self.stuck, self.paused)
+        self.stuck, self.paused = stuck, paused
+        return changed
 
     @classmethod
     def load(cls, path: Path) -> Progress:

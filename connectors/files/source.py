@@ -15,7 +15,7 @@ from connectors.errors import ConfigError, JournalError
 from connectors.files.config import FilesConfig, encoding_problem, folder_problem
 from connectors.files.content import BrokenFileError, plain_name
 from connectors.files.finding import Finder
-from connectors.files.progress import Identity, Progress, identity_of, shown
+from connectors.files.progress import Begun, Identity, Progress, identity_of, shown
 from connectors.files.putting_away import PuttingAway
 from connectors.files.rows import Row, file_rows
 from connectors.source import Appender, Frame, SourceStatus, Surroundings
@@ -125,29 +125,27 @@ class FilesReceiver:
                 log.error("%s: %s", self._watch, error.strerror)
             self.status.state, self.status.detail = "disconnected", f"{self._watch}: {error.strerror}"
             return None
-        stuck = [identity for identity in progress.stuck if identity.name in self._finder.present]
-        if stuck != progress.stuck:
-            progress.stuck = stuck
+        if progress.keep(self._finder.present):
             self._save()
-        ready = [identity for identity in settled if identity not in stuck]
+        ready = [identity for identity in settled if identity not in progress.stuck]
         # one that was begun before a restart goes on first: its rows stay together
-        return sorted(ready, key=lambda file: (not file.goes_on(progress.file), file.mtime_ns, file.name))
+        return sorted(ready, key=lambda file: (not file.goes_on(progress.now.file), file.mtime_ns, file.name))
 
     async def _read(self, identity: Identity) -> None:
         """All rows of one file that are not in the journal yet, then away with it."""
         progress, path = self._progress, self._watch / identity.name
-        if progress.finished and identity == progress.file:
-            self._put_away(identity, progress.why)  # the process ended just before
+        if progress.now.finished and identity == progress.now.file:
+            self._put_away(identity, progress.now.why)  # the process ended just before
             return
         try:
-            if not self._is_begun(identity, path):
+            progress.turn_to(identity)
+            if not _is_begun(progress.now, identity, path):
                 head = await asyncio.to_thread(_head, path, HEAD_BYTES)
-                progress.begin(uuid.uuid4().hex, len(head), zlib.crc32(head))
-            progress.file = identity
+                progress.now = Begun(claim=uuid.uuid4().hex, head_bytes=len(head), head=zlib.crc32(head))
+            now = progress.now
+            now.file = identity
             self._save()
-            log.info(
-                "reading %s (%d bytes) from offset %d", shown(identity.name), identity.size, progress.offset
-            )
+            log.info("reading %s (%d bytes) from offset %d", shown(identity.name), identity.size, now.offset)
             topic = shown(plain_name(identity.name, self.config))
             why = await self._read_rows(identity, path, topic)
             if identity_of(self._watch, identity.name) != identity:
@@ -155,43 +153,45 @@ class FilesReceiver:
             if why:
                 log.error("%s: %s", topic, why)
                 refused = Frame(topic, topic.encode(), headers=(("resync", why),))
-                await self._append([refused], None)
+                await self._append([refused], None, identity.size)
         except FileNotFoundError:
-            log.warning("%s is gone before its end (%d bytes read)", shown(identity.name), progress.offset)
+            log.warning(
+                "%s is gone before its end (%d bytes read)", shown(identity.name), progress.now.offset
+            )
             progress.forget()
             self._save()
             return
         except OSError as error:
             self._tell_once(f"{shown(identity.name)}: {error.strerror}")
             return
-        progress.finished, progress.why = True, why
+        now.finished, now.why = True, why
         self._save()
         self._put_away(identity, why)
 
     async def _read_rows(self, identity: Identity, path: Path, topic: str) -> str:
         """The rows that are not in the journal yet; returns why nothing more can be read, or "". One
         batch is read while the one before it is appended."""
-        progress, self._reading = self._progress, None
+        now, self._reading = self._progress.now, None
         rows = file_rows(
             path,
             self.config,
-            progress.offset,
-            progress.lines,
+            now.offset,
+            now.lines,
             topic=topic,
             give_up=lambda: self._stopping,
             opened=self._opened,
         )
-        ahead = asyncio.create_task(asyncio.to_thread(_batch, rows, progress.pending))
+        ahead = asyncio.create_task(asyncio.to_thread(self._batch, rows, now.pending))
         try:
             while True:
-                batch, why = await ahead
+                batch, why, read = await ahead
                 if batch and not batch[-1].ended and identity_of(self._watch, identity.name) != identity:
                     batch.pop()  # it is being written on: what has no line end yet may be half a row
                 if not batch:
                     return why
                 if not why:
-                    ahead = asyncio.create_task(asyncio.to_thread(_batch, rows))
-                await self._append([row.frame for row in batch], batch[-1])
+                    ahead = asyncio.create_task(asyncio.to_thread(self._batch, rows))
+                await self._append([row.frame for row in batch], batch[-1], read)
                 if why:
                     return why
         finally:
@@ -201,42 +201,32 @@ class FilesReceiver:
     def _opened(self, file: BinaryIO) -> None:
         self._reading = file
 
-    def _file_offset(self, size: int) -> int:
-        """How much of the file is read, by the batch that is under way."""
-        try:
-            return size if self._reading is None else self._reading.tell()
-        except ValueError:  # closed at its end
-            return size
+    def _batch(self, rows: Iterator[Row], until: int = 0) -> tuple[list[Row], str, int]:
+        """See `_batch`; and how many bytes of the file are read. In the thread that reads: nobody else may
+        touch the file."""
+        batch, why = _batch(rows, until)
+        file = self._reading
+        return batch, why, -1 if file is None or file.closed else file.tell()
 
-    def _is_begun(self, identity: Identity, path: Path) -> bool:
-        """Whether the file is the one begun, so that reading goes on behind what was read."""
-        progress = self._progress
-        if progress.file is None or progress.finished or not identity.goes_on(progress.file):
-            return False
-        if identity == progress.file:
-            return True
-        # it was written on, or written anew in its place
-        head = _head(path, progress.head_bytes)
-        return identity.size >= progress.file.size and zlib.crc32(head) == progress.head
-
-    async def _append(self, frames: list[Frame], last: Row | None) -> None:
-        """Make frames durable, and note it; last: the row of the last of them."""
-        progress, status = self._progress, self.status
+    async def _append(self, frames: list[Frame], last: Row | None, read: int) -> None:
+        """Make frames durable, and note it; last: the row of the last of them; read: bytes of the file,
+        -1 = all."""
+        now, status = self._progress.now, self.status
         if last is not None:
-            progress.pending = last.end
+            now.pending = last.end
             self._save()
         end = "broken" if last is None else str(last.end)
-        await self._appender.append(frames, f"files:{self.name}:{progress.claim}:{progress.offset}:{end}")
+        await self._appender.append(frames, f"files:{self.name}:{now.claim}:{now.offset}:{end}")
         if last is not None:
-            progress.offset, progress.lines = last.end, last.lines
-        assert progress.file is not None
+            now.offset, now.lines = last.end, last.lines
+        assert now.file is not None
         status.frames += len(frames)
         status.bytes += sum(len(frame.payload) for frame in frames)
         status.last_frame_ms = int(time.time() * 1000)
-        at = self._file_offset(progress.file.size)
-        status.extra = {**self._counts, "file_bytes": float(progress.file.size), "file_offset": float(at)}
-        share = 100 * at / max(progress.file.size, 1)
-        status.detail = f"{self._watch}: {shown(progress.file.name)}, {min(share, 100):.0f} % read"
+        at = now.file.size if read < 0 else read
+        status.extra = {**self._counts, "file_bytes": float(now.file.size), "file_offset": float(at)}
+        share = 100 * at / max(now.file.size, 1)
+        status.detail = f"{self._watch}: {shown(now.file.name)}, {min(share, 100):.0f} % read"
 
     def _put_away(self, identity: Identity, why: str) -> None:
         """Move or mark a file that is read, and forget it."""
@@ -265,6 +255,16 @@ class FilesReceiver:
             self._progress.save(self._file)
         except OSError as error:
             raise JournalError(f"{self._file}: {error.strerror}") from error
+
+
+def _is_begun(now: Begun, identity: Identity, path: Path) -> bool:
+    """Whether the file is the one begun, so that reading goes on behind what was read."""
+    if now.file is None or now.finished:
+        return False
+    if identity == now.file:
+        return True
+    # it was written on, or written anew in its place
+    return identity.size >= now.file.size and zlib.crc32(_head(path, now.head_bytes)) == now.head
 
 
 def _head(path: Path, size: int) -> bytes:

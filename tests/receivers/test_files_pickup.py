@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from connectors.fakes import MemoryAppender
 from connectors.files import source as files_source
 from connectors.files.config import FilesConfig
 from connectors.files.finding import matches
+from connectors.files.progress import Identity
 from connectors.files.putting_away import PuttingAway
+from connectors.files.rows import Row
 from connectors.files.source import FilesReceiver
 from connectors.source import Frame
 from operators.spec import MILLISECOND
@@ -212,6 +214,69 @@ def test_a_file_that_grows_while_nobody_reads_it(tmp_path: Path, monkeypatch: py
         async with running(receiver(tmp_path), appender):
             await until(lambda: (tmp_path / "inbox" / "done" / "x.csv").exists())
         assert payloads(appender) == [b"%d" % number for number in range(100, 160)]
+
+    asyncio.run(scene())
+
+
+def test_a_file_that_cannot_be_read_for_a_while_is_read_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other files are read meanwhile, and over a restart too nothing of it comes twice."""
+    monkeypatch.setattr(files_source, "BATCH_ROWS", 10)
+    broken, rows_of = True, files_source.file_rows
+
+    def failing(path: Path, *arguments: Any, **keys: Any) -> Iterator[Row]:
+        for number, row in enumerate(rows_of(path, *arguments, **keys)):
+            if broken and path.name == "x.csv" and number == 25:
+                raise OSError(5, "Input/output error")
+            yield row
+
+    monkeypatch.setattr(files_source, "file_rows", failing)
+
+    async def scene() -> None:
+        nonlocal broken
+        path = drop(tmp_path, "x.csv", b"h\n" + b"".join(b"%d\n" % number for number in range(100, 170)))
+        os.utime(path, (1000, 1000))
+        drop(tmp_path, "y.csv", b"h\n1\n2\n")
+        appender = MemoryAppender()
+        source = receiver(tmp_path)
+        async with running(source, appender):
+            await until(lambda: (tmp_path / "inbox" / "done" / "y.csv").exists())
+            await until(lambda: "x.csv: Input/output error" in source.status.detail)
+        assert not (tmp_path / "inbox" / "done" / "x.csv").exists()
+        broken = False
+        async with running(receiver(tmp_path), appender):
+            await until(lambda: (tmp_path / "inbox" / "done" / "x.csv").exists())
+        assert sorted(payloads(appender)) == sorted([b"1", b"2", *(b"%d" % n for n in range(100, 170))])
+
+    asyncio.run(scene())
+
+
+def test_files_that_come_while_another_one_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It grows between its last row and the putting away, again and again; the others are read between."""
+    look, grown = files_source.identity_of, 0
+
+    def grows(watch: Path, name: str) -> Identity:
+        nonlocal grown
+        if name == "x.csv" and grown < 4:
+            with (watch / name).open("ab") as file:
+                file.write(b"%d\n" % (200 + grown))
+            grown += 1
+        return look(watch, name)
+
+    monkeypatch.setattr(files_source, "identity_of", grows)
+
+    async def scene() -> None:
+        path = drop(tmp_path, "x.csv", b"h\n" + b"".join(b"%d\n" % number for number in range(100, 150)))
+        os.utime(path, (1000, 1000))
+        for number in range(3):
+            drop(tmp_path, f"{number}.csv", b"h\n%d\n" % number)
+        appender = MemoryAppender()
+        async with running(receiver(tmp_path), appender):
+            await until(lambda: (tmp_path / "inbox" / "done" / "x.csv").exists())
+            await until(lambda: len(list((tmp_path / "inbox" / "done").iterdir())) == 4)
+        numbers = [*range(3), *range(100, 150), *range(200, 204)]
+        assert sorted(int(payload) for payload in payloads(appender)) == numbers
 
     asyncio.run(scene())
 
