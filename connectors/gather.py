@@ -21,7 +21,7 @@ Token = TypeVar("Token")
 BATCH_FRAMES: Final = 4096
 BATCH_BYTES: Final = 4 << 20
 ROWS_AT_ONCE: Final = 16  # appends of columns that go out together, and become one commit
-BUSY_FRAMES: Final = 50  # an append of so many frames tells of a busy source
+BUSY_FRAMES: Final = 50  # an append of so many frames tells of a busy source, if nothing else is said
 BUSY_PAUSE_S: Final = 0.002
 ENOUGH_FRAMES: Final = 500  # so many are worth an append at once
 
@@ -43,7 +43,8 @@ class Gather(Generic[Token]):
 
     durable: called after each append with the tokens of its frames, in order of `put`; only
     then may they be acknowledged. pressure: called with True when `max_frames` or `max_bytes`
-    wait (the receiver then stops reading from its peers) and with False when half is gone.
+    wait (the receiver then stops reading from its peers) and with False when half is gone. busy_frames:
+    an append of so many frames is followed by a pause.
     """
 
     def __init__(
@@ -54,11 +55,13 @@ class Gather(Generic[Token]):
         *,
         max_frames: int,
         max_bytes: int,
+        busy_frames: int = BUSY_FRAMES,
     ) -> None:
         self._appender = appender
         self._durable = durable
         self._pressure = pressure
         self._max_frames, self._max_bytes = max_frames, max_bytes
+        self._busy_frames = busy_frames
         self._queue: deque[tuple[Frame, Token] | _Rows[Token] | _Control] = deque()
         self._wake = asyncio.Event()
         self._closing = False
@@ -113,7 +116,7 @@ class Gather(Generic[Token]):
             elif isinstance(first, _Rows):
                 await self._append_rows()
             else:
-                busy = await self._append_batch() >= BUSY_FRAMES
+                busy = await self._append_batch() >= self._busy_frames
 
     async def _append_batch(self) -> int:
         frames: list[Frame] = []

@@ -36,6 +36,7 @@ from connectors.tls import in_folder, server_context
 
 WAITING_FRAMES: Final = 200_000  # received and not yet durable, before requests are put off
 WAITING_BYTES: Final = 64_000_000  # bodies in hand, all requests together
+BUSY_FRAMES: Final = 8  # each is a request that waits, so there are never many more than connections
 AT_ONCE: Final = 256  # frames of a request that go into an append of their own
 ADDRESS_CHARS: Final = 1024
 KEY_CHARS: Final = 255
@@ -104,7 +105,12 @@ class HttpReceiver:
         listened on or TLS files that are none, and `JournalError` when the journal is gone."""
         self.appender = appender
         self.gather = Gather(
-            appender, self._durable, lambda pressed: None, max_frames=WAITING_FRAMES, max_bytes=WAITING_BYTES
+            appender,
+            self._durable,
+            lambda pressed: None,
+            max_frames=WAITING_FRAMES,
+            max_bytes=WAITING_BYTES,
+            busy_frames=BUSY_FRAMES,
         )
         server = await self._listen(stop)
         if server is None:
