@@ -50,7 +50,7 @@ class Processes:
 
     def until(self, condition: Callable[[], object], what: str) -> None:
         """Poll until it holds; fails after a generous time, with the log."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while not condition():
             assert time.monotonic() < end, f"{what} did not come: {self.log.read_text()}"
             time.sleep(0.02)

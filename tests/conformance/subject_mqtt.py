@@ -26,6 +26,7 @@ class MqttSubject(Subject):
     secret = "s3cret-of-line"
     direct = False
     connects = True
+    exactly_once = True
 
     def __init__(self, tmp: Path, kind: BrokerKind) -> None:
         if kind == "mosquitto":
