@@ -69,7 +69,7 @@ def explain(
         views = Views(folder)
         if views.shards[0].journal() is None:
             raise PenstockError(f"{folder} holds no plant's data; run it first: penstock run {plant}")
-        checked(views.plant(), rule, device)
+        checked(views.plant_now(), rule, device)
         found = merged(
             [
                 explanation(replay_data(shard, rule, device, until), rule, device)

@@ -227,18 +227,19 @@ def _no_rule(plant: Plant, name: str) -> str:
     return f"no rule '{name}'{nearest(name, [rule.ruleId for rule in plant.rules])}"
 
 
-def checked(plant: Plant | None, rule: str, device: str | None) -> None:
-    """Raises `ConfigError` for a rule or a device that the plant does not know."""
+def checked(plant: Plant | None, rule: str, device: str | None, *, recorded: bool = False) -> None:
+    """Raises `ConfigError` for a rule or a device that the plant does not know. recorded: it may come to know
+    the device by what is recorded."""
     if plant is None:
         return
     found = rule_of(plant, rule)
     if found is None:
         raise ConfigError(_no_rule(plant, rule))
     row = plant.master.devices.get(device) if device is not None else None
-    if device is not None and row is None and plant.devices.unknown != "accept":
+    if device is not None and row is None and plant.devices.unknown != "accept" and not recorded:
         raise ConfigError(f"no device '{device}' in devices.csv{nearest(device, plant.master.devices)}")
-    if row is not None and row["productId"] not in found.products:
+    product = row.get("productId") if row is not None else None
+    if product and product not in found.products:
         raise ConfigError(
-            f"device '{device}' is of product {row['productId']}; "
-            f"rule '{rule}' is for {', '.join(found.products)}"
+            f"device '{device}' is of product {product}; rule '{rule}' is for {', '.join(found.products)}"
         )

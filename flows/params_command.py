@@ -67,7 +67,7 @@ _why = click.option("--why", required=True, help="the reason, for the history")
 def show_params(plant: Path, device: str | None, data: Path | None, as_json: bool) -> None:
     """Every device's parameters, with where each value comes from."""
     where = _data_of(plant, data)
-    loaded = load_bundle(applied_plant(where).files)
+    loaded = _plant(where)
     rows = parameter_rows(loaded, set_now(where))
     if device is not None:
         if device not in loaded.master.devices:
@@ -104,7 +104,7 @@ def set_params(
     Takes effect with the next reading, and stays over changes of the plant.
     """
     where = _data_of(plant, data)
-    spec = specs.parameters(load_bundle(applied_plant(where).files))
+    spec = specs.parameters(_plant(where))
     wanted = {}
     for text in assignments:
         name, equals, value = text.partition("=")
@@ -133,11 +133,20 @@ def reset_params(
 ) -> None:
     """Take back what was set for DEVICE; without NAME all of it."""
     where = _data_of(plant, data)
-    spec = specs.parameters(load_bundle(applied_plant(where).files))
+    spec = specs.parameters(_plant(where))
     own = [row["param"] for row in set_now(where) if row["device_id"] == device]
     if not names and not own:
         raise ConfigError(f"nothing is set for '{device}'{nearest(device, spec.devices)}")
     act(where, spec, device, dict.fromkeys(names or own), by, why, as_json)
+
+
+def _plant(data: Path) -> Plant:
+    """The applied plant, with master data as changes have made them."""
+    views = Views(data)
+    try:
+        return views.plant_now() or load_bundle(applied_plant(data).files)  # which says why there is none
+    finally:
+        views.close()
 
 
 def _data_of(plant: Path, data: Path | None) -> Path:
