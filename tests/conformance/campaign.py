@@ -34,7 +34,7 @@ LONGEST_PAUSE_S = 30.0
 
 
 def killed(name: str, folder: Path, kills: int, seed: int) -> dict[str, Any]:
-    """Nothing is lost or out of order over so many SIGKILLs of the receiver."""
+    """Nothing is lost or out of order over so many SIGKILLs of receiver and journal."""
     with closing(SUBJECTS[name](folder)) as subject:
         if why := subject.waivers.get("sigkill"):
             return {"waived": why}

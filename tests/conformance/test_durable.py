@@ -57,25 +57,31 @@ def test_what_is_not_durable_comes_again(subject: Subject, tmp_path: Path) -> No
 
 
 def test_sigkill(subject: Subject, processes: Processes) -> None:
-    """Six SIGKILLs at seeded moments: what was told safe is in the journal, in order, and where the
-    kind says so once."""
+    """Six SIGKILLs at seeded moments, four of the receiver and two of the journal: what was told safe is in
+    the journal, in order, and where the kind says so once."""
     kill_at_random(subject, processes, kills=6, seed=20260301)
 
 
 def kill_at_random(subject: Subject, processes: Processes, kills: int, seed: int) -> int:
-    """Raises AssertionError for what is lost or out of order; returns how many came twice."""
+    """Raises AssertionError for what is lost or out of order; returns how many came twice. Each third kill
+    is the journal's."""
     draw = random.Random(seed)
     processes.wait_state("connected")
     sent = 0
-    for _ in range(kills):
+    for number in range(kills):
         for _ in range(draw.randrange(1, 4)):
             count = draw.randrange(20, 200)
             subject.send(numbers(sent, sent + count))
             sent += count
             time.sleep(draw.uniform(0.0, 0.1))
-        processes.receiver.kill()
-        processes.receiver.wait()
-        processes.start_receiver()
+        if number % 3 == 2:
+            processes.journal.kill()
+            processes.journal.wait()
+            processes.start_journal()
+        else:
+            processes.receiver.kill()
+            processes.receiver.wait()
+            processes.start_receiver()
         processes.wait_state("connected")
         subject.settle()
     found: list[bytes] = []
