@@ -9,6 +9,7 @@ from operators.jit import inline, kernel
 
 _FNV_BASIS = np.uint64(0xCBF29CE484222325)
 _FNV_PRIME = np.uint64(0x100000001B3)
+U = np.uint64
 
 
 @inline
@@ -38,6 +39,13 @@ def _value_hash(payload: Bytes, at: int, stop: int, state: np.uint64) -> np.uint
     return state
 
 
+@inline
+def _after_blanks(payload: Bytes, at: int, stop: int) -> int:
+    while at < stop and (payload[at] == 32 or (payload[at] >= 9 and payload[at] <= 13)):
+        at += 1
+    return at
+
+
 @kernel
 def member_hashes(
     payload: Bytes, offset: Int64, length: Int64, asked: Bytes, name: Bytes, found: UInt64
@@ -57,32 +65,33 @@ def member_hashes(
             continue
         start = offset[row]
         stop = start + length[row]
-        near = np.uint8(0)
-        for p in range(start, stop - size):
-            near |= np.uint8((payload[p] == first) & (payload[p + 1] == second) & (payload[p + 2] == third))
+        near, begin = np.uint8(0), U(start)  # indices that may be negative keep a loop from being vectorised
+        for step in range(length[row] - size):
+            p = begin + U(step)
+            near |= (
+                np.uint8(payload[p] == first)
+                & np.uint8(payload[p + U(1)] == second)
+                & np.uint8(payload[p + U(2)] == third)
+            )
         if near == 0:
             continue
         state, there = _FNV_BASIS, False
-        p = start
-        while p < stop - size:
+        at = start
+        while at < stop - size:
             same = True
-            for at in range(size):
-                if payload[p + at] != name[at]:
+            for k in range(size):
+                if payload[at + k] != name[k]:
                     same = False
                     break
             if not same:
-                p += 1
+                at += 1
                 continue
-            p += size
-            while p < stop and (payload[p] == 32 or (payload[p] >= 9 and payload[p] <= 13)):
-                p += 1
-            if p >= stop or payload[p] != 58:
+            at = _after_blanks(payload, at + size, stop)
+            if at >= stop or payload[at] != 58:
                 continue
-            p += 1
-            while p < stop and (payload[p] == 32 or (payload[p] >= 9 and payload[p] <= 13)):
-                p += 1
-            if p < stop and payload[p] == 91:
-                state, there = _value_hash(payload, p, stop, state), True
+            at = _after_blanks(payload, at + 1, stop)
+            if at < stop and payload[at] == 91:
+                state, there = _value_hash(payload, at, stop, state), True
         if there:
             found[row] = state | np.uint64(1)
             count += 1
