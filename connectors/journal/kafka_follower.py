@@ -15,11 +15,18 @@ from typing import Any, Final
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from connectors.errors import JournalError
+from connectors.errors import ConnectError, JournalError
 from connectors.journal.entries import ENTRY_ROWS
 from connectors.journal.kafka_config import PartitionConfig
 from connectors.journal.kafka_messages import Reached, reached_of
-from connectors.journal.kafka_topic import CLIENT, MESSAGE_BYTES, WHERE, Topic, ready_topic
+from connectors.journal.kafka_topic import (
+    CLIENT,
+    MESSAGE_BYTES,
+    WHERE,
+    Topic,
+    look_topic,
+    ready_topic,
+)
 from connectors.journal.store import JournalStore, Jump
 from connectors.kafka.client import client_config, made_client, told
 from connectors.kafka.topics import ANSWER_S
@@ -113,6 +120,18 @@ class Follower:
         if found:
             self.next_offset = found[-1].offset() + 1
         return found
+
+    def look(self) -> str:
+        """Why nothing may come, in words; "" where the topic is as it was. Raises JournalError for a topic
+        that was made anew."""
+        try:
+            topic = look_topic(self.config.journal)
+        except ConnectError as error:
+            return str(error)
+        if topic is None:
+            return f"the topic {self.config.journal.topic} is not there any more"
+        self._mark(topic)
+        return ""
 
     def mark(self, offset: int) -> bytes:
         """That everything before `offset` is in the copy."""

@@ -38,6 +38,7 @@ BACKOFF_MAX: Final = 5.0
 AWAY_S: Final = 3.0  # unanswered for so long: the brokers are away
 AGAIN_S: Final = 5.0  # a message that is acknowledged and did not count is sent again
 STOP_S: Final = 4.0
+LOOK_S: Final = 5.0  # while the brokers are away: between two looks at why
 FULL_S: Final = 0.1
 SHARE: Final = 32  # of the map one transaction takes one part in so many
 REACHED_S: Final = 0.8  # between two looks at what ticks tell
@@ -86,6 +87,8 @@ class PartitionJournal:
         self._ticked_ms = self._tick_at = 0
         self._tick_since = 0.0
         self._renewing: asyncio.Task[None] | None = None
+        self._renew_after = BACKOFF_MIN
+        self._looked_at = 0.0
         self._session = os.urandom(16)  # of the journal's own entries
         self._own = 0
         self._addresses = entries.Addresses()
@@ -159,6 +162,9 @@ class PartitionJournal:
                         await self._take(messages)
                     elif not self._caught_up.is_set():
                         self._look_caught_up()
+                    elif self.away() and time.monotonic() - self._looked_at > LOOK_S:
+                        self._looked_at = time.monotonic()
+                        self._error = await self._in_reader(self._follower.look) or self._error
             except Trimmed:
                 log.warning("the partition was trimmed beyond the copy's end")
 
@@ -261,9 +267,10 @@ class PartitionJournal:
             self._answer(sent)
 
     def _sender_failed(self, why: str) -> None:
-        self._error = why
         if self._renewing is None:
-            log.warning("the producer has failed: %s", why)
+            if why != self._error:
+                log.warning("the producer has failed: %s", why)
+            self._error = why
             self._renewing = self._loop.create_task(self._renew())
 
     async def _renew(self) -> None:
@@ -271,7 +278,8 @@ class PartitionJournal:
         failed = self._sender
         if failed is not None:
             await self._loop.run_in_executor(None, failed.close)
-        await asyncio.sleep(BACKOFF_MIN)
+        await asyncio.sleep(self._renew_after)
+        self._renew_after = min(self._renew_after * 2, BACKOFF_MAX)
         self._renewing = None
         self._renew_sender()
 
@@ -279,7 +287,7 @@ class PartitionJournal:
         if sent.acknowledged and sent.place is not None and not sent.answered.done():
             del self._waiting[sent.append.session, sent.append.sequence]
             sent.answered.set_result(sent.place)
-            self._error = ""
+            self._error, self._renew_after = "", BACKOFF_MIN
 
     def _unanswered(self) -> float:
         """Seconds that the oldest message waits; 0.0 where none does."""
