@@ -78,9 +78,9 @@ def server_of(text: str) -> Server:
 
 
 def listen_opcua(server: Server, seconds: float) -> Told:
-    """What a server tells within `seconds`, or until Ctrl-C: at once what every variable is, then what
-    changes; at most `MOST_FRAMES` and `MOST_BYTES`. Raises `ConnectError` where it is not there or
-    refuses."""
+    """What a server tells within `seconds` of its first values, or until Ctrl-C: at once what every
+    variable is, then what changes; at most `MOST_FRAMES` and `MOST_BYTES`. Raises `ConnectError` where it is
+    not there or refuses."""
     quiet()
     try:
         return asyncio.run(_listened(server, seconds))
@@ -113,8 +113,9 @@ async def _listened(server: Server, seconds: float) -> Told:
         receiver = OpcuaReceiver.build(SOURCE, config, place)
         receiver.kept = False
         receiving = asyncio.create_task(receiver.run(kept, stop))
-        end = time.monotonic() + seconds
         try:
+            await _first(kept, receiving, stop)
+            end = time.monotonic() + seconds
             while (left := end - time.monotonic()) > 0 and not stop.is_set() and not receiving.done():
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(stop.wait(), min(left, _PROGRESS_S))
@@ -125,6 +126,13 @@ async def _listened(server: Server, seconds: float) -> Told:
             stop.set()
             await receiving
     return told
+
+
+async def _first(kept: _Kept, receiving: asyncio.Task[None], stop: asyncio.Event) -> None:
+    """Wait for the first values, for some time."""
+    limit = time.monotonic() + 2 * TIMEOUT_S
+    while not (kept.frames or stop.is_set() or receiving.done()) and time.monotonic() < limit:
+        await asyncio.sleep(0.02)
 
 
 async def _found(server: Server) -> Told:

@@ -45,7 +45,7 @@ def test_a_server_of_presses(tmp_path: Path) -> None:
     server = OpcuaServer(tmp_path / "server", nodes)
     folder = tmp_path / "plant"
     try:
-        made = new_from(folder, server.endpoint, "device-v1", 3)
+        made = new_from(folder, server.endpoint, "device-v1", 1.5)
     finally:
         server.close()
     assert made.told == [
@@ -96,7 +96,7 @@ def mill() -> Iterator[str]:
 
 def test_a_mill_whose_motors_have_the_same_names(tmp_path: Path, mill: str) -> None:
     folder = tmp_path / "plant"
-    made = new_from(folder, mill, "motor-v1", 3)
+    made = new_from(folder, mill, "motor-v1", 1.5)
     assert made.told == [
         "motor-v1: 3 metrics of 4 devices",
         "  devices: Line1-MotorA, Line1-MotorB, Line2-MotorA, Line2-MotorB",

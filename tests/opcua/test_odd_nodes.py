@@ -38,11 +38,18 @@ KINDS = {
 }
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[OpcuaServer]:
-    one = OpcuaServer(tmp_path / "server", NODES)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpcuaServer]:
+    one = OpcuaServer(tmp_path_factory.mktemp("opcua") / "server", NODES)
     yield one
     one.close()
+
+
+@pytest.fixture
+def server(shared: OpcuaServer) -> OpcuaServer:
+    """Its values as they were at the beginning."""
+    shared.tell(set=[[f"{device}.{metric}", value] for device, metric, _, value, *_ in NODES])
+    return shared
 
 
 def rows(*metrics: str, more: str = "") -> str:

@@ -129,7 +129,7 @@ def test_several_sessions(tmp_path: Path, server: OpcuaServer, proxy: Proxy) -> 
     asyncio.run(play())
 
 
-@pytest.mark.parametrize("seconds", [0.6, 5.0])
+@pytest.mark.parametrize("seconds", [0.6, 4.0])
 def test_a_server_that_stood_still(tmp_path: Path, server: OpcuaServer, seconds: float) -> None:
     """Shorter and longer than the time-outs, with numbers that change before and after."""
 
@@ -160,11 +160,9 @@ def test_another_maker(tmp_path: Path) -> None:
         config = configured(f"opc.tcp://127.0.0.1:{proxy.port}/mill/", nodes=None, browse=browse)
         async with running.Running(tmp_path, config, "", {"Speed": "number"}) as run:
             await run.until(lambda: len(run.values()) == 2)
-            for _ in range(2):
-                before = run.receiver.status.reconnects
-                proxy.cut()
-                await run.until(lambda before=before: run.receiver.status.reconnects > before)
-                await run.until(lambda: run.receiver.status.peers == 1)
+            proxy.cut()
+            await run.until(lambda: run.receiver.status.reconnects > 0)
+            await run.until(lambda: run.receiver.status.peers == 1)
             process.kill()
             process.wait()
             await run.until(lambda: run.receiver.status.state == "disconnected")
