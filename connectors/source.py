@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from operators.batch import Bytes, Int64, UInt32
 
@@ -30,6 +30,15 @@ class Frame:
     port: int = -1
     headers: tuple[tuple[str, str], ...] = ()
     line: int = 0  # in the file that it comes from, counted from 1; 0: none
+
+
+RESERVED_HEADERS: Final = ("resync", "too_large", "malformed", "csv", "peer", "shard")
+"""Headers of a frame that only receivers write, beside those that begin with `penstock-`."""
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a header of this name is never taken from a message: it would pass for a receiver's word."""
+    return name.lower() in RESERVED_HEADERS or name.lower().startswith("penstock-")
 
 
 Where = tuple[str, int, tuple[tuple[str, str], ...]]  # topic, port, headers of a Frame

@@ -8,7 +8,7 @@ from typing import Final, TypeGuard
 from connectors.kafka.config import (
     KafkaClientConfig,
     KafkaConfig,
-    is_reserved,
+    is_reserved_here,
     is_template,
     start_ms,
     topics_of,
@@ -97,7 +97,7 @@ def check_kafka_source(node: Node, source: KafkaConfig, problems: Problems) -> N
     if is_known(place) and source.group == "":
         problems.add(place, "the name of the group is empty")
     for one in node.get("headers") or ():
-        if is_reserved(str(one.value)):
+        if is_reserved_here(str(one.value)):
             problems.add(one, f"'{one.value}' is not taken from a message")
 
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Final, Literal
+from typing import Literal
 
 import msgspec
 
+from connectors.source import is_reserved
 from operators.spec import SECOND, Duration, Size
-
-RESERVED: Final = ("resync", "too_large", "csv", "peer")
-"""Headers of a frame that only receivers write."""
 
 
 def header_problem(name: str) -> str | None:
     """What is wrong with the name of a request header that goes with a frame, if anything."""
     if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
         return f"'{name[:60]}' is no name of a header"
-    if name.lower() in (*RESERVED, "authorization", "x-api-key") or name.lower().startswith("penstock-"):
+    if name.lower() in ("authorization", "x-api-key") or is_reserved(name):
         return f"'{name}' is not taken from a request"
     return None
 

@@ -7,13 +7,12 @@ from typing import Final, Literal
 
 import msgspec
 
+from connectors.source import is_reserved
 from operators.spec import SECOND, Duration, Size
 
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 PARTITIONS: Final = 3  # of a topic that is made
-RESERVED: Final = ("key", "resync", "too_large", "csv", "peer", "shard")
-"""Headers of a frame that only receivers write."""
 
 
 class KafkaClientConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -82,14 +81,14 @@ def topics_of(config: KafkaConfig) -> list[str]:
     return [topic for topic in config.topics or () if isinstance(topic, str)]
 
 
+def is_reserved_here(name: str) -> bool:
+    """Whether a header of this name never comes from a message; `key` is the message's own."""
+    return name.lower() == "key" or is_reserved(name)
+
+
 def is_template(topic: str) -> bool:
     """Whether it stands for every topic that fits it."""
     return "{" in topic
-
-
-def is_reserved(name: str) -> bool:
-    """Whether a header of this name never comes from a message."""
-    return name.lower() in RESERVED or name.lower().startswith("penstock-")
 
 
 def start_ms(text: str) -> int:

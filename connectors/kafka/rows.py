@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from confluent_kafka import Message
 
-from connectors.kafka.config import KafkaConfig, is_reserved
+from connectors.kafka.config import KafkaConfig, is_reserved_here
 from connectors.kafka.progress import Range
 from connectors.source import FrameRows, Where
 
@@ -76,7 +76,7 @@ class Addressing:
                 address = self._text(value or b"")
             if self._headers is not None and low not in self._headers and low not in self._wanted:
                 continue
-            if is_reserved(header) or len(kept) >= MAX_HEADERS or len(header) > MAX_TEXT:
+            if is_reserved_here(header) or len(kept) >= MAX_HEADERS or len(header) > MAX_TEXT:
                 self.cut += 1
                 continue
             kept.append((header, self._text(value or b"")))

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from connectors.mqtt import publish_kernels as kernels
-from connectors.source import FrameRows, Where
+from connectors.source import FrameRows, Where, is_reserved
 from operators.batch import FRAME_RETAINED, Bytes, Int64, UInt64
 
 ROWS: Final = 4096  # of a batch; an entry of the journal holds as many and more
@@ -259,7 +259,10 @@ def _address(key: bytes) -> Where:
             size = int.from_bytes(key[at : at + 2], "big")
             texts.append(_text(key[at + 2 : at + 2 + size]))
             at += 2 + size
-        headers.append(("content-type", texts[0]) if code == _CONTENT_TYPE else (texts[0], texts[1]))
+        if code == _CONTENT_TYPE:
+            headers.append(("content-type", texts[0]))
+        elif not is_reserved(texts[0]):  # or a device could pass its frame off as garbage
+            headers.append((texts[0], texts[1]))
     return _text(topic), -1, tuple(headers)
 
 

@@ -93,7 +93,8 @@ def test_user_properties_and_the_content_type_are_headers(broker: Broker) -> Non
             device.loop_start()
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's
             properties.ContentType = "application/json"
-            properties.UserProperty = [("line", "4"), ("Öl", "°C")]
+            reserved = [("resync", "x"), ("Too_Large", "x"), ("penstock-resubmitted", "1.0.0")]
+            properties.UserProperty = [("line", "4"), ("Öl", "°C"), *reserved]
             for number in range(3):
                 device.publish("plant/a", b"%d" % number, 1, properties=properties)
             device.publish("plant/a", b"plain", 1)
