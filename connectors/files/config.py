@@ -35,6 +35,7 @@ class FilesConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_
     done: str = "done/"
     failed: str = "failed/"
     product: str | None = None
+    carries: Literal["frames", "master"] = "frames"  # master: each frame is a change of master data
     device: str = "topic"
     topic: str | None = None
     live: bool = False  # event time is the reference: rules raise live alarms
