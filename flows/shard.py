@@ -148,7 +148,7 @@ class PlannedStage:
     def snapshot(self) -> bytes:
         began = time.perf_counter()
         pages = self.shard.pages
-        kept = {**self.logic.export(), MASTER: self.registry.export()}
+        kept = {**self.logic.export(), MASTER: self.registry.packed()}
         state = pack(kept) if pages is None else pages.write(self.name, kept)
         packed = msgspec.msgpack.encode(_Snapshot(self.plant.sha256, state))
         self.clock.snapshot_seconds += time.perf_counter() - began
@@ -167,7 +167,7 @@ class PlannedStage:
             plant = self.shard.plant(kept.plant, None)
             self.registry = Registry(tables(plant.master))
             if master is not None:
-                self.registry.load(master)
+                self.registry.load(unpack(master))
             self.plant = self._as_here(plant)
             self.logic = self.build(self.plant, self.registry)
         self.logic.load(state)
