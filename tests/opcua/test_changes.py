@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from connectors.opcua.changes import Changes, Published, UnreadableError, read_published
 from connectors.opcua.nodes import Item
+from connectors.typed import unpack
 from operators.decode.decoders import build_decoder
 from operators.decode.spec import ProductDecode
 from tests.decode_json.frames import batch, good_spec
@@ -205,3 +206,13 @@ def test_more_values_than_a_frame_holds() -> None:
     counts = [struct.unpack_from("<I", frame.payload, 4)[0] for frame in told.frames]
     assert sum(counts) == 70_000
     assert max(counts) <= 8192
+
+
+@pytest.mark.parametrize("ticks", [(1 << 63) - 1, -5, 0, 2_650_467_743_990_000_000])
+def test_times_that_no_clock_shows(ticks: int) -> None:
+    """The year 9999 and the years before 1601 are no time: the server's stands in."""
+    server = 133_000_000_000_000_000
+    body = struct.pack("<iIBBdqq", 1, 0, 1 | 4 | 8, 11, 2.5, ticks, server)
+    (frame,) = Changes(ITEMS).frames(Published(body, 1, 1, False, ((0, len(body)),))).frames
+    (value,) = unpack(frame.payload)
+    assert (value.time_ns, value.server_ns) == (0, (server - 116_444_736_000_000_000) * 100)
