@@ -60,7 +60,7 @@ def _copied(recovery: Path, to: Path) -> Snapshot | None:
         before = _steps(recovery)
         copy = to / str(number)
         copy.mkdir()
-        with closing(lmdb.open(str(recovery / "pages"), readonly=True, lock=True)) as pages:
+        with closing(lmdb.open(str(recovery / "pages"), readonly=True, lock=True, map_size=0)) as pages:
             pages.copy(str(copy), compact=True)
         if before is not None and before == _steps(recovery):
             entry = before.pop("journal", None)

@@ -64,7 +64,15 @@ class Environment:
 def _open(path: Path, map_bytes: int | None, max_dbs: int) -> Any:
     try:
         if map_bytes is None:
-            return lmdb.open(str(path), readonly=True, create=False, max_dbs=max_dbs, max_readers=MAX_READERS)
+            # 0: as large as the writer's; the library's default of 10 MB would end with the next commit
+            return lmdb.open(
+                str(path),
+                readonly=True,
+                create=False,
+                map_size=0,
+                max_dbs=max_dbs,
+                max_readers=MAX_READERS,
+            )
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         return lmdb.open(str(path), map_size=map_bytes, max_dbs=max_dbs, max_readers=MAX_READERS, mode=0o600)
     except (lmdb.Error, OSError) as error:
