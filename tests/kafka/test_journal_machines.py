@@ -11,8 +11,10 @@ import pytest
 
 from tests.services.kafka import KafkaBroker
 from tests.shards.running import ShardedPlant, replayed, until
-from tests.shards.test_shards_live import FILES, LAG_MS, PLANT, by_subject, readings_from
+from tests.shards.scenario import FILES, MINUTE_MS, PLANT, by_subject, readings_from
 
+ROUNDS = 28
+LAG_MS = 40 * MINUTE_MS
 KILLS = {
     60: ("a", "flow-0"),
     120: ("b", "journal-1"),
@@ -32,7 +34,7 @@ def test_two_machines_find_what_one_shard_does_under_kills(broker: KafkaBroker, 
         ' shards_here: "${SHARDS_HERE:-}"}\n'
     )
     files = {**FILES, "plant.yaml": PLANT + "shards: {count: 2, by: hub_id}\n" + journal}
-    readings = readings_from(int(time.time() * 1000) - LAG_MS)[:220]
+    readings = readings_from(int(time.time() * 1000) - LAG_MS, ROUNDS)[:220]
     machines = {name: ShardedPlant(tmp_path / name, files) for name in ("a", "b")}
     for shard, machine in enumerate(machines.values()):
         machine.environ["SHARDS_HERE"] = str(shard)
