@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import tempfile
 import time
@@ -64,7 +65,8 @@ class Told:
 
 
 def server_of(text: str) -> Server:
-    """The server of `opc.tcp://[user[:password]@]host[:port][/path]`. Raises `ConfigError`."""
+    """The server of `opc.tcp://[user[:password]@]host[:port][/path]`; without a password that of the
+    environment's OPCUA_PASSWORD. Raises `ConfigError`."""
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
@@ -74,7 +76,9 @@ def server_of(text: str) -> Server:
         raise ConfigError("--from: the address names no host; write opc.tcp://HOST:PORT")
     shown = f"[{host}]" if ":" in host else host
     endpoint = f"opc.tcp://{shown}:{port or 4840}{parts.path if parts.path != '/' else ''}"
-    return Server(endpoint, unquote(parts.username or ""), unquote(parts.password or ""))
+    user = unquote(parts.username or "")
+    password = unquote(parts.password or "") or (os.environ.get("OPCUA_PASSWORD", "") if user else "")
+    return Server(endpoint, user, password)
 
 
 def listen_opcua(server: Server, seconds: float) -> Told:
