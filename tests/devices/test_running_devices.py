@@ -4,6 +4,8 @@ once, and a replay of the capture gives the same."""
 from __future__ import annotations
 
 import json
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,18 @@ QUICK = changed(
     ("products/press.yaml", "every: 10s", "every: 5s"),
     ("rules/hot.yaml", "on_delay: 5s", "on_delay: 1s"),
 )
+
+
+def posted(plant: RunningPlant, body: Any) -> tuple[int, Any]:
+    """What POST /api/master answers."""
+    url = f"http://127.0.0.1:{plant.environ['SERVER_PORT']}/api/master"
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
 
 
 @pytest.mark.timeout(300)
@@ -49,7 +63,15 @@ def test_held_frames_come_in_once_over_kills(tmp_path: Path) -> None:
             assert "[0].data.productId: no product 'pres'; did you mean 'press'?" in error
             assert rows()["p4"]["held"] > 5
             plant.call("devices set", "p4", "productId=press", "--why", "new")
-            plant.call("devices retire", "p2", "--why", "scrapped")
+            changes = [{"op": "delete", "table": "devices", "keys": {"device_id": "p2"}}]
+            sites = [{"op": "upsert", "table": "sites", "data": {"site_id": "ulsan", "city": "Ulsan"}}]
+            assert posted(plant, {"changes": [{"op": "upsrt"}], "by": "kim"})[0] == 400
+            wrong = {"op": "upsert", "table": "devices", "data": {"device_id": "p9", "productId": "pres"}}
+            status, told = posted(plant, {"changes": [*changes, wrong], "by": "kim"})
+            assert (status, told["accepted"], rows()["p2"]["status"]) == (409, False, "in_service")
+            status, told = posted(plant, {"changes": [*changes, *sites], "by": "kim", "why": "scrapped"})
+            assert (status, told["message"]) == (200, "2 rows changed")
+            assert views.master("sites") == [{"site_id": "ulsan", "city": "Ulsan"}]
             until("p4 to be heard", lambda: rows()["p4"]["last_heard"])
             plant.kill("flow")
             plant.until_ready()
