@@ -35,8 +35,9 @@ demo: setup
 services: setup
 	@.venv/bin/python -m tests.services
 
+# files side by side, because most of them wait for processes; WORKERS=0 runs one after the other
 test: setup
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest -n $(or $(WORKERS),3) --dist loadfile
 
 check: setup
 	.venv/bin/ruff format --check .
