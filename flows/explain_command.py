@@ -62,8 +62,10 @@ def explain(
     until = _until(at)
     if inputs:
         loaded = open_plant(plant)
-        checked(loaded, rule, device)
-        found = explanation(replay_recording(loaded, list(inputs), rule, device, until), rule, device)
+        checked(loaded, rule, None)
+        replayed = replay_recording(loaded, list(inputs), rule, device, until)
+        checked(replayed.shard.current, rule, device)  # the recording may have made the device known
+        found = explanation(replayed, rule, device)
     else:
         folder = data_directory(plant, data)
         views = Views(folder)
