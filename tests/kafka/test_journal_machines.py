@@ -16,12 +16,12 @@ from tests.shards.scenario import FILES, MINUTE_MS, PLANT, by_subject, readings_
 ROUNDS = 28
 LAG_MS = 40 * MINUTE_MS
 KILLS = {
-    60: ("a", "flow-0"),
-    120: ("b", "journal-1"),
-    150: ("b", "flow-1"),
-    170: ("a", "journal-1"),
-    190: ("a", "journal-0"),
-    200: ("b", "receiver-ingest"),
+    40: ("a", "flow-0"),
+    80: ("b", "journal-1"),
+    100: ("b", "flow-1"),
+    115: ("a", "journal-1"),
+    130: ("a", "journal-0"),
+    145: ("b", "receiver-ingest"),
 }
 
 
@@ -34,7 +34,7 @@ def test_two_machines_find_what_one_shard_does_under_kills(broker: KafkaBroker, 
         ' shards_here: "${SHARDS_HERE:-}"}\n'
     )
     files = {**FILES, "plant.yaml": PLANT + "shards: {count: 2, by: hub_id}\n" + journal}
-    readings = readings_from(int(time.time() * 1000) - LAG_MS, ROUNDS)[:220]
+    readings = readings_from(int(time.time() * 1000) - LAG_MS, ROUNDS)[:160]
     machines = {name: ShardedPlant(tmp_path / name, files) for name in ("a", "b")}
     for shard, machine in enumerate(machines.values()):
         machine.environ["SHARDS_HERE"] = str(shard)
