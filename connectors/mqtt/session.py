@@ -44,9 +44,10 @@ class MqttSession:
     """A connection from CONNECT to its end; never reconnects.
 
     on_accepted is called once, before the first message, with whether the broker kept our
-    session; on_batch with what each reading brought, in order; both in the loop's thread. `lost`
-    resolves with the reason when the connection has ended. held: see `Publishes`. topics: what is
-    subscribed to. state: what is told of us while we are there and when we are not.
+    session; on_subscribed once the broker has our subscriptions; on_batch with what each reading
+    brought, in order; all in the loop's thread. `lost` resolves with the reason when the connection
+    has ended. held: see `Publishes`. topics: what is subscribed to. state: what is told of us while
+    we are there and when we are not.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class MqttSession:
         held: UInt64,
         on_accepted: Callable[[MqttSession, bool], None],
         on_batch: Callable[[MqttSession, Batch], None],
+        on_subscribed: Callable[[MqttSession], None],
         topics: Sequence[str],
         state: HostState | None = None,
     ) -> None:
@@ -65,6 +67,7 @@ class MqttSession:
         self._version5 = config.protocol == "5"
         self._on_accepted = on_accepted
         self._on_batch = on_batch
+        self._on_subscribed = on_subscribed
         self._topics = topics
         self.state = state
         cap = min(config.max_payload, config.max_frame, HARD_CAP)
@@ -332,6 +335,7 @@ class MqttSession:
             for said in packets.refused_topics(body, self._topics, self._version5):
                 self.refused.append(said)
                 log.error("the broker refuses the subscription %s", said)
+            self._on_subscribed(self)
         elif kind == packets.PINGRESP:
             self._pinged = False
         elif kind == packets.PUBACK and self.state is not None:

@@ -146,6 +146,7 @@ class MqttReceiver:
             self._held,
             self._accepted,
             self._receive,
+            self._subscribed,
             topics,
             state,
         )
@@ -194,10 +195,15 @@ class MqttReceiver:
             self._feed.sparkplug.connected()
         session.pause(self._gather.under_pressure)
         said = "kept" if kept else "new"
-        self.status.state, self.status.peers = "connected", 1
+        self.status.peers = 1
         self.status.detail = f"{self._peer}, session {said}"
         self._last_frame = time.monotonic()
         log.info("connected to %s as %s (session %s)", self._peer, self.client_id, said)
+
+    def _subscribed(self, session: MqttSession) -> None:
+        """From here on the broker keeps for us what is published."""
+        self.status.state = "connected"
+        self._last_frame = time.monotonic()
 
     def _look(self, session: MqttSession) -> None:
         """Once a second: silence, and subscriptions that the broker refuses."""
