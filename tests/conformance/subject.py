@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from connectors.source import SourceStatus
 from flows.plant_file import SourceConfig
@@ -23,7 +23,7 @@ FLOOD_PAYLOAD = 50_000  # bytes of a frame of a flood
 class Subject:
     """One connector with its peer; everything it does blocks."""
 
-    waivers: dict[str, str]
+    waivers: Mapping[str, str]
     config: SourceConfig
     secret: str | None = None  # no log may show it
     direct = True  # the peer hears from the source itself what is safe; False: from a broker between

@@ -9,13 +9,13 @@ from tests.conformance.subject import Subject
 from tests.conformance.subject_files import FilesSubject
 from tests.conformance.subject_http import HttpSubject
 from tests.conformance.subject_kafka import KafkaSubject
-from tests.conformance.subject_mqtt import MqttSubject
+from tests.conformance.subject_mqtt import AmqttSubject, MqttSubject
 from tests.conformance.subject_opcua import OpcuaSubject
 from tests.conformance.subject_tcp import TcpSubject
 
 SUBJECTS: dict[str, Callable[[Path], Subject]] = {
-    "mqtt-mosquitto": lambda tmp: MqttSubject(tmp, "mosquitto"),
-    "mqtt-amqtt": lambda tmp: MqttSubject(tmp, "amqtt"),
+    "mqtt-mosquitto": MqttSubject,
+    "mqtt-amqtt": AmqttSubject,
     "tcp": TcpSubject,
     "http": HttpSubject,
     "files": FilesSubject,

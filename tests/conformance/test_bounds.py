@@ -9,8 +9,8 @@ from tests.conformance.processes import Processes
 from tests.conformance.subject import Subject, numbers
 
 GROWTH = 150_000_000  # bytes of resident memory above that of the idle receiver
-STALLED_S = 3.0
-SLOW_S = 3.0
+STALLED_S = 2.0
+SLOW_S = 2.0
 STEP_S = 0.1  # of which the journal runs a tenth while it is slow
 
 

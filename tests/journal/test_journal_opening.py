@@ -7,9 +7,9 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import pytest
 
-from connectors.journal import environment
 from connectors.journal.entries import pack_frames
 from connectors.journal.reader import JournalReader
 from connectors.journal.store import Append, JournalStore
@@ -35,7 +35,7 @@ def test_a_journal_that_grows_while_it_is_opened(tmp_path: Path, monkeypatch: py
     writer = context.Process(target=write, args=(tmp_path / "journal", first, grow, grown))
     writer.start()
     assert first.wait(60)
-    opened = environment.lmdb.open
+    opened = lmdb.open
 
     def slowly(*arguments: Any, **keys: Any) -> Any:
         found = opened(*arguments, **keys)
@@ -43,7 +43,7 @@ def test_a_journal_that_grows_while_it_is_opened(tmp_path: Path, monkeypatch: py
         assert grown.wait(60)
         return found
 
-    monkeypatch.setattr(environment.lmdb, "open", slowly)
+    monkeypatch.setattr(lmdb, "open", slowly)
     with JournalReader(tmp_path / "journal") as reader:
         assert reader.last() - reader.oldest() + 1 >= 31
     writer.join(60)
