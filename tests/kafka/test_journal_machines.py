@@ -15,6 +15,7 @@ from tests.shards.scenario import FILES, MINUTE_MS, PLANT, by_subject, readings_
 
 ROUNDS = 28
 LAG_MS = 40 * MINUTE_MS
+ROUNDS = 13
 KILLS = {
     40: ("a", "flow-0"),
     80: ("b", "journal-1"),
@@ -34,11 +35,12 @@ def test_two_machines_find_what_one_shard_does_under_kills(broker: KafkaBroker, 
         ' shards_here: "${SHARDS_HERE:-}"}\n'
     )
     files = {**FILES, "plant.yaml": PLANT + "shards: {count: 2, by: hub_id}\n" + journal}
-    readings = readings_from(int(time.time() * 1000) - LAG_MS, ROUNDS)[:160]
+    lag_ms = (ROUNDS + 10) * MINUTE_MS
+    readings = readings_from(int(time.time() * 1000) - lag_ms, ROUNDS)
     machines = {name: ShardedPlant(tmp_path / name, files) for name in ("a", "b")}
     for shard, machine in enumerate(machines.values()):
         machine.environ["SHARDS_HERE"] = str(shard)
-    one = replayed(machines["a"], tmp_path, readings, LAG_MS)
+    one = replayed(machines["a"], tmp_path, readings, lag_ms)
     expected = [json.loads(line) for line in (one / "alarms.jsonl").read_text("utf-8").splitlines()]
     with machines["a"], machines["b"]:
         for number, reading in enumerate(readings):
