@@ -73,6 +73,7 @@ class PlantCollector(Collector):
         yield from self._stages()
         yield self._undeclared()
         yield from self._sequence()
+        yield self._nodes()
         open_alarms = self.views.open_alarms()
         yield from rule_families(self.flow, active_rules(open_alarms))
         yield from figure_families(self.views, open_alarms)
@@ -157,6 +158,16 @@ class PlantCollector(Collector):
         )
         for row in self.flow.get("undeclared", []):
             family.add_metric([row["productId"], row["metric"]], row["count"])
+        return family
+
+    def _nodes(self) -> Metric:
+        """What frames said of devices and their hubs, and could not be taken."""
+        family = CounterMetricFamily(
+            "penstock_nodes_refused", "frames whose list of nodes was left out", labels=["source", "product"]
+        )
+        for labels, terms in sorted(self.ledger.items()):
+            if "nodes_refused" in terms:
+                family.add_metric(list(labels), terms["nodes_refused"])
         return family
 
     def _sequence(self) -> Iterator[Metric]:

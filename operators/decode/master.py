@@ -55,7 +55,7 @@ class MasterReader:
         ]
         self._hashes: UInt64 = np.zeros(0, np.uint64)
         self._said: dict[Address, tuple[int, int]] = {}  # the hash of `nodes`, and what was known then
-        self.refused_nodes = 0
+        self.refused_nodes: list[tuple[str, str]] = []  # source and product, since they were counted
 
     def nodes_of(self, route: Route, address: Address) -> Path | None:
         """Where a frame of an address may tell of nodes; None where it does not."""
@@ -89,7 +89,9 @@ class MasterReader:
                 if verdict[row] in (MASTER, PROVISION):
                     refused[int(frames.position[row])] = error.reason, error.message
                 else:
-                    self.refused_nodes += 1
+                    address = frames.addresses[int(frames.address[row])]
+                    route = self.router.route(address)
+                    self.refused_nodes.append((route.source, route.productId))
                 continue
             if found:
                 yield Place(row, tick), now, found

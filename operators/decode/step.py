@@ -233,6 +233,9 @@ class DecodeLogic(Kept):
         rest = replace(item) if parts else item
         self._refused.clear()
         parts += self._cut(rest) if rest.control is None else self._control(rest, rest.control)
+        for pair in self.reader.refused_nodes:
+            parts[-1].count(*pair, "nodes_refused")
+        self.reader.refused_nodes.clear()
         if len(parts) > 1:
             item.parts = parts
         if self.held.changed:
