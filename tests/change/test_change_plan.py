@@ -126,6 +126,12 @@ def test_secrets_are_not_shown() -> None:
             "shrinks; keep it as it is, or larger",
         ),
         (
+            "max: 100MB",
+            'max: 100MB, kind: kafka, bootstrap: "k:9092"',
+            "plant.yaml  journal: another journal does not hold what this one does; keep kind and topic as "
+            "they are, or run the new plant over a data directory of its own",
+        ),
+        (
             "journal:",
             "shards: {count: 1, by: hub_id}\njournal:",
             "plant.yaml  shards: devices cannot move between shards while they are heard; keep it as it "
