@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from flows.plant_file import DevicesConfig, Limits, PlantYaml, Shards
+from flows.plant_file import DevicesConfig, Limits, PlantYaml
 from operators.document import Node, Problems
 
 HELD_MOST: Final = 10_000_000
@@ -29,17 +29,10 @@ def check_devices_section(node: Node, config: PlantYaml, problems: Problems) -> 
         if below is not None and sound and not 0 <= getattr(config.limits, key) <= most:
             problems.add(below, f"a number from 0 to {most} is expected")
     sources = node.get("sources")
-    divided = isinstance(config.shards, Shards) and config.shards.count > 1
     for name, source in config.sources.items():
         below = sources.get(name) if sources is not None else None
         carries = below.get("carries") if below is not None else None
         if below is None or carries is None or getattr(source, "carries", "frames") != "master":
             continue
-        if divided:
-            problems.add(
-                carries,
-                "changes of master data come to one shard alone by a source; send them by POST /api/master, "
-                "which tells all, or set shards.count to 1",
-            )
         if source.product is not None:
             problems.add(below, "a source of master data has no product; leave it out", key="product")
