@@ -319,7 +319,9 @@ class Probe:
     # -- what it found
 
     def follow(self, before: Probe) -> None:
-        """Go on where another probe of the same product stands: the plant changed the rule."""
+        """Go on where another probe of the same product stands: the plant changed, or its master data."""
+        if before.spec.rule.version == self.spec.rule.version:
+            self.found, self.recallable = before.found, before.recallable
         self.parameters, self.slots, self.texts = before.parameters, before.slots, before.texts
         self.last, self.passed_by = before.last, before.passed_by
         self._grow(max(16, 2 * len(self.slots)))

@@ -151,6 +151,7 @@ class _Replay:
         for stage in (*self.stages, self.rules):
             if stage.name in stages:
                 stage.restore(stages[stage.name])
+        self._version = self.stages[0].registry.version
         self._probe()
         for probe in self.found.probes.values():
             probe.seed(self.found.rules)
