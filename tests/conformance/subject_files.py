@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from connectors.files.config import FilesConfig
 from operators.spec import MILLISECOND
-from tests.conformance.subject import CAP, Subject
+from tests.conformance.subject import CAP, FLOOD_PAYLOAD, Subject
 
 
 class FilesSubject(Subject):
@@ -56,6 +57,14 @@ class FilesSubject(Subject):
         while self.told_safe() < sum(self._sizes.values()):
             assert time.monotonic() < until, "files never moved to done/"
             time.sleep(0.02)
+
+    def flood(self, over: threading.Event) -> None:
+        """A hundred files of a megabyte; more would only have to be read afterwards."""
+        for _ in range(100):
+            self.send([b"x" * FLOOD_PAYLOAD] * 20)
+            if over.wait(0.01):
+                return
+        over.wait()
 
     def break_peer(self) -> None:
         """The folder's file system goes away and comes back empty."""
