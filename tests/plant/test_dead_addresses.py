@@ -23,7 +23,7 @@ SAID = {
     "dead": {
         "mqtt": "Connection refused",
         "opcua": "Connection refused",
-        "kafka": "Kafka: Connect to ipv4#127.0.0.1:PORT failed: Connection refused",
+        "kafka": "Kafka: Connection refused",
         "clickhouse": "Connection refused",
     },
     "mute": {"mqtt": NO_ANSWER, "opcua": NO_ANSWER, "kafka": f"Kafka: {NO_ANSWER}", "clickhouse": NO_ANSWER},
@@ -126,7 +126,7 @@ def test_names_and_own_addresses(tmp_path: Path) -> None:
     unknown = ("Name or service not known", "Temporary failure in name resolution")  # without a resolver
     assert said["sources.mqtt"] in unknown
     assert said["sources.opcua"] in unknown
-    assert said["sources.kafka"].removeprefix(f"Kafka: Failed to resolve '{nobody}:9092': ") in unknown
+    assert said["sources.kafka"].removeprefix("Kafka: ") in unknown
     for name in ("sources.tcp", "sources.http", "historian"):
         assert said[name] == "Address already in use"
     assert said["sources.other"] == "Cannot assign requested address"
