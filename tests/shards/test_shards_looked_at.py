@@ -131,7 +131,9 @@ def test_the_ledger_is_that_of_all_shards(plant: ShardedPlant) -> None:
 
 
 def test_rejects_are_shown_and_sent_again_in_their_shard(plant: ShardedPlant) -> None:
-    rows = said(plant, "rejects", "PLANT")
+    rejects = lambda: said(plant, "rejects", "PLANT")  # noqa: E731
+    until("the flows' slower half, once a second", lambda: len(rejects()) == len(DEVICES))
+    rows = rejects()
     unknown = [row for row in rows if row["reason"] == "unknown_device"]
     assert sorted(row["device_id"] for row in unknown) == sorted(f"nobody-{device}" for device in DEVICES)
     assert {row["shard"] for row in rows} == {0, 1, 2}
