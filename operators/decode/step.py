@@ -282,7 +282,7 @@ class DecodeLogic(Kept):
             parts += self._take_in(item, position, released, rows, at_ns)
             begun = place
         if not parts:
-            self._run(item)
+            self._run(item, places)
             return [item]
         if begun != end:
             parts.append(self._part(item, begun, end))
@@ -414,10 +414,11 @@ class DecodeLogic(Kept):
 
     # -- the frames of one part
 
-    def _run(self, item: Slice) -> None:
+    def _run(self, item: Slice, places: Int64 | None = None) -> None:
+        """places: what `_routes` gives for its frames, where that is known."""
         batches: dict[int, ReadingBatch] = {}
         if len(item.frames):
-            batches = self._frames(item)
+            batches = self._frames(item, self._routes(item.frames) if places is None else places)
         elif len(self.held):
             for ns in item.frames.ticks.ns.tolist():
                 self._expire(item, ns)
@@ -443,10 +444,9 @@ class DecodeLogic(Kept):
             for product in self.products:
                 product.forget_params(slot)
 
-    def _frames(self, item: Slice) -> dict[int, ReadingBatch]:
+    def _frames(self, item: Slice, places: Int64) -> dict[int, ReadingBatch]:
         frames = item.frames
         messages: dict[int, str] = {}
-        places = self._routes(frames)
         status = self._addresses.table[_Addresses.VERDICT][places].astype(np.int32)
         if frames.flags.any():
             status[(frames.flags & FRAME_RETAINED) != 0] = FILTERED
