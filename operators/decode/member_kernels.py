@@ -50,9 +50,9 @@ def _after_blanks(payload: Bytes, at: int, stop: int) -> int:
 def _anywhere(payload: Bytes, offset: Int64, length: Int64, name: Bytes) -> bool:
     """Whether the first letters of the name stand anywhere among the frames: in one pass over all of
     their bytes, as a frame is shorter than what a vectorised loop takes at once."""
-    low, high = np.int64(len(payload)), np.int64(0)
+    low, high = len(payload), 0
     for row in range(len(offset)):
-        low, high = min(low, offset[row]), max(high, offset[row] + length[row])
+        low, high = min(low, int(offset[row])), max(high, int(offset[row] + length[row]))
     last = min(len(name) - 2, 3)
     first, second, third = name[1], name[2], name[last]
     for block in range(low, high - last, 16_384):
