@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -25,7 +26,7 @@ from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from connectors.errors import ConfigError, JournalError
-from flows.alarm_actions import ACTIONS, ALARM_ID, ANSWER_S, Action, checked, send
+from flows.alarm_actions import ACTIONS, ALARM_ID, ANSWER_S, checked, send
 from flows.alarm_filters import AlarmFilters, Severity, State
 from flows.views import Views
 
@@ -158,12 +159,14 @@ async def act(
         wanted = checked(action, alarm_id, data.by, data.why, data.until, data.duration, now_ms)
     except ConfigError as error:
         return failed(400, str(error))
-    return await _answered(views, wanted)
+    return await answered(views, wanted.data())
 
 
-async def _answered(views: Views, wanted: Action) -> Response[Any]:
+async def answered(views: Views, action: Mapping[str, Any]) -> Response[Any]:
+    """Journal an action, and what the flow says to it: 200 accepted, 409 refused, 503 the journal takes
+    nothing now, 504 no answer yet."""
     try:
-        action_id = await asyncio.to_thread(send, views.data, wanted.data(), "server")
+        action_id = await asyncio.to_thread(send, views.data, action, "server")
     except JournalError as error:
         return failed(503, str(error))
     end = time.monotonic() + ANSWER_S

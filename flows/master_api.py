@@ -10,8 +10,6 @@ no answer yet (they stand in the journal all the same).
 
 from __future__ import annotations
 
-import asyncio
-import time
 from typing import Any, Final
 
 import msgspec
@@ -21,9 +19,8 @@ from litestar.exceptions import NotFoundException
 from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, JSONBody
 
-from connectors.errors import ConfigError, JournalError
-from flows.alarm_actions import ANSWER_S, send
-from flows.alarm_api import POLL_S, ActionAnswer, Failure, failed
+from connectors.errors import ConfigError
+from flows.alarm_api import ActionAnswer, Failure, answered, failed
 from flows.master_actions import checked_changes
 from flows.views import Views
 from operators.master import KEYS
@@ -68,16 +65,7 @@ async def change_master(
         action = checked_changes(data.changes, data.by, data.why)
     except ConfigError as error:
         return failed(400, str(error))
-    try:
-        action_id = await asyncio.to_thread(send, views.data, action, "server")
-    except JournalError as error:
-        return failed(503, str(error))
-    end = time.monotonic() + ANSWER_S
-    while (answer := views.answer(action_id)) is None:
-        if time.monotonic() > end:
-            return failed(504, f"no answer in {ANSWER_S:.0f} s; action {action_id} stands in the journal")
-        await asyncio.sleep(POLL_S)
-    return Response(answer, status_code=200 if answer["accepted"] else 409)
+    return await answered(views, action)
 
 
 MASTER_HANDLERS = [master_table, change_master]

@@ -22,7 +22,8 @@ from connectors.opcua.config import OpcuaConfig
 from operators.spec import MILLISECOND, SECOND
 from tests.conformance.proxy import Proxy
 from tests.conformance.subject import FLOOD_PAYLOAD, Subject
-from tests.services.opcua_server import NAMESPACE, OpcuaServer, why_not
+from tests.services.node_packages import why_not
+from tests.services.opcua_server import NAMESPACE, OpcuaServer
 
 PASSWORD = "s3cret-of-scada"
 

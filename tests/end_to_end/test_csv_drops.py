@@ -184,7 +184,7 @@ def test_what_sqlite_writes(tmp_path: Path) -> None:
     """Its own quoting, of cells with quotes, separators and line ends."""
     tool = shutil.which("sqlite3")
     if tool is None:
-        pytest.skip("waived: no sqlite3 on this machine")
+        pytest.skip("no sqlite3 on this machine")
     made = (
         "create table log(t integer, temp real, note text);"
         "with recursive n(i) as (select 0 union all select i + 1 from n where i < 2999)"

@@ -316,7 +316,7 @@ def test_kcat_reads_the_events(broker: KafkaBroker) -> None:
     """A consumer that nobody here wrote."""
     kcat = shutil.which("kcat") or shutil.which("kafkacat")
     if kcat is None:
-        pytest.skip("waived: no kcat here; the other tests read the topics by librdkafka")
+        pytest.skip("no kcat here; the other tests read the topics by librdkafka")
     chosen = config(broker.address, "kcat", "transactional")
     made = target(chosen)
     made.open()

@@ -16,14 +16,15 @@ from flows.broker import free_port
 from flows.heard_opcua import Server, server_of
 from flows.heard_plant import new_from
 from tests.services.asyncua_server import NAMESPACE as MILL
-from tests.services.opcua_server import NAMESPACE, OpcuaServer, why_not
+from tests.services.node_packages import why_not
+from tests.services.opcua_server import NAMESPACE, OpcuaServer
 
 ROOT = Path(__file__).resolve().parents[2]
 CELSIUS = {"analog": {"low": 0, "high": 200, "unit": "degree_celsius"}}
 NARROW = {"analog": {"low": 0, "high": 1, "unit": "hertz"}}
 
 
-@pytest.mark.skipif(why_not() is not None, reason=f"waived: {why_not()}")
+@pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 def test_a_server_of_presses(tmp_path: Path) -> None:
     nodes = [
         ("furnace", "temp/a", "Float", 500.0),

@@ -12,10 +12,11 @@ from connectors.opcua.config import OpcuaConfig
 from operators.spec import MILLISECOND
 from tests.opcua import running
 from tests.opcua.running import configured
-from tests.services.opcua_server import NAMESPACE, OpcuaServer, why_not
+from tests.services.node_packages import why_not
+from tests.services.opcua_server import NAMESPACE, OpcuaServer
 
 lacking = why_not()
-pytestmark = pytest.mark.skipif(lacking is not None, reason=f"waived: {lacking}")
+pytestmark = pytest.mark.skipif(lacking is not None, reason=str(lacking))
 
 ANALOG = {"analog": {"low": 0, "high": 200, "unit": "degree_celsius"}}
 NODES = [

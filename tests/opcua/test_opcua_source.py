@@ -14,10 +14,11 @@ from connectors.opcua.config import Browse, OpcuaConfig
 from connectors.source import Surroundings
 from tests.opcua import running
 from tests.opcua.running import configured
-from tests.services.opcua_server import NAMESPACE, OTHERS, OpcuaServer, why_not
+from tests.services.node_packages import why_not
+from tests.services.opcua_server import NAMESPACE, OTHERS, OpcuaServer
 
 lacking = why_not()
-pytestmark = pytest.mark.skipif(lacking is not None, reason=f"waived: {lacking}")
+pytestmark = pytest.mark.skipif(lacking is not None, reason=str(lacking))
 
 NODES = [
     ("press-01", "tempC", "Double", 20.5),

@@ -18,10 +18,11 @@ from urllib.request import urlopen
 import pytest
 
 from flows.broker import free_port
-from tests.services.opcua_server import NAMESPACE, OTHERS, OpcuaServer, why_not
+from tests.services.node_packages import why_not
+from tests.services.opcua_server import NAMESPACE, OTHERS, OpcuaServer
 
 lacking = why_not()
-pytestmark = pytest.mark.skipif(lacking is not None, reason=f"waived: {lacking}")
+pytestmark = pytest.mark.skipif(lacking is not None, reason=str(lacking))
 
 PRODUCT = """\
 productId: press-v1

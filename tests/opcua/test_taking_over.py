@@ -17,12 +17,13 @@ from operators.spec import SECOND
 from tests.conformance.proxy import Proxy
 from tests.opcua import running
 from tests.opcua.running import configured
-from tests.services.opcua_server import NAMESPACE, OpcuaServer, why_not
+from tests.services.node_packages import why_not
+from tests.services.opcua_server import NAMESPACE, OpcuaServer
 
 ROOT = Path(__file__).resolve().parents[2]
 
 lacking = why_not()
-pytestmark = pytest.mark.skipif(lacking is not None, reason=f"waived: {lacking}")
+pytestmark = pytest.mark.skipif(lacking is not None, reason=str(lacking))
 
 DEVICES = ("pump-1", "pump-2", "pump-3")
 CSV = "node_id,device_id,metric,sampling_ms\n" + "".join(

@@ -16,12 +16,13 @@ from connectors.opcua.security import Identity
 from connectors.source import Surroundings
 from tests.opcua.running import Running, configured
 from tests.services.certificates import Certificates
-from tests.services.opcua_server import NAMESPACE, OpcuaServer, why_not
+from tests.services.node_packages import why_not
+from tests.services.opcua_server import NAMESPACE, OpcuaServer
 
 NODE = ("press-01", "tempC", "Double", 20.5)
 CSV = f"node_id,device_id,metric\nnsu={NAMESPACE};s=press-01.tempC,press-01,tempC\n"
 lacking = why_not()
-needs_server = pytest.mark.skipif(lacking is not None, reason=f"waived: {lacking}")
+needs_server = pytest.mark.skipif(lacking is not None, reason=str(lacking))
 
 
 def identity(folder: Path) -> Identity:

@@ -16,10 +16,11 @@ from connectors.opcua import OpcuaConfig, OpcuaSource
 from connectors.typed import unpack
 from operators.batch import FrameBatch
 from operators.spec import MILLISECOND
-from tests.services.opcua_server import NAMESPACE, OpcuaServer, why_not
+from tests.services.node_packages import why_not
+from tests.services.opcua_server import NAMESPACE, OpcuaServer
 
 lacking = why_not()
-pytestmark = pytest.mark.skipif(lacking is not None, reason=f"waived: {lacking}")
+pytestmark = pytest.mark.skipif(lacking is not None, reason=str(lacking))
 
 
 def test_values_of_a_server(tmp_path: Path) -> None:

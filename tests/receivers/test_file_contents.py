@@ -36,7 +36,7 @@ def packed(tmp_path: Path, kind: str, *parts: bytes) -> Path:
     """A file as the command-line tool packs it, one stream a part."""
     tool = shutil.which(TOOLS[kind])
     if tool is None:
-        pytest.skip(f"waived: no {TOOLS[kind]} on this machine")
+        pytest.skip(f"no {TOOLS[kind]} on this machine")
     streams = [
         subprocess.run([tool, "-c"], input=part, capture_output=True, check=True).stdout for part in parts
     ]
@@ -139,7 +139,7 @@ def test_every_encoding_becomes_utf8(tmp_path: Path, name: str) -> None:
 def test_what_iconv_writes(tmp_path: Path, name: str) -> None:
     tool = shutil.which("iconv")
     if tool is None:
-        pytest.skip("waived: no iconv on this machine")
+        pytest.skip("no iconv on this machine")
     words = {"EUC-KR": "온도", "SHIFT_JIS": "温度", "ISO-8859-15": "€uro"}.get(name, "Ω/温")
     text = f"n,{words}\n" + "".join(f"{number},{words}\n" for number in range(40_000))
     done = subprocess.run(

@@ -4,11 +4,8 @@ installed once by npm, in the versions of `opcua/package-lock.json`, into a fold
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -17,42 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from flows.broker import free_port
+from tests.services.node_packages import installed
 
 HERE = Path(__file__).parent / "opcua"
-CACHE = Path(
-    os.environ.get("PENSTOCK_OPCUA_CACHE")
-    or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "penstock" / "opcua"
-)
 NAMESPACE = "http://penstock.test/line"
 OTHERS = ("http://penstock.test/a", "http://penstock.test/b")
 
 Node = tuple[Any, ...]  # device, metric, type, value; what more there is to say (see `add` of server.js)
-
-
-def why_not() -> str | None:
-    """What this machine lacks for a server, or None."""
-    lacking = [name for name in ("node", "npm") if shutil.which(name) is None]
-    return f"no {' and no '.join(lacking)} here" if lacking else None
-
-
-def installed() -> Path:
-    """The folder of the packages; they are fetched the first time."""
-    lock = (HERE / "package-lock.json").read_bytes()
-    folder = CACHE / hashlib.sha256(lock).hexdigest()[:12]
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as one:
-        fcntl.flock(one, fcntl.LOCK_EX)
-        if not (folder / "ready").exists():
-            for name in ("package.json", "package-lock.json"):
-                shutil.copy(HERE / name, folder / name)
-            command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-            done = subprocess.run(
-                command, cwd=folder, capture_output=True, text=True, timeout=600, check=False
-            )
-            if done.returncode:
-                raise RuntimeError(f"npm ci: {done.stderr[-2000:]}")
-            (folder / "ready").touch()
-    return folder
 
 
 class OpcuaServer:
@@ -99,7 +67,7 @@ class OpcuaServer:
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={**os.environ, "NODE_OPCUA": str(installed())},
+            env={**os.environ, "NODE_OPCUA": str(installed("opcua"))},
         )
         self.certificate = bytes.fromhex(self._answer("ready")["certificate"])
 

@@ -4,47 +4,16 @@ are installed once by npm, in the versions of `sparkplug/package-lock.json`, int
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.services.node_packages import installed
+
 HERE = Path(__file__).parent / "sparkplug"
-CACHE = Path(
-    os.environ.get("PENSTOCK_SPARKPLUG_CACHE")
-    or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "penstock" / "sparkplug"
-)
-
-
-def why_not() -> str | None:
-    """What this machine lacks for a node, or None."""
-    lacking = [name for name in ("node", "npm") if shutil.which(name) is None]
-    return f"no {' and no '.join(lacking)} here" if lacking else None
-
-
-def installed() -> Path:
-    """The folder of the packages; they are fetched the first time."""
-    lock = (HERE / "package-lock.json").read_bytes()
-    folder = CACHE / hashlib.sha256(lock).hexdigest()[:12]
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as one:
-        fcntl.flock(one, fcntl.LOCK_EX)
-        if not (folder / "ready").exists():
-            for name in ("package.json", "package-lock.json"):
-                shutil.copy(HERE / name, folder / name)
-            command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-            done = subprocess.run(
-                command, cwd=folder, capture_output=True, text=True, timeout=600, check=False
-            )
-            if done.returncode:
-                raise RuntimeError(f"npm ci: {done.stderr[-2000:]}")
-            (folder / "ready").touch()
-    return folder
 
 
 class TahuNode:
@@ -65,7 +34,7 @@ class TahuNode:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "SPARKPLUG_NODE": str(installed())},
+            env={**os.environ, "SPARKPLUG_NODE": str(installed("sparkplug"))},
         )
         self._answer("ready")
 

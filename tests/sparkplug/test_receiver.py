@@ -22,7 +22,8 @@ from flows.broker import Broker, start_broker
 from tests.receivers.brokers import Publisher, need_mosquitto
 from tests.receivers.running import running, until
 from tests.reference import typed_frames
-from tests.services.sparkplug_node import TahuNode, why_not
+from tests.services.node_packages import why_not
+from tests.services.sparkplug_node import TahuNode
 from tests.sparkplug.edge import Client, EdgeNode
 
 PRESS = {"tempC": ("Double", 20.5), "rpm": ("Int16", -7)}
@@ -246,7 +247,7 @@ def test_state_tells_whether_the_host_application_is_there(
 LACKING = why_not()
 
 
-@pytest.mark.skipif(LACKING is not None, reason=f"waived: {LACKING}")
+@pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
 def test_an_edge_node_of_another_make(broker: Broker, tmp_path: Path) -> None:
     metrics = [
         *(
@@ -287,7 +288,7 @@ def test_an_edge_node_of_another_make(broker: Broker, tmp_path: Path) -> None:
     asyncio.run(scene())
 
 
-@pytest.mark.skipif(LACKING is not None, reason=f"waived: {LACKING}")
+@pytest.mark.skipif(LACKING is not None, reason=str(LACKING))
 def test_an_edge_node_of_another_make_answers_the_question_for_its_births(
     broker: Broker, tmp_path: Path
 ) -> None:
