@@ -24,8 +24,8 @@ from connectors.errors import ConfigError, JournalError, PenstockError
 from connectors.journal.archive_store import open_store
 from connectors.journal.archiver import Archiver, describe
 from connectors.journal.blocking import JournalWatch
-from connectors.journal.process import ARCHIVER
 from connectors.journal.reader import JournalReader
+from connectors.journal.server import ARCHIVER
 from connectors.json_logs import log_as_json
 from flows.status import StatusThread, component_name
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from connectors.journal.client import JournalClient
 from connectors.journal.merging import merge
-from connectors.journal.process import JournalOptions, serve_journal
+from connectors.journal.process import serve_journal
 from connectors.journal.reader import JournalReader
+from connectors.journal.server import JournalOptions
 from connectors.journal.sharded import ShardedClient
 from connectors.shards import hash_shard
 from connectors.source import Frame, FrameRows
