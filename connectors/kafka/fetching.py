@@ -9,12 +9,12 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from connectors.errors import ConnectError, PenstockError
+from connectors.kafka.assignment import Assignment, Gap
 from connectors.kafka.client import made_client, told
-from connectors.kafka.config import KafkaConfig, start_ms, topics_of
+from connectors.kafka.config import KafkaConfig
 from connectors.kafka.progress import Part, Planned, Progress
 from connectors.kafka.rows import Addressing, rows_of
 from connectors.kafka.watch import Look, Watch
@@ -26,22 +26,10 @@ BUSY: Final = 50  # so many at once tell of a busy source, whose batches are giv
 BUSY_PAUSE_S: Final = 0.002
 WAITING_BYTES: Final = 32 << 20  # handed on and not yet durable; then nothing is read
 FETCHED_KB: Final = 16 << 10  # read ahead by the client
-WATERMARK_S: Final = 3.0
-CLOSE_S: Final = 0.5
 _OUT_OF_RANGE: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 _GONE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 
 log = logging.getLogger(__name__)
-
-
-class Gap(NamedTuple):
-    """Messages that were never read and are there no more: `lost` offsets from `first`; -1: it cannot
-    be said how many."""
-
-    topic: str
-    partition: int
-    first: int
-    lost: int
 
 
 class Chunk(NamedTuple):
@@ -93,20 +81,17 @@ class Fetching(threading.Thread):
             "error_cb": self._on_error,
         }
         self._where = where
-        self._consumer: Any = None  # made once the brokers have answered
         self._ending, self._finished = threading.Event(), threading.Event()
+        self._assignment = Assignment(
+            config, progress, watch, give=self._give, say=self._say, ending=self._ending
+        )
         self._room = threading.Event()
         self._lock = threading.Lock()
         self._waiting = 0
-        self._position: dict[Part, int] = {}  # of what is assigned: the next offset to be handed on
-        self._eof: dict[Part, int] = {}
-        self._look: Look | None = None
-        self._followed: Look | None = None
         self._again = deque(progress.planned)
         self._committed: dict[Part, int] = {}
         self._said: set[str] = set()
         self.paused = False
-        self.trouble: dict[Part, str] = {}  # what the brokers say of a partition that cannot be read
         self.down = threading.Event()  # no broker is reached by the consumer
 
     @property
@@ -114,10 +99,15 @@ class Fetching(threading.Thread):
         """Headers and keys that were left out, or cut."""
         return self._addressing.cut
 
+    @property
+    def trouble(self) -> Mapping[Part, str]:
+        """What the brokers say of partitions that cannot be read."""
+        return self._assignment.trouble
+
     def take(self, look: Look | None) -> None:
         """What is there now; None: no broker answers, so nothing is tried before the next look. Of any
         thread."""
-        self._look = look
+        self._assignment.look = look
 
     def settled(self, bytes_: int) -> None:
         """So many bytes of what was handed on are durable; of any thread."""
@@ -136,7 +126,7 @@ class Fetching(threading.Thread):
 
     def lag(self, look: Look) -> dict[Part, int]:
         """Messages (or offsets without one) that wait at the brokers, by partition."""
-        durable, position, eof = self._progress.durables, self._position, self._eof
+        durable, position, eof = self._progress.durables, self._assignment.position, self._assignment.eof
         found = {}
         for part, end in look.ends.items():
             at = durable.get(part)
@@ -156,27 +146,27 @@ class Fetching(threading.Thread):
             self._failed(error)
         finally:
             self._finished.wait(10.0)
-            self._let_go()
+            self._assignment.let_go()
             self.tell_group()
             self._watch.close()
 
     def _read_for_ever(self) -> None:
         busy = False
         while not self._ending.is_set():
-            look = self._look
+            look = self._assignment.look
             if look is None:
-                self._let_go()
+                self._assignment.let_go()
                 self._ending.wait(0.05)
                 continue
-            if self._consumer is None:
-                self._consumer = made_client(Consumer, self._settings, self._where)
-            if look is not self._followed:
-                self._drop_those_made_anew(look)
+            if self._assignment.consumer is None:
+                self._assignment.consumer = made_client(Consumer, self._settings, self._where)
+            if look is not self._assignment.followed:
+                self._assignment.drop_those_made_anew(look)
                 while self._again and self._make_again(self._again[0], look):
                     self._again.popleft()
                 if self._again:
                     continue
-                self._followed = look if self._follow(look) else None
+                self._assignment.followed = look if self._assignment.follow(look) else None
             if not self._has_room():
                 continue
             if busy:
@@ -190,10 +180,10 @@ class Fetching(threading.Thread):
 
     def _consume(self) -> list[Message]:
         """What is there; events of partitions are looked at and left out."""
-        messages: list[Message] = self._consumer.consume(1, WAIT_S)
+        messages: list[Message] = self._assignment.consumer.consume(1, WAIT_S)
         if not messages:
             return messages
-        messages += self._consumer.consume(AT_ONCE - 1, 0)
+        messages += self._assignment.consumer.consume(AT_ONCE - 1, 0)
         if any(map(Message.error, messages)):
             good = [one for one in messages if one.error() is None]
             for one in messages:
@@ -206,32 +196,34 @@ class Fetching(threading.Thread):
         error = message.error()
         topic, number = message.topic(), message.partition()
         assert error is not None
-        if topic is None or number is None or Part(topic, number) not in self._position:
+        if topic is None or number is None or Part(topic, number) not in self._assignment.position:
             self._say(str(told(error)))
             return
         part = Part(topic, number)
         if error.code() == KafkaError._PARTITION_EOF:
-            self._eof[part] = message.offset() or 0
-            self.trouble.pop(part, None)
+            self._assignment.eof[part] = message.offset() or 0
+            self._assignment.trouble.pop(part, None)
         elif error.code() in _OUT_OF_RANGE:
             if before:  # what came before the event is handed on before reading goes on elsewhere
                 self._plan(before)
                 before.clear()
-            self._beyond(part)
+            self._assignment.beyond(part)
         else:
-            self.trouble[part] = str(told(error)).removeprefix("Kafka: ")
+            self._assignment.trouble[part] = str(told(error)).removeprefix("Kafka: ")
             if error.code() not in _GONE:
-                self._say(f"{topic}, partition {number}: {self.trouble[part]}")
+                self._say(f"{topic}, partition {number}: {self._assignment.trouble[part]}")
 
     def _plan(self, messages: Sequence[Message]) -> None:
         found = rows_of(
-            messages, lambda topic, partition: self._position[Part(topic, partition)], self._addressing
+            messages,
+            lambda topic, partition: self._assignment.position[Part(topic, partition)],
+            self._addressing,
         )
         for _, ranges in found:
-            self._position |= {Part(one.topic, one.partition): one.next for one in ranges}
-        if self.trouble:
+            self._assignment.position |= {Part(one.topic, one.partition): one.next for one in ranges}
+        if self._assignment.trouble:
             for one in found[-1][1]:
-                self.trouble.pop(Part(one.topic, one.partition), None)
+                self._assignment.trouble.pop(Part(one.topic, one.partition), None)
         numbers = self._progress.plan([ranges for _, ranges in found])
         self._give(
             [
@@ -267,9 +259,9 @@ class Fetching(threading.Thread):
         taken: list[Message] = []
         starts = [TopicPartition(part.topic, part.partition, wanted[part].first) for part in sorted(open_)]
         if starts:
-            self._consumer.incremental_assign(starts)
-        while open_ and not self._ending.is_set() and self._look is not None:
-            for one in self._consumer.consume(AT_ONCE, 0.05):
+            self._assignment.consumer.incremental_assign(starts)
+        while open_ and not self._ending.is_set() and self._assignment.look is not None:
+            for one in self._assignment.consumer.consume(AT_ONCE, 0.05):
                 part = Part(one.topic(), one.partition())
                 if part not in wanted:
                     continue
@@ -285,7 +277,7 @@ class Fetching(threading.Thread):
                 if offset >= wanted[part].next:
                     open_.discard(part)
         if starts:
-            self._consumer.incremental_unassign(starts)
+            self._assignment.consumer.incremental_unassign(starts)
         if open_:
             return False
         key = self._progress.key(line.number)
@@ -298,134 +290,11 @@ class Fetching(threading.Thread):
         self._give(chunks or [Chunk(line.number, key, None)])
         return True
 
-    def _let_go(self) -> None:
-        """End the connection; what was handed on stays where it is, and reading goes on behind it."""
-        consumer, self._consumer = self._consumer, None
-        self._position, self._eof, self.trouble, self._followed = {}, {}, {}, None
-        if consumer is not None:
-            # it waits for brokers that may not answer any more
-            closing = threading.Thread(target=_close, args=(consumer,), name="kafka-closing", daemon=True)
-            closing.start()
-            closing.join(CLOSE_S)
-
-    # -- partitions
-
-    def _drop_those_made_anew(self, look: Look) -> None:
-        for topic, identifier in look.identifiers.items():
-            known = self._progress.topics.get(topic, "")
-            if not known or not identifier or known == identifier:
-                continue
-            mine = [part for part in self._position if part.topic == topic]
-            self._unassign(mine)
-            if mine and not self._is_settled():
-                return
-            log.warning("the topic %s was made anew: it is read from its beginning", topic)
-            before = sorted(part for part in self._progress.offsets.items() if part[0].topic == topic)
-            self._give([Gap(topic, part.partition, at, -1) for part, at in before])
-            self._progress.forget(topic)
-            self._progress.move({}, {topic: identifier})
-
-    def _follow(self, look: Look) -> bool:
-        """Read all that is there; False: it has to be tried again."""
-        there = {Part(name, number) for name, numbers in look.partitions.items() for number in numbers}
-        gone = [p for p in self._position if p not in there and p.topic not in look.refused]
-        self._unassign(gone)
-        new = sorted(there - self._position.keys())
-        known = self._progress.offsets
-        try:
-            begun = self._begin([part for part in new if part not in known], look)
-        except (ConnectError, KafkaException) as error:
-            self._say(f"where to begin: {error}")
-            return False
-        identifiers = {name: one for name, one in look.identifiers.items() if one}
-        specs = {look.specs[name] for name in (*look.partitions, *look.absent)} | {
-            spec for spec in topics_of(self._config) if spec not in look.refused
-        }
-        if begun or specs - self._progress.seen or identifiers.items() - self._progress.topics.items():
-            self._progress.move(begun, identifiers, specs)
-        known |= begun
-        self._assign({part: known[part] for part in new if part in known})
-        return all(part in known for part in new)
-
-    def _begin(self, parts: Sequence[Part], look: Look) -> dict[Part, int]:
-        """Where partitions begin that have never been read: what came to be while the source was
-        configured at its beginning, else as `start` says."""
-        first = [part for part in parts if look.specs[part.topic] not in self._progress.seen]
-        begun = self._watch.offsets([part for part in parts if part not in first], OffsetSpec.earliest())
-        start = self._config.start
-        if start == "earliest":
-            begun |= self._watch.offsets(first, OffsetSpec.earliest())
-        elif start == "latest":
-            begun |= self._watch.offsets(first, OffsetSpec.latest())
-        else:
-            found = self._watch.offsets(first, OffsetSpec.for_timestamp(start_ms(start)))
-            late = [part for part, at in found.items() if at < 0]
-            begun |= {**found, **self._watch.offsets(late, OffsetSpec.latest())}
-        return begun
-
-    def _assign(self, offsets: Mapping[Part, int]) -> None:
-        if offsets:
-            self._consumer.incremental_assign(
-                [TopicPartition(part.topic, part.partition, at) for part, at in offsets.items()]
-            )
-            self._position |= offsets
-
-    def _unassign(self, parts: Sequence[Part]) -> None:
-        if parts:
-            self._consumer.incremental_unassign([TopicPartition(*part) for part in parts])
-        for part in parts:
-            self._position.pop(part, None)
-            self._eof.pop(part, None)
-            self.trouble.pop(part, None)
-
-    def _beyond(self, part: Part) -> None:
-        """The next offset of a partition is there no more, or not there yet."""
-        at = self._position[part]
-        self._unassign([part])
-        try:
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(*part), timeout=WATERMARK_S)
-        except KafkaException as error:
-            self._say(f"{part.topic}, partition {part.partition}: {told(error)}")
-            self._followed = None  # it is assigned again, and found out of range again
-            return
-        if at > high and self._is_another(part.topic):
-            return
-        if low <= at <= high:
-            self._assign({part: at})
-            return
-        gap = Gap(part.topic, part.partition, at, low - at if at < low else -1)
-        self._give([gap])
-        if not self._is_settled():
-            return
-        # a partition that ends before what was read of it lost its end; what is there is known
-        goes_on = low if at < low else high
-        self._progress.move({part: goes_on})
-        self._assign({part: goes_on})
-
-    def _is_another(self, topic: str) -> bool:
-        """Whether a topic that ends before what was read of it was made anew meanwhile; then the look that
-        says so is followed."""
-        self._followed = None
-        try:
-            self._look = look = self._watch.look()
-        except ConnectError:
-            return True  # asked again, once a broker answers
-        identifier = look.identifiers.get(topic, "")
-        return topic not in look.partitions or identifier != self._progress.topics.get(topic, identifier)
-
-    def _is_settled(self) -> bool:
-        """Wait until all that was handed on is durable; False: the end came first."""
-        while not self._progress.is_settled():
-            if self._ending.is_set():
-                return False
-            time.sleep(0.01)
-        return True
-
     # -- what is told
 
     def tell_group(self) -> None:
         """Tell the brokers how far the journal is, for those who look at the group's lag; of any thread."""
-        look = self._look
+        look = self._assignment.look
         if look is None:
             return
         durable = self._progress.durables
@@ -449,10 +318,3 @@ class Fetching(threading.Thread):
             log.warning("%s", text)
             if len(self._said) > 100:
                 self._said.clear()
-
-
-def _close(consumer: Any) -> None:
-    try:
-        consumer.close()
-    except (KafkaException, SystemError, RuntimeError) as error:
-        log.warning("closing: %s", told(error))

@@ -14,9 +14,10 @@ import msgspec
 
 from connectors.backoff import Backoff
 from connectors.errors import ConfigError, ConnectError
+from connectors.kafka.assignment import Gap
 from connectors.kafka.client import client_config
 from connectors.kafka.config import KafkaConfig, start_ms
-from connectors.kafka.fetching import Chunk, Fetching, Gap, Handed
+from connectors.kafka.fetching import Chunk, Fetching, Handed
 from connectors.kafka.progress import Progress
 from connectors.kafka.watch import Look, Watch, quiet
 from connectors.source import Appender, SourceStatus, Surroundings
