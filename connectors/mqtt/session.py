@@ -10,20 +10,18 @@ import asyncio
 import logging
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from connectors.errors import ConfigError
 from connectors.mqtt import packets
 from connectors.mqtt.config import MqttConfig
 from connectors.mqtt.publish_kernels import FULL, MORE, OTHER, SINGLE
 from connectors.mqtt.publishes import ALIASES, HARD_CAP, Batch, Malformed, Publishes
+from connectors.mqtt.reaching import CONNECT_TIMEOUT_S, reach, tls_context, words
 from operators.batch import Int64, UInt64
 
-CONNECT_TIMEOUT_S: Final = 10.0
 BUFFER: Final = 512 << 10  # bytes of one reading, and of a packet that it can hold
 READ_PAUSE_S: Final = 0.002
 _STATE_ID: Final = 2  # packet id; 1 is that of SUBSCRIBE
@@ -78,7 +76,7 @@ class MqttSession:
         self._skip = 0  # bytes of it that are still to come
         self._out = bytearray()
         self._socket: socket.socket | None = None
-        self._tls = _tls(config)
+        self._tls = tls_context(config)
         self._watched = self._paused = self._resting = False
         self._pinged = False
         self._in_s = self._out_s = self._loop.time()
@@ -96,7 +94,7 @@ class MqttSession:
         when that fails."""
         config = self._config
         self._keep_alive = min(max(config.keep_alive // 10**9, 1), 65_535)
-        reached = await _in_thread(self._loop, self._reach)
+        reached = await reach(self._config, self._tls)
         if self.lost.done():
             reached.close()
             raise ConnectionError("closed")
@@ -171,18 +169,6 @@ class MqttSession:
         """Let go of the socket without a word."""
         self._end("closed")
 
-    def _reach(self) -> socket.socket:
-        config = self._config
-        reached = socket.create_connection((config.host, config.port), CONNECT_TIMEOUT_S)
-        try:
-            reached.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._tls is None:
-                return reached
-            return self._tls.wrap_socket(reached, server_hostname=config.host)
-        except BaseException:
-            reached.close()
-            raise
-
     # reading
 
     def _watch(self) -> None:
@@ -235,7 +221,7 @@ class MqttSession:
             except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return False
             except OSError as error:
-                self._lose(f"connection lost: {_words(error)}")
+                self._lose(f"connection lost: {words(error)}")
                 return False
             if not count:
                 self._lose("connection lost: the broker closed it")
@@ -365,7 +351,7 @@ class MqttSession:
             self._loop.add_writer(self._socket, self._writable)
             return
         except OSError as error:
-            self._end(f"connection lost: {_words(error)}")
+            self._end(f"connection lost: {words(error)}")
             return
         self._loop.remove_writer(self._socket)
 
@@ -380,48 +366,3 @@ class MqttSession:
             self._answer.exception()
         if not self.lost.done():
             self.lost.set_result(reason)
-
-
-def _tls(config: MqttConfig) -> ssl.SSLContext | None:
-    """Raises `ConfigError` when a certificate file is unusable."""
-    if not config.tls:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=config.ca_file)
-        if config.cert_file is not None:
-            context.load_cert_chain(config.cert_file, config.key_file)
-    except (OSError, ValueError) as error:
-        files = ", ".join(name for name in (config.ca_file, config.cert_file, config.key_file) if name)
-        raise ConfigError(f"TLS files {files or '(none)'}: {_words(error)}") from error
-    return context
-
-
-async def _in_thread(loop: asyncio.AbstractEventLoop, work: Callable[[], socket.socket]) -> socket.socket:
-    """Run blocking work in a daemon thread, which a stopping process need not wait for."""
-    done: asyncio.Future[socket.socket] = loop.create_future()
-
-    def settle(made: socket.socket | None, error: BaseException | None) -> None:
-        if done.done():
-            if made is not None:
-                made.close()
-        elif made is not None:
-            done.set_result(made)
-        elif error is not None:
-            done.set_exception(error)
-
-    def body() -> None:
-        made: socket.socket | None = None
-        outcome: BaseException | None = None
-        try:
-            made = work()
-        except (OSError, ValueError) as error:
-            outcome = error if isinstance(error, OSError) else ConnectionError(_words(error))
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, made, outcome)
-
-    threading.Thread(target=body, name="mqtt-connect", daemon=True).start()
-    return await done
-
-
-def _words(error: BaseException) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
