@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -377,7 +378,10 @@ def top_parts(status: dict[str, Any], rates: Rates) -> list[Any]:
         f"{name}: {one['records']:.0f} records, {one['bytes']:,.0f} bytes"
         for name, one in status["waiting"].items()
     )
-    refused = "  ".join(f"{one['reason']}: {one['count']}" for one in status["rejects"])
+    counts: Counter[str] = Counter()
+    for one in status["rejects"]:
+        counts[one["reason"]] += one["count"]
+    refused = "  ".join(f"{reason}: {count}" for reason, count in sorted(counts.items()))
     return [
         f"{status['plant']}: {summary_line(status, rates)}",
         "",

@@ -282,3 +282,13 @@ def test_top_needs_a_running_plant(data: Path) -> None:
     result = CliRunner().invoke(look_command.top, ["--data", str(data), "--once"])
     assert isinstance(result.exception, PenstockError)
     assert "the plant is not running" in str(result.exception)
+
+
+def test_top_adds_up_the_rejects_of_a_reason(views: Views) -> None:
+    refused = [
+        {"source": source, "productId": "p", "reason": reason, "count": count}
+        for source, reason, count in (("a", "type", 2), ("b", "empty", 1), ("b", "type", 3))
+    ]
+    status = {**views.status(), "rejects": refused}
+    parts = look_command.top_parts(status, look_command.Rates())
+    assert "rejects  empty: 1  type: 5" in parts
