@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import re
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -146,7 +147,7 @@ class ClickHouseTarget:
             )
         except (ClickHouseError, OSError) as error:
             raise ConnectError(
-                f"no ClickHouse answers at {parts.hostname}:{parts.port}: {_short(error)}"
+                f"no ClickHouse answers at {parts.hostname}:{parts.port}: {_short(_cause(error))}"
             ) from error
 
     def _migrate(self) -> None:
@@ -418,6 +419,14 @@ def reject_rows(body: bytes) -> pa.Table:
             "payload_hex": [reject.payload.hex() for reject in rejects],
         }
     )
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The system's own word for a server that cannot be reached, which the client wraps three times."""
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, ConnectionError | TimeoutError | socket.gaierror):
+        inner = inner.__cause__ or inner.__context__
+    return inner or error
 
 
 def _short(error: BaseException) -> str:
