@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from connectors.errors import ConfigError
 from connectors.files.recording import read_recording
-from flows.scaffold import leaves, separator_of
+from flows.scaffold import NUMBER, leaves, separator_of
 from operators.batch import Address
 from operators.decode.routing import DEFAULT_TEMPLATE, Template
 
@@ -208,6 +208,8 @@ def shape_of(frame: HeardFrame) -> tuple[str, set[Any]]:
     separator = separator_of(text)
     if frame.header or (separator and text.replace("\t", " ").strip("\r\n").isprintable()):
         return "csv", {frame.header or (separator, text.count(separator))}
+    if NUMBER.match(text.strip()):  # a topic a value: a row of one cell
+        return "csv", {("", 0)}
     return "binary", {(len(payload), frame.address.port)}
 
 

@@ -78,7 +78,8 @@ def new_from(folder: Path, source: str, product: str, seconds: float) -> Made:
     elif broker is not None:
         frames = listen(broker, seconds)
         if not frames:
-            raise ConfigError(f"{source}: nothing was heard on '{broker.filter}' within {seconds:g} s")
+            where = f"{broker.host}:{broker.port}"  # not the address as it was given: a password may be in it
+            raise ConfigError(f"{where}: nothing was heard on '{broker.filter}' within {seconds:g} s")
     elif "://" in source:
         raise ConfigError(
             f"--from: '{source}': mqtt://HOST:PORT/FILTER, tcp://HOST:PORT, opc.tcp://HOST:PORT or a file "

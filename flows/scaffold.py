@@ -26,7 +26,7 @@ _TIME_NAMES: Final = ("device_timestamp", "timestamp", "datetime", "time", "ts",
 PERCENT: Final = re.compile(r"hum|percent|pct|soc|level|battery_(?:p|l)|(?:^|_)rh(?:$|_)", re.IGNORECASE)
 TEMPERATURE: Final = re.compile(r"temp|(?:^|_)t(?:$|_)|degc|celsius", re.IGNORECASE)
 COMMA_NUMBER: Final = re.compile(r"[-+]?[0-9]+,[0-9]+\Z")
-_NUMBER: Final = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?\Z")
+NUMBER: Final = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?\Z")
 _TIME_FORMATS: Final = ("%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%Y/%m/%d %H:%M:%S")
 
 
@@ -208,7 +208,7 @@ def time_form(name: str, cell: str) -> str | None:
     """How a cell is a time: the rest of its `timestamp:`; None where it is none."""
     if _is_iso(cell):
         return ""
-    if _NUMBER.match(cell):
+    if NUMBER.match(cell):
         likely = name.lower() in _TIME_NAMES or name.lower().endswith(("timestamp", "_time", "_ts"))
         unit = time_unit(float(cell)) if likely or not name else ""
         return (f", unit: {unit}" if unit != "ms" else "") if unit else None
@@ -223,7 +223,7 @@ def time_form(name: str, cell: str) -> str | None:
 
 def cell_value(cell: str, comma: bool) -> Any:
     plain = cell.replace(",", ".") if comma else cell
-    if _NUMBER.match(plain):
+    if NUMBER.match(plain):
         return float(plain)
     return {"true": True, "false": False, "": None}.get(cell.lower(), cell)
 

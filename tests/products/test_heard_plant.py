@@ -130,6 +130,18 @@ def test_what_does_not_decode_is_told(tmp_path: Path) -> None:
     assert made.told[-1].startswith("  1x malformed: ")
 
 
+def test_a_topic_a_value_is_a_number_and_no_bytes(tmp_path: Path) -> None:
+    lines = [
+        {"source": "line1", "topic": f"hall/meter-{n % 3}/state", "payload": f"{20 + n}.5"} for n in range(30)
+    ]
+    made = new_from(tmp_path / "works", str(recording(tmp_path / "c.jsonl", lines)), "device-v1", 1.0)
+    plant = checked(tmp_path / "works")
+    (product,) = plant.products.values()
+    assert product.decode.format == "csv"
+    assert [metric.type for metric in product.metrics.values()] == ["number"]
+    assert made.told[-1].endswith("frames (100 %)")
+
+
 def test_what_a_broker_sends(tmp_path: Path) -> None:
     need_mosquitto()
     broker = start_broker(tmp_path / "broker", kind="mosquitto")
