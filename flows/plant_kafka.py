@@ -71,6 +71,9 @@ def check_login(node: Node, client: KafkaClientConfig, problems: Problems, what:
 
 def check_kafka_source(node: Node, source: KafkaConfig, problems: Problems) -> None:
     """All checks of a source of kind kafka."""
+    place = node.get("bootstrap")
+    if is_known(place) and not source.bootstrap:
+        problems.add(place, "a source needs its brokers: host:port,host:port")
     check_brokers(node, source, problems)
     check_login(node, source, problems, "frames")
     _check_topics(node, source, problems)

@@ -203,7 +203,9 @@ def _misnamed(path: str, files: Mapping[str, bytes], problems: Problems) -> bool
     elif not slash and path.lower().endswith(".csv") and path not in TABLES:
         if path.encode() in files.get("plant.yaml", b""):
             return False  # a source's, e.g. the nodes of an OPC UA server
-        mend = next((table for table in TABLES if table == path.lower() or nearest(path, [table])), "")
+        mend = next(
+            (table for table in TABLES if table == path.lower() or nearest(path[:-4], [table[:-4]])), ""
+        )
     if mend and mend != path:
         problems.found.append(Problem(path, 1, 1, "", f"is not read under this name; rename it to {mend}"))
         return True

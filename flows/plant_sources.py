@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
@@ -30,6 +31,7 @@ from operators.spec import DAY
 LONGEST_ID: Final = 128
 LOOPBACK: Final = ("127.", "localhost", "::1")
 _ID: Final = re.compile(r"[^\s/\x00-\x1f\x7f](?:[^/\x00-\x1f\x7f]*[^\s/\x00-\x1f\x7f])?\Z")
+_HOST: Final = re.compile(r"[^\s:/\[\]\x00-\x1f\x7f]{1,253}\Z")
 _SOURCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 
 
@@ -238,6 +240,7 @@ def _server_tls(node: Node, tls: bool, problems: Problems) -> None:
 
 
 def _check_mqtt(node: Node, source: MqttConfig, problems: Problems) -> None:
+    _each(node.get("host"), source.host, _host_problem, problems)
     port = node.get("port")
     if port is not None and not 0 < source.port < 65_536 and not _unresolved(str(port.value)):
         problems.add(port, "a port from 1 to 65535 is expected")
@@ -288,6 +291,15 @@ def _path_problem(path: str) -> str | None:
 
 def _listen(node: Node | None, text: str, problems: Problems) -> None:
     _each(node, text, _listen_problem, problems)
+
+
+def _host_problem(text: str) -> str | None:
+    try:
+        ip_address(text.partition("%")[0])
+    except ValueError:
+        if not _HOST.match(text):
+            return "a host alone is expected, e.g. 127.0.0.1 or broker.works; its port goes under 'port'"
+    return None
 
 
 def _listen_problem(text: str) -> str | None:
