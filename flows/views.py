@@ -29,7 +29,7 @@ from flows.plant_reader import load_bundle
 from flows.rule_status import rule_rows
 from flows.shard_view import ALL_ALARMS, HISTORY, ShardView
 from flows.shards import shard_folders
-from flows.status import read_status
+from flows.status import component_name, read_status
 from flows.submodel_index import SubmodelIndex
 from operators.batch import Ledger, Waiting
 from operators.contract.messages import time_text
@@ -165,8 +165,10 @@ class Views:
 
     def lag(self) -> dict[str, float]:
         """How far the flows are behind their journals: entries, and seconds since the oldest entry
-        whose results are not committed was journaled."""
-        found = [shard.lag() for shard in self.shards]
+        whose results are not committed was journaled. Shards that run on another machine do not count."""
+        here = read_status(self.data).get("supervisor", {}).get("components", {})
+        own = [one for one in self.shards if component_name(one.folder, "flow") in here]
+        found = [shard.lag() for shard in own or self.shards]
         return {
             "entries": sum(one["entries"] for one in found),
             "seconds": max(one["seconds"] for one in found),
