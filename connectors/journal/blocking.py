@@ -106,6 +106,12 @@ class BlockingJournalClient:
             try:
                 size, kind, about = wire.HEAD.unpack(self._read(wire.HEAD.size))
                 body = self._read(size)
+            except TimeoutError as error:
+                seconds = self._socket.gettimeout() or 0.0
+                raise JournalError(
+                    f"the journal has not answered within {seconds:.0f} s (a disk or brokers that are "
+                    "away?); what was asked may still be done once it is well, see penstock top"
+                ) from error
             except OSError as error:
                 raise JournalError(f"lost the journal process: {error}") from error
             if kind == wire.FULL and about == number:
