@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from ipaddress import ip_address
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
 from connectors.errors import ConfigError
@@ -78,7 +78,7 @@ def check_plant_yaml(node: Node, config: PlantYaml, problems: Problems) -> None:
     check_devices_section(node, config, problems)
     check_sinks(node, config.sinks.alarms, problems)
     url = config.historian.url
-    if url != "embedded" and not url.startswith(("http://", "https://")) and not _unresolved(url):
+    if url != "embedded" and not _unresolved(url) and _url(url, "http", "https") is None:
         place = node.get("historian")
         below = place.get("url") if place is not None else None
         _told(below, "'embedded', or http:// or https:// and an address, is expected", problems)
@@ -143,8 +143,8 @@ def _check_source(node: Node, source: SourceConfig, problems: Problems) -> None:
 def _check_opcua(node: Node, source: OpcuaConfig, problems: Problems) -> None:
     endpoint = node.get("endpoint")
     if endpoint is not None and not _unresolved(source.endpoint):
-        url = urlsplit(source.endpoint)
-        if url.scheme != "opc.tcp" or not url.hostname:
+        url = _url(source.endpoint, "opc.tcp")
+        if url is None:
             problems.add(endpoint, "an address such as opc.tcp://127.0.0.1:4840 is expected")
         elif "@" in url.netloc:
             problems.add(endpoint, "a user stands in 'username' and 'password', not in the address")
@@ -287,6 +287,15 @@ def _path_problem(path: str) -> str | None:
     if separator and (scheme != "s3" or not rest.partition("/")[0]):
         return f"'{path[:60]}' is no folder and no s3://bucket/prefix"
     return None
+
+
+def _url(text: str, *schemes: str) -> SplitResult | None:
+    """An address of one of the schemes with a host and a port that can be, or None."""
+    try:
+        url = urlsplit(text)
+        return url if url.scheme in schemes and url.hostname and url.port != 0 else None
+    except ValueError:  # a bracket alone, a port that is no number or beyond 65535
+        return None
 
 
 def _listen(node: Node | None, text: str, problems: Problems) -> None:
