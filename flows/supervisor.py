@@ -18,18 +18,16 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from connectors.errors import ConfigError, JournalError, PenstockError
+from connectors.errors import JournalError, PenstockError
 from connectors.journal.blocking import BlockingJournalClient
-from connectors.journal.reader import JournalReader
 from flows.applied_plants import AppliedPlants
 from flows.apply import plant_control, resolved_plant, user_name
 from flows.broken_flow import BrokenFlow
-from flows.change import plan_change
 from flows.change_processes import (
     STOP_SECONDS,
     Changing,
@@ -39,18 +37,18 @@ from flows.change_processes import (
     write_configurations,
 )
 from flows.components import FLOW, JOURNAL, Component, components
-from flows.health import readiness
 from flows.plant_file import Plant
+from flows.plant_to_run import PlantToRun
 from flows.processes import Child, last_error
-from flows.shards import settle_shards, shard_folders
+from flows.shards import settle_shards
 from flows.status import read_status, write_atomically
+from flows.unwell import Unwell
 
 # the way of an alarm; the others stand back while there are more busy processes than processors
 PROMPT = ("receiver-", "flow", "drainer-alarms-file", "drainer-kafka")
 STANDS_BACK = 5
 WATCH_SECONDS = 0.05
 JOURNAL_START_SECONDS = 30.0
-UNWELL_SECONDS = 4.0  # a component that is away for less is not worth a line
 FLOW_READY_SECONDS = 10.0
 FOLLOW_SECONDS = 0.2  # how often the journal is asked whether another plant was applied
 
@@ -63,8 +61,7 @@ class Supervisor:
     ) -> None:
         """plant: the folder's; None where it has errors, which `problems` tells: the applied plant can
         be run all the same."""
-        self._folder_plant = plant
-        self._folder_problems = problems
+        self._to_run = PlantToRun(plant, problems, data, say)
         self.plant: Plant
         self.components: dict[str, Component] = {}
         self.folder = folder
@@ -75,15 +72,13 @@ class Supervisor:
         self.stop_signals = 0
         self.started_ms = int(time.time() * 1000)
         self._lock: IO[str] | None = None
-        self._looked_at = 0.0
         self._asked_at = 0.0
         self._entry = 0  # of the journal, at which the plant that runs was applied
         self._applied = AppliedPlants(self.folders)
         self._changing: Changing | None = None
         self._change: dict[str, Any] = {}
         self._broken: dict[str, BrokenFlow] = {}  # by the name of the flow's process
-        self._unwell: dict[str, float] = {}  # since when
-        self._told: set[str] = set()
+        self._unwell = Unwell(data, say)
         self._environment = dict(os.environ, PENSTOCK_DATA=str(data))
         self._environment.pop("BYTEWAX_DATAFLOW_API_ENABLED", None)  # would open an unauthenticated port
 
@@ -207,7 +202,7 @@ class Supervisor:
                 if broken is not None and child.process is None:
                     broken.ended(child)
         self._report()
-        self._tell_unwell()
+        self._unwell.tell()
 
     def stop(self) -> None:
         """Receivers first, journal last; each has ten seconds, and a second signal kills all."""
@@ -267,47 +262,12 @@ class Supervisor:
     # -- the applied plant
 
     def _is_applied(self, apply: bool) -> bool:
-        """Whether a plant is applied and stays so; it is then the one that runs, whatever the folder
-        says. Raises `ConfigError` where neither folder nor journal has one, or where the folder is
-        to be applied and cannot be."""
-        try:
-            with closing(JournalReader(shard_folders(self.data)[0] / "journal")) as reader:
-                applied = reader.last_plant()
-        except JournalError:  # there is no journal yet
-            applied = None
-        if applied is None:
-            self.plant = self._of_folder()
-            return False
-        self._entry = applied.entry
-        if self._folder_plant is not None and self._folder_plant.sha256 == applied.sha256:
-            self.plant = self._folder_plant
-            return True
-        before = resolved_plant(applied.files)
-        if apply:
-            self.plant = self._of_folder()
-            refused = plan_change(before, self.plant).refused
-            if refused:
-                raise ConfigError("\n".join(refused))
-            return False
-        self.plant = before
-        self._tell_difference(before)
-        return True
-
-    def _of_folder(self) -> Plant:
-        if self._folder_plant is None:
-            raise ConfigError(self._folder_problems)
-        return self._folder_plant
-
-    def _tell_difference(self, applied: Plant) -> None:
-        """The folder is not what runs: say how they differ, and how to take the folder in."""
-        if self._folder_plant is None:
-            self.say(f"the folder has errors, so the applied plant runs without it:\n{self._folder_problems}")
-            return
-        told = "\n".join(plan_change(applied, self._folder_plant).lines())
-        self.say(
-            f"the applied plant runs; the folder differs from it:\n{told}\n"
-            "take the folder in with: penstock apply PLANT --why TEXT, or penstock run PLANT --apply"
-        )
+        """Take the plant to run; whether it is applied already. Raises `ConfigError`."""
+        chosen = self._to_run.choose(apply)
+        self.plant = chosen.plant
+        if chosen.entry is not None:
+            self._entry = chosen.entry
+        return chosen.is_applied
 
     def _apply_plant(self, why: str) -> None:
         """Bring the folder into the journal as the applied plant, that of the first shard before all."""
@@ -402,23 +362,6 @@ class Supervisor:
                 if time.monotonic() > until:
                     raise PenstockError(f"the {name} does not answer; see {child.log}") from None
                 time.sleep(0.02)
-
-    def _tell_unwell(self) -> None:
-        """Say once of a component that runs that it is not well, and once that it is again."""
-        now = time.monotonic()
-        if now - self._looked_at < UNWELL_SECONDS / 4:
-            return
-        self._looked_at = now
-        for name, one in readiness(self.data)["components"].items():
-            well = one["ready"] and one["state"] != "target away"
-            if well or one["state"] in ("starting", "ended", "stopped"):
-                self._unwell.pop(name, None)
-                if well and name in self._told:
-                    self._told.remove(name)
-                    self.say(f"{name} is well again: {one['state']}")
-            elif now - self._unwell.setdefault(name, now) >= UNWELL_SECONDS and name not in self._told:
-                self._told.add(name)
-                self.say(f"{name}: {one['state']}; {one['detail'] or f'see logs/{name}.jsonl'}")
 
     def _report(self) -> None:
         body = {
