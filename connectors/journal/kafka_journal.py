@@ -245,6 +245,8 @@ class PartitionJournal:
 
     def _renew_sender(self) -> None:
         self._numbered.clear()
+        if self._tick_number:  # what the failed producer had in hand waited as well
+            self._waited |= time.monotonic() - self._tick_since > AWAY_S
         self._tick_number = self._ticked_ms = 0
         self._sender = Sender(
             self.config,
