@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
+import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Final
 
 from bytewax.dataflow import Dataflow
 from bytewax.testing import cluster_main
@@ -27,9 +29,9 @@ from connectors.memory import settle_memory
 from flows import specs
 from flows.plant import plant_flow
 from flows.plant_reader import load_bundle
-from flows.recovery import prepare_recovery
+from flows.recovery import hold_recovery, prepare_recovery
 from flows.shard import Shard
-from flows.shards import home_of
+from flows.shards import divided, home_of
 from flows.status import StatusThread, component_name
 from operators.jit import warm_up
 from operators.pages import PageStore
@@ -38,6 +40,7 @@ log = logging.getLogger("flow")
 
 EPOCH = timedelta(seconds=10)
 PLANT_SECONDS = 60.0
+_held: Final[list[IO[bytes]]] = []  # locks that end with the process
 
 
 def live_shard(data: Path, state: Path | None = None) -> Shard:
@@ -71,9 +74,35 @@ def awaited_shard(data: Path, stop: threading.Event) -> Shard | None:
     return None
 
 
-def live_flow(data: Path, stop: threading.Event | None = None) -> Dataflow:
-    """The dataflow from the journal of `data` to its output log."""
-    return wired_flow(data, live_shard(data), stop or threading.Event())[0]
+def flow_by_hand(data: Path, asked: Sequence[str]) -> Dataflow:
+    """The dataflow over a shard's folder for `python -m bytewax.run`, which was asked for it with these
+    arguments: its recovery store ready, and held as long as this process lives.
+
+    Raises `PenstockError` where the folder is not one shard's, the flow runs already, or the recovery
+    store is not the one that the shard's state is in: without it, what the journal no longer holds
+    would be missing from the results, and two workers would have half of it each.
+    """
+    if (count := divided(data).count) > 1:
+        raise PenstockError(f"{data} has {count} shards; PENSTOCK_DATA={data / 'shards' / '0'} names one")
+    store = data / "recovery"
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=True)
+    options.add_argument(
+        "-r", "--recovery-directory", type=Path, default=os.environ.get("BYTEWAX_RECOVERY_DIRECTORY")
+    )
+    options.add_argument(
+        "-w", "--workers-per-process", type=int, default=os.environ.get("BYTEWAX_WORKERS_PER_PROCESS", "1")
+    )
+    found, _ = options.parse_known_args(list(asked))
+    if found.recovery_directory is None or found.recovery_directory.resolve() != store.resolve():
+        mend = f"python -m bytewax.run flows.plant -r {store} -s {EPOCH.seconds} -b 0"
+        raise PenstockError(f"the state of this shard is in {store}; start it with: {mend}")
+    if found.workers_per_process != 1:
+        raise PenstockError("a shard is one worker; leave out -w, and divide the plant by shards.count")
+    shard = live_shard(data)
+    _held.append(hold_recovery(store))
+    prepare_recovery(store)
+    warm_up()
+    return wired_flow(data, shard, threading.Event())[0]
 
 
 def wired_flow(data: Path, shard: Shard, stop: threading.Event) -> tuple[Dataflow, JournalSource, OutputLog]:
@@ -111,6 +140,7 @@ def main() -> int:
     shard = awaited_shard(data, stop)
     if shard is None:
         return 0
+    _held.append(hold_recovery(data / "recovery"))
     flow, source, sink = wired_flow(data, shard, stop)
     recovery, scrubbed = prepare_recovery(data / "recovery")
     status = StatusThread(data, "flow", partial(describe, shard, source, sink))

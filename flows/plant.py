@@ -7,13 +7,15 @@ stage adds what it found. The stages' logic lives in the rooms of the same names
 (flows/shard.py) builds each from the plant. Recorded input and the benchmark run this very
 dataflow with another source and sink.
 
-`python -m bytewax.run flows.plant` starts one shard by itself, over the data directory that
-PENSTOCK_DATA names; `penstock run` starts it under the supervisor.
+`python -m bytewax.run flows.plant -r DATA/recovery -s 10 -b 0` starts one shard by itself, over the
+shard's folder that PENSTOCK_DATA names (docs/operations.md); `penstock run` starts it under the
+supervisor, beside the journal and all others.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.outputs import Sink
 
+from connectors.errors import PenstockError
 from flows.shard import Shard
 from operators.batch import Slice
 from operators.stage import stage
@@ -44,6 +47,9 @@ def __getattr__(name: str) -> Any:
     """`flow`, for `python -m bytewax.run flows.plant`: built when it is asked for."""
     if name != "flow":
         raise AttributeError(name)
-    from flows.flow import live_flow
+    from flows.flow import flow_by_hand
 
-    return live_flow(Path(os.environ.get("PENSTOCK_DATA", ".penstock")))
+    try:
+        return flow_by_hand(Path(os.environ.get("PENSTOCK_DATA", ".penstock")).resolve(), sys.argv[1:])
+    except PenstockError as error:
+        sys.exit(f"penstock: {error}")

@@ -9,11 +9,29 @@ does: the frontier that the last execution reached, else the epoch that it had r
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import IO
 
 from bytewax.recovery import RecoveryConfig, init_db_dir
+
+from connectors.errors import PenstockError
+
+
+def hold_recovery(folder: Path) -> IO[bytes]:
+    """The lock of a recovery store, made if it is not there, held until the file is closed or this
+    process ends: two flows over one store would each spoil the other's state. Raises
+    `PenstockError` where another process has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / "lock").open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise PenstockError(f"the flow over {folder.parent} runs already; stop its plant first") from error
+    return lock
 
 
 def prepare_recovery(folder: Path) -> tuple[RecoveryConfig, int]:
