@@ -8,6 +8,7 @@ from pathlib import Path
 from connectors.errors import ConfigError
 from flows.plant_file import Plant
 from flows.plant_reader import load_plant, read_folder
+from flows.shards import home_of
 
 
 def open_plant(folder: Path) -> Plant:
@@ -21,5 +22,10 @@ def open_plant(folder: Path) -> Plant:
 
 
 def data_directory(folder: Path, data: Path | None) -> Path:
-    """Where a plant's data lives: `--data DIR`, else `.penstock` in the plant folder."""
-    return (data if data is not None else folder / ".penstock").resolve()
+    """Where a plant's data lives: `--data DIR`, else `.penstock` in the plant folder. Raises `ConfigError`
+    for the folder of one of its shards: a command is about the whole plant."""
+    where = (data if data is not None else folder / ".penstock").resolve()
+    home, shard = home_of(where)
+    if shard is not None:
+        raise ConfigError(f"{where} is shard {shard} of a plant's data; name the whole: --data {home}")
+    return where

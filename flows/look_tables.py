@@ -140,6 +140,7 @@ def ledger_table(status: Row, rates: Rates) -> Table:
             "accepted",
             "late",
             "refused",
+            "dup/retired",
         ],
         (
             (
@@ -156,12 +157,23 @@ def ledger_table(status: Row, rates: Rates) -> Table:
                         "readings_accepted",
                         "readings_late",
                         "readings_rejected",
+                        "readings_filtered",
                     )
                 ),
             )
             for row in status["ledger"]
         ),
-        right=["frames/s", "frames", "rejected", "filtered", "held", "accepted", "late", "refused"],
+        right=[
+            "frames/s",
+            "frames",
+            "rejected",
+            "filtered",
+            "held",
+            "accepted",
+            "late",
+            "refused",
+            "dup/retired",
+        ],
     )
 
 

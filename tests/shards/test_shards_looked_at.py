@@ -193,6 +193,15 @@ def test_a_capture_a_shard_replays_to_what_was_live(plant: ShardedPlant, tmp_pat
     assert sorted(raised) == sorted(live)
 
 
+def test_a_shards_folder_is_no_plants_data(plant: ShardedPlant) -> None:
+    folder = plant.data / "shards" / "1"
+    refused = CliRunner(env=plant.environ).invoke(
+        cli, ["devices", str(plant.folder), "--data", str(folder)], standalone_mode=False
+    )
+    told = f"{folder} is shard 1 of a plant's data; name the whole: --data {plant.data}"
+    assert str(refused.exception) == told
+
+
 def test_a_backtest_is_over_all_shards(plant: ShardedPlant) -> None:
     done = called(plant, "backtest", "PLANT", "--rule", "hot", "--json")
     assert done.exception is None, done.exception
