@@ -155,15 +155,30 @@ class MqttSession:
             self._write(packets.PINGREQ_PACKET)
 
     async def close(self) -> None:
-        """DISCONNECT, behind the acknowledgements so far; a peer that takes nothing for half a
-        second is left without."""
+        """DISCONNECT, behind the acknowledgements so far, and wait until the broker has read it; one that
+        takes nothing, or does not end the connection, within half a second each is left without."""
         if self._socket is not None:
             self.tell_state(False)
             self._write(packets.DISCONNECT_PACKET)
             until = self._loop.time() + 0.5
             while self._out and self._loop.time() < until:
                 await asyncio.sleep(0.005)
+            await self._read_to_the_end()
         self.abort()
+
+    async def _read_to_the_end(self) -> None:
+        """The broker ends the connection at DISCONNECT. Closing before that, with messages unread, would
+        reset it, and acknowledgements that the broker has not read would be lost."""
+        self.pause(True)
+        until = self._loop.time() + 0.5
+        while self._socket is not None and self._loop.time() < until:
+            try:
+                if not self._socket.recv(BUFFER):
+                    return
+            except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                await asyncio.sleep(0.005)
+            except OSError:
+                return
 
     def abort(self) -> None:
         """Let go of the socket without a word."""

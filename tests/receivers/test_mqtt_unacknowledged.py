@@ -52,7 +52,7 @@ def test_repeats_after_a_kill_are_acknowledged_without_a_second_entry(
         killed = Killed()
         first = MqttReceiver("line", config, plant="works", data=tmp_path)
         task = asyncio.create_task(first.run(killed, asyncio.Event()))
-        await until(lambda: broker.connections)
+        await until(lambda: first.status.state == "connected")
         broker.connections[0].write(packets(1, 4, size=size))
         await until(lambda: len(killed.frames) == durable and first.status.frames == 3)
         broker.connections[0].write(packets(4, 6, size=size))
