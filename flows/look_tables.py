@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from rich.table import Table
 from rich.text import Text
@@ -126,54 +126,33 @@ class Rates:
         ]
 
 
+LEDGER_COLUMNS: Final = {  # by heading, the ledger's term
+    "frames": "frames_in",
+    "rejected": "frames_rejected",
+    "filtered": "frames_filtered",
+    "held": "frames_held",
+    "accepted": "readings_accepted",
+    "late": "readings_late",
+    "refused": "readings_rejected",
+    "dup/retired": "readings_filtered",
+}
+
+
 def ledger_table(status: Row, rates: Rates) -> Table:
     """What came in, by source and product."""
+    numbers = ["frames/s", *LEDGER_COLUMNS]
     return table(
-        [
-            "source",
-            "product",
-            "frames/s",
-            "frames",
-            "rejected",
-            "filtered",
-            "held",
-            "accepted",
-            "late",
-            "refused",
-            "dup/retired",
-        ],
+        ["source", "product", *numbers],
         (
             (
                 row["source"],
                 row["productId"] or "-",
                 f"{rates.frames.get((row['source'], row['productId']), 0.0):.1f}",
-                *(
-                    f"{row.get(term, 0):,}"
-                    for term in (
-                        "frames_in",
-                        "frames_rejected",
-                        "frames_filtered",
-                        "frames_held",
-                        "readings_accepted",
-                        "readings_late",
-                        "readings_rejected",
-                        "readings_filtered",
-                    )
-                ),
+                *(f"{row.get(term, 0):,}" for term in LEDGER_COLUMNS.values()),
             )
             for row in status["ledger"]
         ),
-        right=[
-            "frames/s",
-            "frames",
-            "rejected",
-            "filtered",
-            "held",
-            "accepted",
-            "late",
-            "refused",
-            "dup/retired",
-        ],
+        right=numbers,
     )
 
 

@@ -28,6 +28,7 @@ from connectors.journal.output_store import OutputReader
 from connectors.journal.reader import JournalReader
 from flows.broker import Broker, free_port, start_broker
 from flows.folder import open_plant
+from flows.health import readiness
 from flows.undisturbed import Differences, differences
 from flows.views import Views
 
@@ -90,6 +91,8 @@ class Campaign:
             str(recording),
         )
         self._until("all to run", lambda: all(self._pid(name) for name in self.victims))
+        # a broker acknowledges, and drops, what is sent before anybody has ever subscribed
+        self._until("sources to be connected", self._are_connected)
         devices = self._start(children, "simulate", str(self.plant), "--rate", "20", "--data", str(self.data))
         self._until("devices to be heard", lambda: self._told().get("acknowledged", 0) > 0)
         draw = random.Random(self.seed)
@@ -145,6 +148,10 @@ class Campaign:
         assert capture.returncode == 0, (self.folder / "capture.log").read_text("utf-8")
         assert journaled >= told["acknowledged"] > 0
         return differences(open_plant(self.plant), self.data, recording)
+
+    def _are_connected(self) -> bool:
+        found = readiness(self.data)["components"]
+        return all(one["ready"] for name, one in found.items() if name.startswith("receiver-"))
 
     def _journaled(self) -> int:
         with closing(JournalReader(self.data / "journal")) as reader:
