@@ -163,7 +163,7 @@ def _rest(client: mqtt.Client, heard: _Heard, at: int, until: float) -> int:
 def _publish(client: mqtt.Client, heard: _Heard, topic: str) -> int:
     """How many of the probe's messages the broker has acknowledged.
 
-    One goes ahead: a broker that refuses a flood may cut it off, and its answers are lost with the connection.
+    One goes ahead: a broker that refuses a flood may cut it off, and its answers are lost with it.
     """
     until = time.monotonic() + PROBE_S
     for numbers in (range(1), range(1, PROBE)):
