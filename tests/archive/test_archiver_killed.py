@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +21,7 @@ from connectors.journal.reader import JournalReader
 from connectors.source import Frame
 from tests.archive.journals import archive_files, archive_rows, journal_rows
 from tests.journal.journal_process import ROOT, RunningJournal
+from tests.waiting import until
 
 JOURNAL_BYTES = 4 << 20  # files of half a MiB
 
@@ -61,13 +61,6 @@ class RunningArchiver:
     ) -> None:
         self.process.terminate()
         assert self.process.wait(30) == 0 or kind is not None
-
-
-def until(what: str, true: Callable[[], object], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"waited {seconds} s for {what}"
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -120,8 +113,8 @@ def test_every_entry_is_archived_once_whatever_is_killed(data: Path, seed: int) 
             elif what < 0.25:
                 journal.kill()
                 journal.start()
-        until("a last file", lambda: archiver.status().get("archived_entry", 0) > 0)
-        until("the journal to be trimmed", lambda: _oldest(data) > 1)
+        until(lambda: archiver.status().get("archived_entry", 0) > 0, "a last file")
+        until(lambda: _oldest(data) > 1, "the journal to be trimmed")
         archiver.process.terminate()
         assert archiver.process.wait(30) == 0
         journal.stop()
@@ -151,7 +144,7 @@ def test_an_archive_that_is_away_holds_trimming_back_until_it_is_there(data: Pat
     (data / "archive").write_text("in the way")
     sent: list[bytes] = []
     with RunningJournal(data, JOURNAL_BYTES, archived=True) as journal, RunningArchiver(data) as archiver:
-        until("the archiver to say what is wrong", lambda: archiver.status().get("state") == "retrying")
+        until(lambda: archiver.status().get("state") == "retrying", "the archiver to say what is wrong")
         where = data / "archive"
         assert archiver.status()["detail"] == f"cannot write the archive {where}: is a file, not a folder"
         full = False
@@ -173,8 +166,8 @@ def test_an_archive_that_is_away_holds_trimming_back_until_it_is_there(data: Pat
         assert status["state"] == "full"
         assert status["detail"] == "at its cap, sources wait; it is trimmed once the archive has it"
         where.unlink()
-        until("the archive to be written", lambda: archiver.status().get("archived_entry", 0) > 1)
-        until("the journal to be trimmed", lambda: _oldest(data) > 1)
+        until(lambda: archiver.status().get("archived_entry", 0) > 1, "the archive to be written")
+        until(lambda: _oldest(data) > 1, "the journal to be trimmed")
         append(journal, sent, 1)
         with closing(journal.client()) as client:
             assert client.status()["state"] == "running"
@@ -190,4 +183,4 @@ def test_a_journal_without_an_archive_waits_for_none(data: Path) -> None:
     with RunningJournal(data, JOURNAL_BYTES) as journal:
         append(journal, sent)
         report_durable(journal)
-        until("the journal to be trimmed", lambda: _oldest(data) > 1)
+        until(lambda: _oldest(data) > 1, "the journal to be trimmed")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,9 @@ from flows.undisturbed import Differences, differences
 from flows.views import Views
 from operators.jit import warm_up
 from tests.change.plants import write
+from tests.waiting import until
 
 PORTS = ("LINE1_PORT", "HISTORIAN_PORT", "SERVER_PORT", "LINE2_PORT")
-
-
-def until(what: str, holds: Callable[[], object], seconds: float = 120.0) -> Any:
-    end = time.monotonic() + seconds
-    while True:
-        found = holds()
-        if found:
-            return found
-        assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
-        time.sleep(0.05)
 
 
 class Devices(threading.Thread):
@@ -73,18 +64,26 @@ class RunningPlant:
         self.data = folder / "data"
         self.recording = folder / "recording.jsonl"
         self.environ = {**os.environ, **{name: str(free_port()) for name in PORTS}}
-        os.environ.update({name: self.environ[name] for name in PORTS})
+        self._environ_before = {name: os.environ.get(name) for name in PORTS}
         self.children: list[subprocess.Popen[bytes]] = []
-        self.supervisor = self.start("run")
-        until("the journal", (self.data / "journal" / "data.mdb").exists)
-        self.capture = self.start("capture", "--from-start", "--output", str(self.recording))
-        self.until_ready()
         self.devices = Devices(int(self.environ["LINE1_PORT"]))
-        self.devices.start()
-        until("frames", lambda: self.position() > 20)
 
     def __enter__(self) -> RunningPlant:
+        os.environ.update({name: self.environ[name] for name in PORTS})  # this process reads the folder, too
+        try:
+            self._begin()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
+
+    def _begin(self) -> None:
+        self.supervisor = self.start("run")
+        until((self.data / "journal" / "data.mdb").exists, "the journal")
+        self.capture = self.start("capture", "--from-start", "--output", str(self.recording))
+        self.until_ready()
+        self.devices.start()
+        until(lambda: self.position() > 20, "frames")
 
     def __exit__(self, *_: object) -> None:
         self.devices.stop.set()
@@ -92,6 +91,11 @@ class RunningPlant:
             if child.poll() is None:
                 child.terminate()
                 child.wait(60)
+        for name, value in self._environ_before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
     def write(self, files: Mapping[str, str]) -> None:
         write(self.plant, files)
@@ -141,7 +145,7 @@ class RunningPlant:
         return None
 
     def kill(self, name: str) -> None:
-        pid = until(f"{name} to run", lambda: self.pid(name))
+        pid = until(lambda: self.pid(name), f"{name} to run")
         os.kill(pid, signal.SIGKILL)
 
     def position(self) -> int:
@@ -149,30 +153,30 @@ class RunningPlant:
             return reader.next_position()
 
     def until_ready(self) -> None:
-        until("the flow", lambda: self.status("flow").get("state") == "running" and self.pid("flow"))
-        until("the receiver", lambda: self.pid("receiver-line1"))
+        until(lambda: self.status("flow").get("state") == "running" and self.pid("flow"), "the flow")
+        until(lambda: self.pid("receiver-line1"), "the receiver")
 
     def until_taken(self, files: Mapping[str, str]) -> None:
         """Until the flow works under the plant of the folder."""
         sha256 = open_plant(self.plant).sha256
-        until("the flow to take the plant", lambda: self.status("flow").get("sha256") == sha256)
+        until(lambda: self.status("flow").get("sha256") == sha256, "the flow to take the plant")
 
     def compared(self) -> Differences:
         """Stop the devices, let everything drain, and compare with a replay of the recording."""
         self.devices.stop.set()
         self.devices.join(10)
         views = Views(self.data)
-        until("the output", lambda: views.shards[0].output() is not None)
-        until("everything to drain", views.drained)
+        until(lambda: views.shards[0].output() is not None, "the output")
+        until(views.drained, "everything to drain")
         # time stands still from here on: no tick may find a delay or a window over after the recording
-        journal = until("the journal to run", lambda: self.pid("journal"))
+        journal = until(lambda: self.pid("journal"), "the journal to run")
         os.kill(journal, signal.SIGSTOP)
         try:
             with closing(JournalReader(self.data / "journal")) as reader:
                 last = reader.last()
             with closing(OutputReader(self.data / "output")) as output:
-                until("the flow", lambda: min(output.applied(), output.applied_bulk()) >= last)
-            until("everything to drain", views.drained)
+                until(lambda: min(output.applied(), output.applied_bulk()) >= last, "the flow")
+            until(views.drained, "everything to drain")
             self.capture.terminate()
             self.capture.wait(60)
             assert self.capture.returncode == 0, self.log("capture")

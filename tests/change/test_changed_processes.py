@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.change.plants import FILES, changed
-from tests.change.running import RunningPlant, until
+from tests.change.running import RunningPlant
+from tests.waiting import until
 
 QUIET = changed(
     FILES, ("products/press.yaml", "tempHigh: 80", "tempHigh: 140"), ("rules/hot.yaml", "> 5000", "> 5900")
@@ -31,7 +32,7 @@ LARGE = changed(QUIET, ("plant.yaml", "max: 100MB", "max: 200MB"))
 def test_only_what_has_to_starts_anew(tmp_path: Path) -> None:
     with RunningPlant(tmp_path, QUIET) as plant:
         names = ("journal", "flow", "historian", "server", "drainer-historian", "receiver-line1")
-        before = {name: until(name, lambda name=name: plant.pid(name)) for name in names}
+        before = {name: until(lambda name=name: plant.pid(name), name) for name in names}
         plant.write(TWO)
         plan = json.loads(plant.call("apply", "--dry-run", "--json"))
         assert (plan["restarts"], plan["starts"]) == (["receiver-line1"], ["receiver-line2"])
@@ -47,7 +48,7 @@ def test_only_what_has_to_starts_anew(tmp_path: Path) -> None:
         after = {name: plant.pid(name) for name in names}
         assert {name for name in names if before[name] != after[name]} == {"receiver-line1"}
         heard = plant.position()
-        until("frames after the restart", lambda: plant.position() > heard + 10)
+        until(lambda: plant.position() > heard + 10, "frames after the restart")
 
         plant.write(QUIET)
         told = plant.call("apply", "--why", "without")
@@ -63,7 +64,7 @@ def test_only_what_has_to_starts_anew(tmp_path: Path) -> None:
         assert plant.pid("journal") != before["journal"]
         assert plant.pid("flow") == before["flow"]
         heard = plant.position()
-        until("frames after the journal's restart", lambda: plant.position() > heard + 10)
+        until(lambda: plant.position() > heard + 10, "frames after the journal's restart")
 
         told = plant.call("params set", "p1", "tempHig=1", "--why", "x", code=1)
         assert told == "no parameter 'tempHig' of press; did you mean 'tempHigh'?\n"

@@ -15,7 +15,8 @@ from connectors.journal.reader import JournalReader
 from flows.quarantine import is_crash
 from flows.views import Views
 from tests.change.plants import FILES
-from tests.change.running import RunningPlant, until
+from tests.change.running import RunningPlant
+from tests.waiting import until
 
 
 @pytest.mark.timeout(300)
@@ -25,16 +26,16 @@ def test_a_frame_that_ends_the_flow(tmp_path: Path, fault: str) -> None:
         with socket.create_connection(("127.0.0.1", int(plant.environ["LINE1_PORT"]))) as to:
             at = int(time.time() * 1000)
             to.sendall(json.dumps({"id": "p1", "t": at, "m": {"note": fault}}).encode() + b"\n")
-        until("the frame to be set aside", lambda: "is set aside: reject engine_error" in plant.log("run"))
+        until(lambda: "is set aside: reject engine_error" in plant.log("run"), "the frame to be set aside")
         views = Views(plant.data)
-        rejects = until("the reject", lambda: views.rejects(10, "engine_error"))
+        rejects = until(lambda: views.rejects(10, "engine_error"), "the reject")
         assert [json.loads(bytes.fromhex(row["payload_hex"]))["m"] for row in rejects] == [{"note": fault}]
         assert rejects[0]["device_id"] is None  # the payload, which names it, is not read
         position = rejects[0]["position"]
         with closing(JournalReader(plant.data / "journal")) as reader:
             last = reader.last()
         with closing(OutputReader(plant.data / "output")) as output:
-            until("the frames behind it", lambda: output.applied() > last)
+            until(lambda: output.applied() > last, "the frames behind it")
         assert plant.log("run").count("looking for the frame") == 1
         assert not (plant.data / "trial").exists()
         found = plant.compared()

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.change.plants import FILES, changed
-from tests.change.running import RunningPlant, until
+from tests.change.running import RunningPlant
+from tests.waiting import until
 
 QUICK = changed(
     FILES,
@@ -37,7 +38,7 @@ THIRD = changed(SECOND, ("rules/hot.yaml", "severity: high", "severity: critical
 @pytest.mark.timeout(300)
 def test_changes_while_frames_flow_and_processes_are_killed(tmp_path: Path) -> None:
     with RunningPlant(tmp_path, QUICK) as plant:
-        until("an alarm", lambda: (plant.data / "alarms.jsonl").exists())
+        until(lambda: (plant.data / "alarms.jsonl").exists(), "an alarm")
         first = plant.apply(FIRST, "a mill is new")
         plant.until_taken(FIRST)
         plant.call("params set", "p1", "tempHigh=95", "k=7", "--why", "summer", "--by", "kim")
@@ -50,15 +51,15 @@ def test_changes_while_frames_flow_and_processes_are_killed(tmp_path: Path) -> N
 
         plant.write(THIRD)
         applying = plant.start("apply", "--why", "graver", "--yes")
-        until("the entry", lambda: len(json.loads(plant.call("history", "--json"))) == 4)
+        until(lambda: len(json.loads(plant.call("history", "--json"))) == 4, "the entry")
         os.kill(plant.supervisor.pid, signal.SIGKILL)
         plant.supervisor.wait(60)
         applying.wait(180)
-        until("the others to end with it", lambda: plant.pid("journal") is None)
+        until(lambda: plant.pid("journal") is None, "the others to end with it")
         plant.write({**THIRD, "rules/hot.yaml": "ruleId: [broken"})
         plant.supervisor = plant.start("run")  # the applied plant, whatever the folder says by now
         errors = "the folder has errors, so the applied plant runs without it"
-        until("the folder to be read", lambda: errors in plant.log("run"))
+        until(lambda: errors in plant.log("run"), "the folder to be read")
         plant.until_ready()
         plant.write(THIRD)
         plant.until_taken(THIRD)

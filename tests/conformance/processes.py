@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from connectors.journal.reader import JournalReader
 from connectors.journal.wire import socket_path
 from flows.plant_file import SourceConfig
 from flows.status import write_atomically
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,10 +50,7 @@ class Processes:
 
     def until(self, condition: Callable[[], object], what: str) -> None:
         """Poll until it holds; fails after a generous time, with the log."""
-        end = time.monotonic() + 120
-        while not condition():
-            assert time.monotonic() < end, f"{what} did not come: {self.log.read_text()}"
-            time.sleep(0.02)
+        until(condition, what, told=self.log.read_text)
 
     def status(self) -> dict[str, Any]:
         """What this receiver told last; nothing yet: an empty one."""

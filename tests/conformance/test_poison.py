@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import typing
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from operators.spec import Duration, Size
 from tests.conformance.processes import ROOT
 from tests.conformance.subject import Subject
 from tests.conformance.subjects import SUBJECTS
+from tests.waiting import until
 
 WAIVED = {
     "mqtt-amqtt": "the same source as with mosquitto",
@@ -63,7 +64,8 @@ def test_poison_passes_into_rejects_and_the_next_frame_arrives(tmp_path: Path) -
                 running.poll() is not None
                 or all(state(tmp_path / "data", name) in ("connected", "silent") for name in kinds)
             ),
-            lambda: f"every source: {(tmp_path / 'run.log').read_text()}",
+            "every source",
+            told=(tmp_path / "run.log").read_text,
         )
         for number, one in enumerate(subjects.values()):
             one.send([good(1), *POISON, good(number + 2)])
@@ -79,15 +81,18 @@ def test_poison_passes_into_rejects_and_the_next_frame_arrives(tmp_path: Path) -
                 for name in kinds
             )
 
-        until(decided, lambda: f"every frame to be decided on: {views.ledger_rows()}")
+        until(decided, "every frame to be decided on", told=views.ledger_rows)
         reasons = sorted(POISON.values())
+        # the ledger is ahead of rejects and values, which are written in bulk
+        until(
+            lambda: len(views.states()) == len(kinds) and rejected(views) == len(kinds) * len(reasons),
+            "every reject and value",
+        )
         for number, name in enumerate(kinds):
             told = views.rejects_by_reason().items()
             found = [reason for (source, _, reason), count in told if source == name for _ in range(count)]
             assert sorted(found) == reasons, name
-            newest = views.state(name)
-            assert newest is not None
-            assert newest["v"]["value"] == float(number + 2), name
+            until(partial(has_value, views, name, float(number + 2)), f"the newest value of {name}")
         views.close()
     finally:
         if running is not None:
@@ -95,6 +100,15 @@ def test_poison_passes_into_rejects_and_the_next_frame_arrives(tmp_path: Path) -
             running.wait(60)
         for one in subjects.values():
             one.close()
+
+
+def rejected(views: Views) -> int:
+    return sum(views.rejects_by_reason().values())
+
+
+def has_value(views: Views, name: str, value: float) -> bool:
+    newest = views.state(name)
+    return newest is not None and newest["v"]["value"] == value
 
 
 def good(value: int) -> bytes:
@@ -145,10 +159,3 @@ def state(data: Path, name: str) -> str:
         return str(json.loads((data / "run" / f"receiver-{name}.json").read_bytes())["state"])
     except (OSError, ValueError):
         return ""
-
-
-def until(holds: Callable[[], bool], what: Callable[[], str]) -> None:
-    end = time.monotonic() + 90
-    while not holds():
-        assert time.monotonic() < end, what()
-        time.sleep(0.05)

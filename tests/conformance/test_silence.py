@@ -17,7 +17,8 @@ def test_silence(subject: Subject, tmp_path: Path) -> None:
         async with running(source, appender):
             await until(lambda: source.status.state == "silent")
             subject.send(numbers(0, 1))
-            await in_thread(subject.settle)
-            await until(lambda: source.status.state == "connected")
+            settling = in_thread(subject.settle)
+            await until(lambda: source.status.state == "connected")  # seen before it is silent again
+            await settling
 
     asyncio.run(scene())

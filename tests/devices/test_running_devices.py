@@ -13,7 +13,8 @@ import pytest
 
 from flows.views import Views
 from tests.change.plants import FILES, changed
-from tests.change.running import RunningPlant, until
+from tests.change.running import RunningPlant
+from tests.waiting import until
 
 QUICK = changed(
     FILES,
@@ -45,8 +46,8 @@ def test_held_frames_come_in_once_over_kills(tmp_path: Path) -> None:
 
         try:
             until(
-                "frames to be held",
                 lambda: min(rows().get(name, {}).get("held", 0) for name in ("p3", "p4")) > 5,
+                "frames to be held",
             )
             plant.kill("flow")
             plant.until_ready()
@@ -56,7 +57,7 @@ def test_held_frames_come_in_once_over_kills(tmp_path: Path) -> None:
                 )
             )
             assert (told["accepted"], told["message"]) == (True, "1 row changed")
-            until("p3 to be heard", lambda: rows()["p3"]["last_heard"])
+            until(lambda: rows()["p3"]["last_heard"], "p3 to be heard")
             plant.kill("flow")
             plant.until_ready()
             error = plant.call("devices set", "p4", "productId=pres", "--why", "new", code=1)
@@ -72,7 +73,7 @@ def test_held_frames_come_in_once_over_kills(tmp_path: Path) -> None:
             status, told = posted(plant, {"changes": [*changes, *sites], "by": "kim", "why": "scrapped"})
             assert (status, told["message"]) == (200, "2 rows changed")
             assert views.master("sites") == [{"site_id": "ulsan", "city": "Ulsan"}]
-            until("p4 to be heard", lambda: rows()["p4"]["last_heard"])
+            until(lambda: rows()["p4"]["last_heard"], "p4 to be heard")
             plant.kill("flow")
             plant.until_ready()
             assert (rows()["p2"]["status"], rows()["p3"]["hub_id"], rows()["p3"]["held"]) == (

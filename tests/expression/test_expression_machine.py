@@ -188,6 +188,38 @@ def test_rows_beyond_a_chunk() -> None:
     assert (results[program.outputs[1], :rows] == np.where(values > 3, 2, 1)).all()
 
 
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    st.lists(
+        st.sampled_from([-math.inf, -5.0, -0.0, 0.0, 5e-324, 1.0, 1.5, 7.0, math.inf, math.nan, -math.nan]),
+        min_size=1,
+        max_size=6,
+    ),
+    st.lists(st.sampled_from([-6.0, -5.0, 0.0, 1.0, 1.25, 7.0, 8.0]), min_size=1, max_size=4, unique=True),
+)
+def test_many_bounds_of_one_metric(values: list[float], bounds: list[float]) -> None:
+    """Where all rows lie on one side of a bound, none of them is looked at; it shows nowhere."""
+    plainly: dict[str, Any] = {
+        "<": lambda x, y: x < y,
+        "<=": lambda x, y: x <= y,
+        ">": lambda x, y: x > y,
+        ">=": lambda x, y: x >= y,
+        "==": lambda x, y: x == y,
+        "!=": lambda x, y: x != y,
+    }
+    told = [(op, bound) for op in plainly for bound in bounds]
+    program = compile_conditions([parse(f"a {op} {bound}") for op, bound in told], SCOPE)
+    machine = Machine(program)
+    for repeated in (1, CHUNK, 12 * CHUNK):  # of one value a chunk has nothing but that
+        rows = np.repeat(np.array(values), repeated)
+        machine.room(len(rows))[0, : len(rows)] = rows
+        results = machine.run(len(rows))
+        for output, (op, bound) in zip(program.outputs, told, strict=True):
+            trits = [UNKNOWN if x != x else TRUE if plainly[op](x, bound) else FALSE for x in values]
+            assert (results[output, : len(rows)] == np.repeat(np.array(trits, np.uint8), repeated)).all()
+            assert machine.any_true[output] == (TRUE in trits)
+
+
 def test_equal_parts_are_computed_once() -> None:
     one = compile_conditions([parse("a * 2 + b > 3")], SCOPE)
     many = compile_conditions([parse(f"a * 2 + b > {limit}") for limit in (3, 4, 5)], SCOPE)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,7 @@ import pytest
 from connectors.journal.output import OutputWriter
 from flows.broker import free_port
 from tests.output.made import MODES, SECOND, SPECS, START_NS, devices, event, made_slice, reject, windows
-
-
-def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "not within the time given"
-        time.sleep(0.02)
+from tests.waiting import until
 
 
 class Historian:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from typing import Any
 
 from confluent_kafka import Consumer, TopicPartition
@@ -67,11 +65,3 @@ def record(number: int, transition: str = "raised", device: str = "press-00") ->
     """A record whose position is its number."""
     body = json.dumps(event(number, 0, transition, device).event, separators=(",", ":")).encode()
     return OutputRecord("alarms", number, number, number, body)
-
-
-def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
-    """Wait for it."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "not within the time given"
-        time.sleep(0.02)

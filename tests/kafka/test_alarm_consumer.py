@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from tests.kafka.reading import config, record, target, until
+from tests.kafka.reading import config, record, target
 from tests.output.made import event
 from tests.services.kafka import KafkaBroker
+from tests.waiting import until
 
 CONSUMER = Path(__file__).resolve().parents[2] / "examples" / "alarm-consumer" / "consumer.py"
 

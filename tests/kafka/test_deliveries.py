@@ -15,9 +15,10 @@ import pytest
 from connectors.errors import DeliveryError
 from connectors.kafka.config import KafkaAlarmsConfig
 from tests.kafka.drained import Drained
-from tests.kafka.reading import config, consumed, header, positions, record, target, until
+from tests.kafka.reading import config, consumed, header, positions, record, target
 from tests.services.kafka import KafkaBroker
 from tests.services.proxy import HoldingProxy
+from tests.waiting import until
 
 DELIVERIES = ("idempotent", "transactional")
 
@@ -40,7 +41,6 @@ def test_a_fenced_drainer_starts_anew_behind_what_its_successor_sent(broker: Kaf
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(120)
 def test_drainer_and_broker_killed_nothing_is_missing_or_twice(broker: KafkaBroker, tmp_path: Path) -> None:
     """The other way of delivery: tests/kafka/test_campaign.py."""
     chosen = config(broker.address, "killed", "idempotent")
@@ -67,7 +67,6 @@ def test_drainer_and_broker_killed_nothing_is_missing_or_twice(broker: KafkaBrok
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("delivery", DELIVERIES)
 def test_bytes_of_a_dead_drainer_that_land_later(broker: KafkaBroker, tmp_path: Path, delivery: str) -> None:
     """A proxy holds the first drainer's last Produce requests back, beyond its death and until its
@@ -127,7 +126,6 @@ def applied(address: str, chosen: KafkaAlarmsConfig) -> dict[str, str]:
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(120)
 def test_a_broker_that_stands_still_is_waited_for(broker: KafkaBroker, tmp_path: Path) -> None:
     """SIGSTOP: connections stay open and nothing answers. The drainer says so, and goes on after."""
     chosen = config(broker.address, "still", "transactional")

@@ -15,8 +15,8 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from connectors.journal.kafka_config import JournalConfig, PartitionConfig
 from connectors.journal.kafka_topic import ready_topic
 from flows.check_command import check
-from tests.kafka.reading import until
 from tests.services.kafka import KafkaBroker, free_ports
+from tests.waiting import until
 
 BASE = Path(__file__).resolve().parents[1] / "golden" / "base"
 PLANT = """

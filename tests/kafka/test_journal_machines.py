@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.services.kafka import KafkaBroker
-from tests.shards.running import ShardedPlant, replayed, until
+from tests.shards.running import ShardedPlant, replayed
 from tests.shards.scenario import FILES, MINUTE_MS, PLANT, by_subject, readings_from
+from tests.waiting import until
 
 ROUNDS = 28
 LAG_MS = 40 * MINUTE_MS
@@ -49,19 +50,18 @@ def test_two_machines_find_what_one_shard_does_under_kills(broker: KafkaBroker, 
                 machines[name].kill(component)
             machines["ab"[number % 2]].post(reading.topic, reading.payload, f"reading-{number}")
         until(
-            "every event",
             lambda: sum(len(machine.events()) for machine in machines.values()) >= len(expected),
-            90,
+            "every event",
         )
         found = [machine.events() for machine in machines.values()]
         for machine in machines.values():
-            until("readiness", machine.is_ready)
+            until(machine.is_ready, "readiness")
         machines["a"].write(
             {"rules/rules.yaml": FILES["rules/rules.yaml"].replace("tempC > 80", "tempC > 81")}
         )
         done = machines["a"].call("apply", "--why", "a little hotter", "--by", "kim")
         assert done.returncode == 0, done.stdout + done.stderr
-        until("the other machine", lambda: len(machines["b"].applied()[1]) == 2)
+        until(lambda: len(machines["b"].applied()[1]) == 2, "the other machine")
     assert all(found), "each has events of its own shard"
     assert by_subject([*found[0], *found[1]]) == by_subject(expected)
     assert len({event["id"] for events in found for event in events}) == len(expected)

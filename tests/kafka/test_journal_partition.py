@@ -22,9 +22,10 @@ from connectors.journal.store import JournalStore
 from connectors.source import Frame
 from tests.journal.journal_process import RunningJournal
 from tests.kafka.partition_journal import Appending, PartitionProcess, content, entries_of, payloads, told
-from tests.kafka.reading import consumed, until
+from tests.kafka.reading import consumed
 from tests.services.kafka import KafkaBroker
 from tests.services.proxy import HoldingProxy
+from tests.waiting import until
 
 
 def numbered(name: str, count: int) -> list[bytes]:
@@ -44,7 +45,6 @@ def made_anew(data: Path, broker: KafkaBroker, topic: str, count: int) -> list[t
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(120)
 def test_what_is_appended_is_in_the_partition_and_in_every_copy(broker: KafkaBroker, tmp_path: Path) -> None:
     with PartitionProcess(tmp_path / "a", broker.address, "copied") as journal:
         with journal.client("line1") as client:
@@ -70,7 +70,6 @@ def test_what_is_appended_is_in_the_partition_and_in_every_copy(broker: KafkaBro
 
 @pytest.mark.kafka
 @pytest.mark.kill
-@pytest.mark.timeout(120)
 def test_two_machines_share_two_partitions(broker: KafkaBroker, tmp_path: Path) -> None:
     """Each runs one shard and passes on what its own receiver has for the other's. Both processes of one
     machine are killed, and one of the other; both copies of a partition are the same, with every frame once
@@ -124,7 +123,6 @@ def test_two_machines_share_two_partitions(broker: KafkaBroker, tmp_path: Path) 
 
 @pytest.mark.kafka
 @pytest.mark.kill
-@pytest.mark.timeout(120)
 def test_bytes_of_a_dead_process_that_land_later_do_not_count(broker: KafkaBroker, tmp_path: Path) -> None:
     """A proxy holds what the first process sends back, beyond its death and until the second has sent
     the same frames, and more of them."""
@@ -160,7 +158,6 @@ def test_bytes_of_a_dead_process_that_land_later_do_not_count(broker: KafkaBroke
 
 @pytest.mark.kafka
 @pytest.mark.kill
-@pytest.mark.timeout(120)
 def test_a_broker_that_is_away_is_told_and_waited_for(broker: KafkaBroker, tmp_path: Path) -> None:
     journal = PartitionProcess(tmp_path / "a", broker.address, "away")
     receiver = Appending(tmp_path / "a", "x")
@@ -192,7 +189,6 @@ def test_a_broker_that_is_away_is_told_and_waited_for(broker: KafkaBroker, tmp_p
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(120)
 def test_devices_are_not_silent_while_the_broker_stands_still(broker: KafkaBroker, tmp_path: Path) -> None:
     """Their source counts as away between the last moment before and the first one after."""
     with (
@@ -220,7 +216,6 @@ def test_devices_are_not_silent_while_the_broker_stands_still(broker: KafkaBroke
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(120)
 def test_a_full_copy_holds_sources_up_until_it_is_trimmed(broker: KafkaBroker, tmp_path: Path) -> None:
     """Also one that is behind: another process has filled the partition beyond what fits the copy."""
     large = PartitionProcess(tmp_path / "a", broker.address, "large", compression="lz4")
@@ -243,7 +238,6 @@ def test_a_full_copy_holds_sources_up_until_it_is_trimmed(broker: KafkaBroker, t
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(120)
 def test_what_was_trimmed_before_it_was_read_is_told(broker: KafkaBroker, tmp_path: Path) -> None:
     """The first copy stands still while the partition goes on, and loses its beginning."""
     with PartitionProcess(tmp_path / "a", broker.address, "trimmed") as journal:
@@ -299,7 +293,6 @@ def refusal(address: str, topic: str, partitions: int = 1) -> str:
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(120)
 def test_topics_that_would_lose_input_are_refused(broker: KafkaBroker) -> None:
     admin = AdminClient({"bootstrap.servers": broker.address})
     large = {"max.message.bytes": "41943040"}
@@ -335,7 +328,6 @@ def test_topics_that_would_lose_input_are_refused(broker: KafkaBroker) -> None:
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(120)
 def test_a_copy_is_of_one_partition(broker: KafkaBroker, tmp_path: Path) -> None:
     """Neither another topic, nor one made anew, nor a local journal is taken for what the copy is of."""
     with PartitionProcess(tmp_path / "a", broker.address, "first") as journal:

@@ -26,9 +26,10 @@ from connectors.kafka.sink import KafkaAlarms
 from connectors.kafka.tails import TAIL
 from connectors.kafka.topics import Topics
 from connectors.sink import OutputRecord
-from tests.kafka.reading import config, consumed, header, positions, record, target, until
+from tests.kafka.reading import config, consumed, header, positions, record, target
 from tests.output.made import event
 from tests.services.kafka import PASSWORD, USER, KafkaBroker
+from tests.waiting import until
 
 DELIVERIES = ("idempotent", "transactional")
 
@@ -217,7 +218,7 @@ def test_topics_are_made_right_and_wrong_ones_are_refused(broker: KafkaBroker) -
     ]
     for future in admin.create_topics(wrong).values():
         future.result(30)
-    until(lambda: {topic.topic for topic in wrong} <= set(admin.list_topics(timeout=10).topics), 30)
+    until(lambda: {topic.topic for topic in wrong} <= set(admin.list_topics(timeout=10).topics))
     expected = {
         "wrong": "the topic wrong.state has cleanup.policy=delete, it needs compact; set it with"
         " kafka-configs --alter --entity-type topics --entity-name wrong.state"

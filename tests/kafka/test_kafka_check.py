@@ -14,8 +14,9 @@ from click.testing import CliRunner
 
 from flows.check_command import check
 from tests.kafka.drained import Drained
-from tests.kafka.reading import config, target, until
+from tests.kafka.reading import config, target
 from tests.services.kafka import PASSWORD, USER, KafkaBroker
+from tests.waiting import until
 
 BASE = Path(__file__).resolve().parents[1] / "golden" / "base"
 

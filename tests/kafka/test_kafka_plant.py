@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from flows.views import Views
 from operators.jit import warm_up
 from tests.conformance.subject_kafka import made_topic
 from tests.services.kafka import KafkaBroker
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 PLANT = """\
@@ -89,7 +90,7 @@ class Running:
                 return int(pid)
             return None
 
-        os.kill(until(f"{component} to run", alive), signal.SIGKILL)
+        os.kill(until(alive, f"{component} to run"), signal.SIGKILL)
 
     def journaled(self, source: str) -> list[tuple[str, bytes]]:
         """The key and the payload of every frame of a source."""
@@ -138,14 +139,6 @@ class Running:
         assert kcat.returncode == 0
 
 
-def until(what: str, holds: Callable[[], Any], seconds: float = 120.0) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
-        time.sleep(0.05)
-    return found
-
-
 @pytest.fixture(scope="module")
 def running(broker: KafkaBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     if shutil.which("kcat") is None:
@@ -154,7 +147,7 @@ def running(broker: KafkaBroker, tmp_path_factory: pytest.TempPathFactory) -> It
         pytest.skip("no kcat here")
     one = Running(tmp_path_factory.mktemp("kafka-plant"), broker)
     try:
-        until("the topics", lambda: one.is_connected("fleet") and one.is_connected("things"))
+        until(lambda: one.is_connected("fleet") and one.is_connected("things"), "the topics")
         yield one
     finally:
         one.stop()
@@ -170,17 +163,17 @@ def test_a_topic_of_master_data_brings_a_device_and_retires_it(running: Running)
         return running.ledger().get(name, 0)
 
     running.tell("frames", ("p9", reading(1)))
-    until("a reject", lambda: term("frames_rejected") == 1)
+    until(lambda: term("frames_rejected") == 1, "a reject")
     row = {"device_id": "p9", "productId": "press"}
     running.tell("master", ("p9", {"op": "upsert", "table": "devices", "data": row}))
-    until("the change", lambda: running.journaled("things"))
+    until(lambda: running.journaled("things"), "the change")
     running.tell("frames", ("p9", reading(2)))
-    until("a reading", lambda: term("readings_accepted") == 1)
+    until(lambda: term("readings_accepted") == 1, "a reading")
     keys = {"device_id": "p9"}
     running.tell("master", ("p9", {"op": "delete", "table": "devices", "keys": keys}))
-    until("the change", lambda: len(running.journaled("things")) == 2)
+    until(lambda: len(running.journaled("things")) == 2, "the change")
     running.tell("frames", ("p9", reading(3)))
-    until("a reading that is filtered", lambda: term("readings_filtered") == 1)
+    until(lambda: term("readings_filtered") == 1, "a reading that is filtered")
     assert (term("frames_rejected"), term("readings_accepted")) == (1, 1)
 
 
@@ -206,8 +199,8 @@ def test_each_message_once_over_kills_of_receiver_journal_and_broker(running: Ru
     def counted(term: str) -> int:
         return running.ledger()[term] - before.get(term, 0)
 
-    until("every message", lambda: len(come()) >= count)
-    until("the readings", lambda: counted("readings_accepted") >= count)
+    until(lambda: len(come()) >= count, "every message")
+    until(lambda: counted("readings_accepted") >= count, "the readings")
     found = come()
     numbers = [json.loads(payload)["m"]["tempC"] for _, payload in found]
     assert sorted(numbers) == list(range(count))
@@ -223,10 +216,10 @@ def test_simulated_devices_send_to_the_topic(running: Running) -> None:
     command = ["simulate", str(running.plant), "--rate", "5", "--data", str(running.data)]
     devices = subprocess.Popen([sys.executable, "-m", "flows.cli", *command], cwd=ROOT)
     try:
-        until("readings", lambda: running.ledger().get("readings_accepted", 0) >= before + 10)
+        until(lambda: running.ledger().get("readings_accepted", 0) >= before + 10, "readings")
     finally:
         devices.terminate()
         assert devices.wait(60) == 0
     # partitions come in any order among each other
     keys = {"p0", "p1", "p2"}
-    until("every device", lambda: {key for key, _ in running.journaled("fleet")[earlier:]} == keys)
+    until(lambda: {key for key, _ in running.journaled("fleet")[earlier:]} == keys, "every device")

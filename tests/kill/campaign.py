@@ -31,6 +31,7 @@ from flows.folder import open_plant
 from flows.health import readiness
 from flows.undisturbed import Differences, differences
 from flows.views import Views
+from tests.waiting import LIMIT_S, until
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "press-line"
 RULES = Path(__file__).resolve().parent / "plant" / "rules"
@@ -114,10 +115,10 @@ class Campaign:
         devices.wait(60)
         told = self._told()
         views = Views(self.data)
-        self._until("every receiver to be back", lambda: all(self._pid(name) for name in self.victims), 90)
+        self._until("every receiver to be back", lambda: all(self._pid(name) for name in self.victims))
         safe = told["acknowledged"]
-        self._until("acknowledged frames to be journaled", lambda: self._journaled() >= safe, 90)
-        self._until("everything to drain", views.drained, 120)
+        self._until("acknowledged frames to be journaled", lambda: self._journaled() >= safe)
+        self._until("everything to drain", views.drained)
         # time stands still from here on: no tick may find a delay or a window over after the recording
         journal = self._pid("journal")
         assert journal is not None
@@ -138,7 +139,7 @@ class Campaign:
         with closing(JournalReader(self.data / "journal")) as reader:
             last = reader.last()
         self._until("the flow to reach the end", lambda: self._applied() >= last)
-        self._until("everything to drain", views.drained, 120)
+        self._until("everything to drain", views.drained)
         capture.terminate()
         capture.wait(60)
         journaled = sum(b'"ingest_ts"' in line for line in recording.open("rb"))
@@ -186,11 +187,8 @@ class Campaign:
         except (OSError, ValueError, KeyError):
             return None
 
-    def _until(self, what: str, holds: Callable[[], bool], seconds: float = 60.0) -> None:
-        until = time.monotonic() + seconds
-        while not holds():
-            assert time.monotonic() < until, f"waited {seconds:.0f} s for {what}"
-            time.sleep(0.05)
+    def _until(self, what: str, holds: Callable[[], bool], seconds: float = LIMIT_S) -> None:
+        until(holds, what, seconds=seconds)
 
 
 def lively_plant(folder: Path) -> Path:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from flows.status import write_atomically
 from flows.views import Views
 from tests.journal.journal_process import ROOT, RunningJournal
 from tests.looking.test_explain import FILES, nodes
+from tests.waiting import until
 
 RULES = """
 ruleId: hot
@@ -33,14 +34,6 @@ type: threshold
 condition: "tempC > param.high and avg(tempC, 1h) > 50"
 severity: high
 """
-
-
-def until(what: str, holds: Callable[[], Any], seconds: float = 120.0) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
-        time.sleep(0.05)
-    return found
 
 
 class Running:
@@ -102,7 +95,7 @@ def test_actions_survive_and_a_snapshot_explains(running: Running) -> None:
     running.send("p1", tempC=90, flow=1, mode="run")
     running.send("p1", tempC=96)
     running.send("p2", tempC=70)
-    (row,) = until("an open alarm", running.views.open_alarms)
+    (row,) = until(running.views.open_alarms, "an open alarm")
     alarm_id = row["alarm_id"]
 
     code, answer = act(running, "ack", alarm_id[:6])
@@ -140,14 +133,14 @@ def test_actions_survive_and_a_snapshot_explains(running: Running) -> None:
         ("unshelved", "kim", "seen"),
     ]
     running.send("p1", tempC=20)
-    until("it to be over", lambda: not running.views.open_alarms())
+    until(lambda: not running.views.open_alarms(), "it to be over")
     code, answer = act(running, "ack", alarm_id)
     assert (code, answer["accepted"]) == (1, False)
     assert "closed" in answer["message"]
 
     # the journal is trimmed up to the newest snapshot; what came before is known from there
     with JournalReader(running.data / "journal") as reader:
-        until("the journal to be trimmed", lambda: reader.oldest() > 20)
+        until(lambda: reader.oldest() > 20, "the journal to be trimmed")
     running.stop()
     running.send("p2", tempC=80)  # behind the snapshot, in the journal alone
     running.client.close()

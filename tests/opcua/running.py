@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +17,8 @@ from operators.decode.decoders import build_decoder
 from operators.decode.spec import ProductDecode
 from operators.spec import MILLISECOND, SECOND
 from tests.decode_json.frames import batch, good_spec
+from tests.receivers.running import LOOK_S, ended
+from tests.waiting import LIMIT_S
 
 
 def configured(endpoint: str, **keys: Any) -> OpcuaConfig:
@@ -55,15 +56,17 @@ class Running:
 
     async def __aexit__(self, *_: object) -> None:
         self.stop.set()
-        await asyncio.wait_for(self.task, 5)
+        assert await ended(self.task), "the receiver did not stop within 5 s"
+        self.task.result()
 
-    async def until(self, what: Callable[[], bool], seconds: float = 15) -> None:
-        """Wait until it holds."""
-        limit = time.monotonic() + seconds
-        while not what():
-            assert time.monotonic() < limit, (self.receiver.status, self.values())
+    async def until(self, what: Callable[[], bool], seconds: float = LIMIT_S) -> None:
+        """Wait until it holds. seconds: as this loop has them, for what is promised within a time."""
+        for _ in range(round(seconds / LOOK_S)):
+            if what():
+                return
             assert not self.task.done() or self.task.result() is None
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(LOOK_S)
+        raise AssertionError((self.receiver.status, self.values()))
 
     def told(self, what: str) -> float:
         """A figure of the status."""

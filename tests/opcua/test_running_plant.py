@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -20,6 +19,7 @@ import pytest
 from flows.broker import free_port
 from tests.services.node_packages import why_not
 from tests.services.opcua_server import NAMESPACE, OTHERS, OpcuaServer
+from tests.waiting import until
 
 lacking = why_not()
 pytestmark = pytest.mark.skipif(lacking is not None, reason=str(lacking))
@@ -76,10 +76,10 @@ def test_a_plant_that_runs(tmp_path: Path) -> None:
             stdout=log, stderr=log, env={**os.environ, "SCADA_PASSWORD": "a-secret-of-scada"},
         )  # fmt: skip
     try:
-        until("all values", lambda: (value("tempC"), value("count"), value("state")) == (20.5, 0, "run"))
+        until(lambda: (value("tempC"), value("count"), value("state")) == (20.5, 0, "run"), "all values")
         assert "3 nodes" in component("receiver-scada")["detail"]
         server.tell(set=[["press-01.tempC", 85.0]])
-        until("the alarm", lambda: get("/api/alarms"))
+        until(lambda: get("/api/alarms"), "the alarm")
         assert alarms(data) == [("raised", 85.0)]
 
         told = json.loads((data / "run" / "supervisor.json").read_bytes())["components"]
@@ -87,16 +87,16 @@ def test_a_plant_that_runs(tmp_path: Path) -> None:
         for number in range(1, 51):
             server.tell(set=[["press-01.count", number]])
             time.sleep(0.02)
-        until("the last number", lambda: value("count") == 50)
-        metrics = until("the receiver's figures", lambda: figures(data))
+        until(lambda: value("count") == 50, "the last number")
+        metrics = until(lambda: figures(data), "the receiver's figures")
         assert metrics["receiver_gaps_total"] == 0
 
         server.kill()
-        until("the server to be missed", lambda: component("receiver-scada").get("state") == "disconnected")
+        until(lambda: component("receiver-scada").get("state") == "disconnected", "the server to be missed")
         server.nodes[0] = ("press-01", "tempC", "Double", 30.0)
         server.start([NAMESPACE, *OTHERS])
-        until("the value after the restart", lambda: value("tempC") == 30.0)
-        until("the alarm's end", lambda: len(alarms(data)) > 1)
+        until(lambda: value("tempC") == 30.0, "the value after the restart")
+        until(lambda: len(alarms(data)) > 1, "the alarm's end")
         assert alarms(data)[1] == ("cleared", 30.0)
     finally:
         plant.terminate()
@@ -152,11 +152,3 @@ def figures(data: Path) -> dict[str, float]:
     found = json.loads((data / "run" / "receiver-scada.json").read_bytes())
     metrics: dict[str, float] = found["metrics"]
     return metrics if "receiver_gaps_total" in metrics else {}
-
-
-def until(what: str, holds: Callable[[], Any], seconds: float = 90.0) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
-        time.sleep(0.1)
-    return found

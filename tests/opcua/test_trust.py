@@ -88,13 +88,11 @@ def test_a_server_with_another_certificate(tmp_path: Path) -> None:
             server.kill()
             shutil.rmtree(tmp_path / "server" / "pki")
             server.start()
-            await run.until(
-                lambda: "the server's certificate is not trusted" in run.receiver.status.detail, 30
-            )
+            await run.until(lambda: "the server's certificate is not trusted" in run.receiver.status.detail)
             heard = len(run.appender.frames)
             (refused,) = (tmp_path / "data" / "opcua" / "scada" / "refused").iterdir()
             refused.rename(tmp_path / "trusted" / refused.name)
-            await run.until(lambda: len(run.appender.frames) > heard, 30)
+            await run.until(lambda: len(run.appender.frames) > heard)
 
     try:
         asyncio.run(play())

@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,13 +23,7 @@ from connectors.journal.output_store import cursor_path, read_cursor
 from connectors.sink import OutputRecord, Target
 from flows.drainer import Drainer
 from tests.output.made import SECOND, SPECS, START_NS, devices, event, made_slice, reject
-
-
-def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "not within the time given"
-        time.sleep(0.005)
+from tests.waiting import until
 
 
 @contextmanager
@@ -119,7 +112,7 @@ def test_a_commit_is_found_whenever_it_is_looked_for(tmp_path: Path, log: Output
     with running(drainer(tmp_path, target)):
         for entry in range(1, 200):
             put(log, entry)
-            until(lambda wanted=2 * entry: len(numbers(target, "alarms")) == wanted, 20)  # type: ignore[misc]
+            until(lambda wanted=2 * entry: len(numbers(target, "alarms")) == wanted)  # type: ignore[misc]
 
 
 class Picky(RecordingTarget):

@@ -7,16 +7,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from connectors.journal.blocking import BlockingJournalClient
 from connectors.source import Frame
 from flows.folder import open_plant
 from flows.shards import settle_shards
 from flows.views import Views
 from tests.journal.journal_process import ROOT, RunningJournal
+from tests.waiting import until
 
 FILES = {
     "plant.yaml": """
@@ -58,16 +58,12 @@ def refused(data: Path, *options: str) -> str:
     return done.stderr.strip()
 
 
-def until(holds: Callable[[], Any]) -> Any:
-    end = time.monotonic() + 60
-    while not (found := holds()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    return found
-
-
 def nothing_open(views: Views) -> bool:
     return not views.open_alarms()
+
+
+def is_durable(client: BlockingJournalClient, entry: int) -> bool:
+    return int(client.status()["metrics"]["journal_durable_entry"]) >= entry
 
 
 def test_one_shard_by_hand_goes_on_where_it_was_killed(tmp_path: Path) -> None:
@@ -98,7 +94,8 @@ def test_one_shard_by_hand_goes_on_where_it_was_killed(tmp_path: Path) -> None:
                     assert views.alarms_by_transition() == {"raised": 1, "cleared": 1, "closed": 1}
                 else:
                     until(views.open_alarms)
-                    time.sleep(2.5)  # two epochs
+                    last = client.status()["metrics"]["journal_last_entry"]
+                    until(partial(is_durable, client, last), "an epoch with the alarm")
                     assert "runs already; stop its plant first" in refused(data, *options)
             finally:
                 flow.kill()

@@ -12,8 +12,7 @@ import stat
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -35,9 +34,9 @@ from flows.wiring import SOURCES
 from operators.batch import FrameBatch
 from operators.spec import MILLISECOND
 from tests.receivers.brokers import Publisher, need_mosquitto
+from tests.waiting import LIMIT_S, until
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 90.0  # the first start in a tree compiles kernels
 
 
 @pytest.fixture
@@ -46,13 +45,6 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
     one = start_broker(tmp_path / "broker", kind="mosquitto")
     yield one
     one.stop()
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not come within {SECONDS} s"
-        time.sleep(0.02)
 
 
 def processes(folder: Path, module: str = "") -> list[int]:
@@ -108,13 +100,13 @@ class Example:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
-        self._reader.join(SECONDS)
+        self._reader.join(LIMIT_S)
 
 
 def test_the_example_of_the_readme_loses_nothing_over_sigkill(tmp_path: Path, broker: Broker) -> None:
     example = Example(tmp_path, broker.address[1])
     example.start()
-    until(lambda: example.state() == "connected", "the connection")
+    until(lambda: example.state() in ("connected", "silent"), "the connection")
     publisher = Publisher(broker)
     publisher.send([b"%d" % n for n in range(500)])
     publisher.wait()
@@ -138,7 +130,7 @@ def test_the_example_of_the_readme_loses_nothing_over_sigkill(tmp_path: Path, br
 def test_killed_children_come_back_and_an_interrupt_ends_them(tmp_path: Path, broker: Broker) -> None:
     example = Example(tmp_path, broker.address[1])
     example.start()
-    until(lambda: example.state() == "connected", "the connection")
+    until(lambda: example.state() in ("connected", "silent"), "the connection")
     publisher = Publisher(broker)
     for part, module in enumerate(("flows.receiver", "connectors.journal.process")):
         publisher.send([b"%d" % n for n in range(100 * part, 100 * part + 100)])
@@ -151,7 +143,7 @@ def test_killed_children_come_back_and_an_interrupt_ends_them(tmp_path: Path, br
     until(lambda: expected <= set(example.lines), "every message")
     publisher.close()
     example.process.send_signal(signal.SIGINT)
-    example.process.wait(SECONDS)
+    example.process.wait(LIMIT_S)
     assert not processes(tmp_path / "own-journal")
 
 

@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -18,16 +16,7 @@ import pytest
 
 from flows.broker import free_port, start_broker
 from tests.server.looked_at import PRESS_LINE
-
-
-def until(what: str, holds: Callable[[], object], seconds: float = 120.0) -> Any:
-    end = time.monotonic() + seconds
-    while True:
-        found = holds()
-        if found:
-            return found
-        assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
-        time.sleep(0.1)
+from tests.waiting import until
 
 
 @pytest.mark.timeout(300)
@@ -60,23 +49,23 @@ def test_a_plant_that_runs(tmp_path: Path) -> None:
     children = [plant]
     broker = None
     try:
-        until("the broker to be missed", lambda: component("receiver-line1").get("state") == "disconnected")
+        until(lambda: component("receiver-line1").get("state") == "disconnected", "the broker to be missed")
         told = get("/health/ready")
         assert not told["ready"]
         assert environ["MQTT_PORT"] in told["components"]["receiver-line1"]["detail"]
         broker = start_broker(tmp_path / "broker", int(environ["MQTT_PORT"]))
-        until("all to be ready", lambda: (get("/health/ready") or {}).get("ready"))
+        until(lambda: (get("/health/ready") or {}).get("ready"), "all to be ready")
         children.append(start("simulate", str(PRESS_LINE), "--data", str(data), "--rate", "5"))
-        until("values of all devices", lambda: len(get("/api/state") or {}) == 12)
+        until(lambda: len(get("/api/state") or {}) == 12, "values of all devices")
         first = get("/api/state")["press-01"]["tempC"]["position"]
-        until("newer values", lambda: get("/api/state")["press-01"]["tempC"]["position"] > first)
+        until(lambda: get("/api/state")["press-01"]["tempC"]["position"] > first, "newer values")
 
         flow = json.loads((data / "run" / "supervisor.json").read_bytes())["components"]["flow"]["pid"]
         os.kill(flow, signal.SIGKILL)
-        until("the killed flow to be named", lambda: not component("flow").get("ready", True))
-        until("the flow to be ready again", lambda: component("flow").get("ready"))
+        until(lambda: not component("flow").get("ready", True), "the killed flow to be named")
+        until(lambda: component("flow").get("ready"), "the flow to be ready again")
         before = get("/api/state")["press-01"]["tempC"]["position"]
-        until("newer values", lambda: get("/api/state")["press-01"]["tempC"]["position"] > before)
+        until(lambda: get("/api/state")["press-01"]["tempC"]["position"] > before, "newer values")
 
         looked = subprocess.run(
             [sys.executable, "-m", "flows.cli", "top", "--url", url, "--json"],

@@ -7,10 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from flows.broker import free_port
 from flows.shards import shard_folders
 from flows.status import read_status
 from operators.jit import warm_up
+from tests.waiting import until
 
 
 class Reading(NamedTuple):
@@ -40,15 +40,6 @@ class Reading(NamedTuple):
         return json.dumps({"device_timestamp": self.at, "data": {"metrics": self.metrics}})
 
 
-def until(what: str, holds: Callable[[], object], seconds: float = 120.0) -> Any:
-    """Wait for it."""
-    end = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
-        time.sleep(0.05)
-    return found
-
-
 class ShardedPlant:
     """`penstock run` over a folder with a source `ingest` of kind http; `with` stops it."""
 
@@ -66,7 +57,7 @@ class ShardedPlant:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self._call("run"), stdout=log, stderr=log, env=self.environ)
         try:
-            until("readiness", self.is_ready)
+            until(self.is_ready, "readiness")
         except AssertionError:
             self.__exit__()
             raise
@@ -124,7 +115,7 @@ class ShardedPlant:
                 pass
             return False
 
-        until("an acknowledgement", is_accepted)
+        until(is_accepted, "an acknowledgement")
 
     def query(self, sql: str) -> list[list[Any]]:
         """Rows of the historian."""

@@ -18,7 +18,8 @@ from typing import Any
 import click
 
 from connectors.shards import hash_shard
-from tests.shards.running import Reading, ShardedPlant, replayed, until
+from tests.shards.running import Reading, ShardedPlant, replayed
+from tests.waiting import until
 
 PLANT = """
 plant: shard-line
@@ -134,11 +135,11 @@ def three_find_what_one_does(
             if number == poison:
                 plant.post(reading.topic, POISON, "poison")
         if poison is not None:
-            until("the frame to be set aside", lambda: "is set aside: reject" in plant.log.read_text("utf-8"))
-        until("every event", lambda: len(plant.events()) >= len(expected))
-        until("readiness", plant.is_ready)
+            until(lambda: "is set aside: reject" in plant.log.read_text("utf-8"), "the frame to be set aside")
+        until(lambda: len(plant.events()) >= len(expected), "every event")
+        until(plant.is_ready, "readiness")
         for table, count in counts.items():
-            until(f"{count} rows of {table}", partial(plant.has_rows, table, count))
+            until(partial(plant.has_rows, table, count), f"{count} rows of {table}")
         set_aside = plant.query("SELECT _shard FROM rejects FINAL WHERE reason = 'engine_error'")
         shards = plant.query("SELECT DISTINCT _shard FROM alarms ORDER BY _shard")
     found = plant.events()

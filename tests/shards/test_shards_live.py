@@ -11,8 +11,9 @@ from flows.folder import open_plant
 from flows.shards import shard_folders
 from flows.status import read_status
 from tests.journal.journal_process import RunningJournal
-from tests.shards.running import ShardedPlant, until
+from tests.shards.running import ShardedPlant
 from tests.shards.scenario import FILES, PLANT, RULES, three_find_what_one_does
+from tests.waiting import until
 
 KILLS = {
     60: "flow-1",
@@ -57,11 +58,11 @@ def test_a_plant_applied_to_one_shard_reaches_all(tmp_path: Path) -> None:
     with RunningJournal(folders[0]), BlockingJournalClient(folders[0], "apply") as journal:
         journal.control("plant", plant_control(changed, "kim", "hotter still"))
     with plant:
-        until("the others", lambda: all(len(ids) == 3 for ids in plant.applied()))
+        until(lambda: all(len(ids) == 3 for ids in plant.applied()), "the others")
         mended = plant.applied()
         assert mended[0] == mended[1]
         taken = lambda: {read_status(f)["flow"].get("sha256") for f in folders} == {changed.sha256}  # noqa: E731
-        until("the flows", taken)
+        until(taken, "the flows")
     with JournalReader(folders[1] / "journal") as reader:
         newest = reader.newest_applied()
     assert newest is not None

@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 
 from connectors.shards import hash_shard
 from flows.cli import cli
-from tests.shards.running import Reading, ShardedPlant, until
+from tests.shards.running import Reading, ShardedPlant
+from tests.waiting import until
 
 DEVICES = [f"press-{number}" for number in range(6)]
 PLANT = """
@@ -63,7 +64,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShardedPlant]:
             send(one, device, 90)
             send(one, device, 999)  # out of range
             send(one, f"nobody-{device}", 20)
-        until("the alarms", lambda: len(said(one, "alarms", "PLANT")) == len(DEVICES))
+        until(lambda: len(said(one, "alarms", "PLANT")) == len(DEVICES), "the alarms")
         yield one
 
 
@@ -106,19 +107,26 @@ def test_what_there_is(plant: ShardedPlant) -> None:
     assert len(asked(plant, "/api/v3.1/submodels")["result"]) == len(DEVICES)
     assert [rule["active"] for rule in asked(plant, "/api/rules")] == [len(DEVICES)]
     raised = lambda: asked(plant, "/api/rules")[0]["counts"][0]["raised"]  # noqa: E731
-    until("the flows' word, once a second", lambda: raised() == len(DEVICES))
+    until(lambda: raised() == len(DEVICES), "the flows' word, once a second")
     history = asked(plant, "/api/alarms?history=true")
     assert sorted(event["data"]["device_id"] for event in history) == DEVICES
     assert said(plant, "alarms", "stats", "PLANT")["alarms"] == len(DEVICES)
 
 
-def test_the_ledger_is_that_of_all_shards(plant: ShardedPlant) -> None:
-    status = asked(plant, "/api/status")
+def summed(status: Any) -> dict[str, int]:
+    """The ledger's terms over all sources and products."""
     terms: dict[str, int] = {}
     for row in status["ledger"]:
         for name, count in row.items():
             if isinstance(count, int):
                 terms[name] = terms.get(name, 0) + count
+    return terms
+
+
+def test_the_ledger_is_that_of_all_shards(plant: ShardedPlant) -> None:
+    until(lambda: summed(asked(plant, "/api/status")).get("frames_in") == 3 * len(DEVICES), "every frame")
+    status = asked(plant, "/api/status")
+    terms = summed(status)
     assert terms["frames_in"] == 3 * len(DEVICES)
     assert terms["frames_decoded"] + terms["frames_rejected"] == terms["frames_in"]
     assert status["alarms"]["raised"] == len(DEVICES)
@@ -132,7 +140,7 @@ def test_the_ledger_is_that_of_all_shards(plant: ShardedPlant) -> None:
 
 def test_rejects_are_shown_and_sent_again_in_their_shard(plant: ShardedPlant) -> None:
     rejects = lambda: said(plant, "rejects", "PLANT")  # noqa: E731
-    until("the flows' slower half, once a second", lambda: len(rejects()) == len(DEVICES))
+    until(lambda: len(rejects()) == len(DEVICES), "the flows' slower half, once a second")
     rows = rejects()
     unknown = [row for row in rows if row["reason"] == "unknown_device"]
     assert sorted(row["device_id"] for row in unknown) == sorted(f"nobody-{device}" for device in DEVICES)
@@ -166,7 +174,7 @@ def test_parameters_and_explain(plant: ShardedPlant) -> None:
         done = called(plant, "params", "set", "PLANT", device, "limit=95", "--by", "kim", "--why", "bearings")
         assert done.exception is None, done.exception
         send(plant, device, 90)
-    until("the alarms to end", lambda: sum(row["active"] for row in said(plant, "alarms", "PLANT")) == 3)
+    until(lambda: sum(row["active"] for row in said(plant, "alarms", "PLANT")) == 3, "the alarms to end")
     rows = {row["device_id"]: row["value"] for row in said(plant, "params", "show", "PLANT")}
     assert rows == {device: 95.0 if device in DEVICES[:3] else 80.0 for device in DEVICES}
     told = said(plant, "explain", "PLANT", "hot")

@@ -7,9 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from flows.broker import free_port, start_broker
 from flows.cli import main
 from tests.receivers.brokers import need_mosquitto
 from tests.sparkplug.edge import Client, EdgeNode
+from tests.waiting import until
 
 PLANT = """\
 plant: works
@@ -214,12 +215,8 @@ def running(folder: Path) -> Iterator[None]:
             log.close()
 
 
-def until(what: str, holds: Callable[[], Any], folder: Path, seconds: float = 60.0) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < end, f"{what}: {(folder / 'run.log').read_text()[-3000:]}"
-        time.sleep(0.05)
-    return found
+def tail(log: Path) -> str:
+    return log.read_text("utf-8")[-3000:]
 
 
 def alarms(folder: Path) -> list[tuple[str, str]]:
@@ -243,20 +240,20 @@ def test_from_an_edge_node_to_the_alarm_over_the_end_of_the_receiver(tmp_path: P
     broker = start_broker(tmp_path / "broker", kind="mosquitto")
     try:
         folder = written(tmp_path / "plant", broker.address[1])
+        log = partial(tail, folder / "run.log")
         with running(folder):
-            until("connected", lambda: receiver_status(folder).get("state") == "connected", folder)
+            until(lambda: receiver_status(folder).get("state") == "connected", "connected", told=log)
             edge = Client(EdgeNode("works", "edge1", {}, {"press-01": METRICS}), broker.address[1])
             subject = "works.edge1.press-01"
             edge.data("press-01", {"Motor/Temp": 95.0})
-            until("hot", lambda: (f"{subject}/hot", "raised") in alarms(folder), folder)
+            until(lambda: (f"{subject}/hot", "raised") in alarms(folder), "hot", told=log)
             edge.data("press-01", {"Motor/Temp": 40.0})
-            until("cool", lambda: (f"{subject}/hot", "cleared") in alarms(folder), folder)
+            until(lambda: (f"{subject}/hot", "cleared") in alarms(folder), "cool", told=log)
             os.kill(receiver_status(folder)["pid"], signal.SIGKILL)
-            time.sleep(0.5)
-            until("back", lambda: edge.asked, folder)  # births after the receiver's end
+            until(lambda: edge.asked, "back", told=log)  # births after the receiver's end
             edge.data("press-01", {"Motor/Temp": 96.0})
-            until("hot again", lambda: alarms(folder).count((f"{subject}/hot", "raised")) == 2, folder)
+            until(lambda: alarms(folder).count((f"{subject}/hot", "raised")) == 2, "hot again", told=log)
             edge.close()
-            until("gone", lambda: (f"{subject}/gone", "raised") in alarms(folder), folder)
+            until(lambda: (f"{subject}/gone", "raised") in alarms(folder), "gone", told=log)
     finally:
         broker.stop()
