@@ -17,12 +17,12 @@ from typing import Any
 
 from connectors.journal.output_store import OutputReader
 from connectors.journal.reader import JournalReader
-from flows.broker import free_port
 from flows.folder import open_plant
 from flows.undisturbed import Differences, differences
 from flows.views import Views
 from operators.jit import warm_up
 from tests.change.plants import write
+from tests.ports import free_port
 from tests.waiting import until
 
 PORTS = ("LINE1_PORT", "HISTORIAN_PORT", "SERVER_PORT", "LINE2_PORT")

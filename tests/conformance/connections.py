@@ -21,9 +21,9 @@ import click
 
 from connectors.tcp.config import LengthPrefix, TcpConfig
 from connectors.tcp.source import OTHER_FILES
-from flows.broker import free_port
 from operators.spec import SECOND
 from tests.conformance.processes import Processes
+from tests.ports import free_port
 
 A_HOST = 1000
 BEYOND = 50  # connections more than the cap

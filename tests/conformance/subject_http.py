@@ -15,10 +15,10 @@ from pathlib import Path
 
 from connectors.http.config import HttpConfig
 from connectors.source import SourceStatus
-from flows.broker import free_port
 from operators.spec import SECOND
 from tests.conformance.proxy import Proxy
 from tests.conformance.subject import CAP, FLOOD_PAYLOAD, Subject
+from tests.ports import free_port
 
 FLOODING = 8  # connections of a flood
 

@@ -14,6 +14,7 @@ from flows.broker import Broker, BrokerKind, start_broker
 from operators.spec import SECOND
 from tests.conformance.proxy import Proxy
 from tests.conformance.subject import CAP, Subject
+from tests.ports import free_port
 from tests.receivers.brokers import Publisher, need_mosquitto
 
 # what does not depend on the broker is shown with mosquitto
@@ -36,7 +37,7 @@ class MqttSubject(Subject):
         if kind == "mosquitto":
             need_mosquitto()
         self._data = tmp / f"broker-{kind}"
-        self._broker: Broker = start_broker(self._data, kind=kind)
+        self._broker: Broker = start_broker(self._data, free_port(), kind=kind)
         self._mqtt = MqttConfig(
             host="127.0.0.1",
             port=self._broker.address[1],

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from connectors.source import SourceStatus
 from connectors.tcp.config import LengthPrefix, TcpConfig
-from flows.broker import free_port
 from operators.spec import SECOND
 from tests.conformance.proxy import Proxy
 from tests.conformance.subject import CAP, FLOOD_PAYLOAD, Subject
+from tests.ports import free_port
 
 FLOODING = 100  # connections of a flood
 

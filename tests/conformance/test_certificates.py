@@ -18,10 +18,11 @@ from connectors.http.config import HttpConfig
 from connectors.mqtt.config import MqttConfig
 from connectors.source import Receiver
 from connectors.tcp.config import LengthPrefix, TcpConfig
-from flows.broker import free_port, start_broker
+from flows.broker import start_broker
 from flows.plant_file import SourceConfig
 from flows.receiver import SourceFile, build_receiver
 from tests.conformance.subject_kafka import KafkaSubject, shared_broker
+from tests.ports import free_port
 from tests.receivers.brokers import need_mosquitto
 from tests.receivers.certificates import Authority
 from tests.receivers.running import running, until
@@ -37,6 +38,7 @@ def mqtt(folder: Path) -> tuple[SourceConfig, dict[str, dict[str, Any]], Ended]:
     pair = f"cafile {folder}/ours.pem\ncertfile {folder}/server.pem\nkeyfile {folder}/server.key\n"
     broker = start_broker(
         folder / "broker",
+        free_port(),
         kind="mosquitto",
         settings=f"listener {port} 127.0.0.1\nallow_anonymous true\n{pair}",
     )

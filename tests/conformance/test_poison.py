@@ -13,18 +13,19 @@ from typing import Any
 
 import msgspec
 
-from flows.broker import free_port
 from flows.plant_file import SourceConfig
 from flows.views import Views
 from operators.spec import Duration, Size
 from tests.conformance.processes import ROOT
 from tests.conformance.subject import Subject
 from tests.conformance.subjects import SUBJECTS
+from tests.ports import free_port
 from tests.waiting import until
 
 WAIVED = {
     "mqtt-amqtt": "the same source as with mosquitto",
     "opcua": "its frames are made by the source, out of what a server says in types",
+    "sparkplug": "its frames are made by the source, out of what edge nodes say in types",
 }
 PRODUCT = """\
 productId: p

@@ -6,7 +6,7 @@ import pytest
 
 from connectors.clickhouse.sink import ClickHouseTarget, historian_config
 from connectors.errors import ConnectError
-from flows.broker import free_port
+from tests.ports import free_port
 
 
 def test_a_server_that_is_away_is_told_in_the_systems_words() -> None:

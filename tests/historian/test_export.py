@@ -19,9 +19,9 @@ from click.testing import CliRunner, Result
 
 from connectors.clickhouse.schema import migrate
 from connectors.errors import ConfigError, PenstockError
-from flows.broker import free_port
 from flows.cli import cli
 from operators.spec import DAY
+from tests.ports import free_port
 
 PLANT = Path(__file__).parents[1] / "archive" / "plant"
 FOR_EVER = 100 * 365 * DAY

@@ -18,8 +18,8 @@ import httpx
 import pytest
 
 from connectors.journal.output import OutputWriter
-from flows.broker import free_port
 from tests.output.made import MODES, SECOND, SPECS, START_NS, devices, event, made_slice, reject, windows
+from tests.ports import free_port
 from tests.waiting import until
 
 

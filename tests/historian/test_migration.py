@@ -13,8 +13,8 @@ import clickhouse_connect
 import pytest
 
 from connectors.clickhouse.schema import SETTINGS, migrate
-from flows.broker import free_port
 from operators.spec import DAY
+from tests.ports import free_port
 
 # as schema version 2 made it
 REJECTS = (

@@ -15,7 +15,8 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from connectors.journal.kafka_config import JournalConfig, PartitionConfig
 from connectors.journal.kafka_topic import ready_topic
 from flows.check_command import check
-from tests.services.kafka import KafkaBroker, free_ports
+from tests.ports import free_port
+from tests.services.kafka import KafkaBroker
 from tests.waiting import until
 
 BASE = Path(__file__).resolve().parents[1] / "golden" / "base"
@@ -65,6 +66,6 @@ def test_what_there_is_of_a_journals_topic_and_what_may_lose_input(
         " {count: 3} in a plant that has no data yet, or name another topic in journal.topic"
     )
     monkeypatch.setattr("connectors.journal.kafka_topic.ANSWER_S", 0.5)
-    code, (one,) = connected(tmp_path, {**journal, "bootstrap": f"127.0.0.1:{free_ports(1)[0]}"})
+    code, (one,) = connected(tmp_path, {**journal, "bootstrap": f"127.0.0.1:{free_port()}"})
     assert (code, one["ok"]) == (3, False)
     assert one["result"].startswith("Kafka: ")

@@ -21,10 +21,10 @@ import pytest
 from connectors.journal.entries import FRAMES
 from connectors.journal.merging import merge
 from connectors.journal.reader import JournalReader
-from flows.broker import free_port
 from flows.views import Views
 from operators.jit import warm_up
 from tests.conformance.subject_kafka import made_topic
+from tests.ports import free_port
 from tests.services.kafka import KafkaBroker
 from tests.waiting import until
 

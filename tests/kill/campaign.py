@@ -26,11 +26,12 @@ import click
 
 from connectors.journal.output_store import OutputReader
 from connectors.journal.reader import JournalReader
-from flows.broker import Broker, free_port, start_broker
+from flows.broker import Broker, start_broker
 from flows.folder import open_plant
 from flows.health import readiness
 from flows.undisturbed import Differences, differences
 from flows.views import Views
+from tests.ports import free_port
 from tests.waiting import LIMIT_S, until
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "press-line"

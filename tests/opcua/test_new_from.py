@@ -12,9 +12,9 @@ import pytest
 from connectors.errors import ConfigError, ConnectError
 from connectors.opcua.nodes import Item, read_nodes, write_nodes
 from connectors.typed import TypedValue, pack, unpack
-from flows.broker import free_port
 from flows.heard_opcua import Server, server_of
 from flows.heard_plant import new_from
+from tests.ports import free_port
 from tests.services.asyncua_server import NAMESPACE as MILL
 from tests.services.node_packages import why_not
 from tests.services.opcua_server import NAMESPACE, OpcuaServer

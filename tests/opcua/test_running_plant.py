@@ -16,7 +16,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from flows.broker import free_port
+from tests.ports import free_port
 from tests.services.node_packages import why_not
 from tests.services.opcua_server import NAMESPACE, OTHERS, OpcuaServer
 from tests.waiting import until

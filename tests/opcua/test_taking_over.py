@@ -12,11 +12,11 @@ import pytest
 
 from connectors.fakes import MemoryAppender
 from connectors.opcua.config import Browse, OpcuaConfig
-from flows.broker import free_port
 from operators.spec import SECOND
 from tests.conformance.proxy import Proxy
 from tests.opcua import running
 from tests.opcua.running import configured
+from tests.ports import free_port
 from tests.services.node_packages import why_not
 from tests.services.opcua_server import NAMESPACE, OpcuaServer
 

@@ -33,6 +33,7 @@ from flows.broker import Broker, start_broker
 from flows.wiring import SOURCES
 from operators.batch import FrameBatch
 from operators.spec import MILLISECOND
+from tests.ports import free_port
 from tests.receivers.brokers import Publisher, need_mosquitto
 from tests.waiting import LIMIT_S, until
 
@@ -42,7 +43,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
     need_mosquitto()
-    one = start_broker(tmp_path / "broker", kind="mosquitto")
+    one = start_broker(tmp_path / "broker", free_port(), kind="mosquitto")
     yield one
     one.stop()
 

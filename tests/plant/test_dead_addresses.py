@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from flows import check_connect
-from flows.broker import free_port
 from flows.check_command import check
+from tests.ports import free_port
 
 PRODUCT = "productId: p\nversion: 1\ndecode: {format: json, metrics: data}\nmetrics: {t: {}}\n"
 NO_ANSWER = "no answer within 5 s"

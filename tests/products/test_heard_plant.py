@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion
 
 from connectors.errors import ConfigError, ConnectError
-from flows.broker import free_port, start_broker
+from flows.broker import start_broker
 from flows.check_command import check_folder, check_product
 from flows.heard import HeardFrame, heard_kinds, heard_sources, of_sources
 from flows.heard_mqtt import Broker, broker_of, listen
@@ -29,6 +29,7 @@ from flows.heard_tcp import Read, framed
 from flows.new_command import new
 from flows.plant_file import Plant
 from operators.batch import Address
+from tests.ports import free_port
 from tests.receivers.brokers import Publisher, need_mosquitto
 from tests.receivers.certificates import Authority
 
@@ -144,7 +145,7 @@ def test_a_topic_a_value_is_a_number_and_no_bytes(tmp_path: Path) -> None:
 
 def test_what_a_broker_sends(tmp_path: Path) -> None:
     need_mosquitto()
-    broker = start_broker(tmp_path / "broker", kind="mosquitto")
+    broker = start_broker(tmp_path / "broker", free_port(), kind="mosquitto")
     stop = threading.Event()
 
     def publish() -> None:
@@ -186,7 +187,7 @@ def test_a_broker_with_tls_and_a_password(tmp_path: Path, monkeypatch: pytest.Mo
     subprocess.run([program, "-b", "-c", str(passwords), "line", "s3cret"], check=True)
     settings = f"certfile {tmp_path}/broker.pem\nkeyfile {tmp_path}/broker.key\nallow_anonymous false\n"
     broker = start_broker(
-        tmp_path / "broker", kind="mosquitto", settings=f"{settings}password_file {passwords}\n"
+        tmp_path / "broker", free_port(), kind="mosquitto", settings=f"{settings}password_file {passwords}\n"
     )
     stop = threading.Event()
     device = mqtt.Client(CallbackAPIVersion.VERSION2)

@@ -13,6 +13,7 @@ from connectors.mqtt.config import MqttConfig
 from connectors.mqtt.source import MqttReceiver
 from flows import broker as broker_module
 from flows.broker import BrokerKind, start_broker
+from tests.ports import free_port
 from tests.receivers.brokers import Publisher, need_mosquitto
 from tests.receivers.running import running, until
 
@@ -25,7 +26,7 @@ async def connected(source: MqttReceiver) -> None:
 def test_messages_wait_for_a_receiver_that_is_away(tmp_path: Path, kind: BrokerKind) -> None:
     if kind == "mosquitto":
         need_mosquitto()
-    one = start_broker(tmp_path / "broker", kind=kind)
+    one = start_broker(tmp_path / "broker", free_port(), kind=kind)
 
     async def scene() -> None:
         config = MqttConfig(host=one.address[0], port=one.address[1], subscribe=["plant/#"])
@@ -56,12 +57,12 @@ def test_the_embedded_one_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     one.stop()
     assert one.kind == "amqtt"
     with pytest.raises(ConnectError, match="mosquitto is not installed"):
-        start_broker(tmp_path / "broker", kind="mosquitto")
+        start_broker(tmp_path / "broker", free_port(), kind="mosquitto")
 
 
 def test_a_port_in_use_is_said(tmp_path: Path) -> None:
     need_mosquitto()
-    one = start_broker(tmp_path / "one", kind="mosquitto")
+    one = start_broker(tmp_path / "one", free_port(), kind="mosquitto")
     try:
         with pytest.raises(ConnectError, match=r"port \d+ of 127\.0\.0\.1 is in use; choose another"):
             start_broker(tmp_path / "two", one.address[1], "mosquitto")

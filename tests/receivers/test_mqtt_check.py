@@ -12,8 +12,9 @@ from click.testing import CliRunner, Result
 from connectors.mqtt import check
 from connectors.mqtt.check import try_broker
 from connectors.mqtt.config import MqttConfig
-from flows.broker import Broker, free_port, start_broker
+from flows.broker import Broker, start_broker
 from flows.check_command import check as check_command
+from tests.ports import free_port
 from tests.receivers.brokers import need_mosquitto
 
 ACCEPTS = "the broker accepts"
@@ -32,7 +33,7 @@ DEFAULTS = "max_queued_messages 1000\nmax_inflight_messages 20\n"
 
 def broker(tmp_path: Path, settings: str) -> Broker:
     need_mosquitto()
-    return start_broker(tmp_path / "broker", kind="mosquitto", settings=settings)
+    return start_broker(tmp_path / "broker", free_port(), kind="mosquitto", settings=settings)
 
 
 def config(one: Broker, **keys: object) -> MqttConfig:

@@ -16,9 +16,10 @@ from connectors.errors import ConfigError, JournalError
 from connectors.fakes import MemoryAppender
 from connectors.mqtt.config import MqttConfig
 from connectors.mqtt.source import MqttReceiver
-from flows.broker import Broker, free_port, start_broker
+from flows.broker import Broker, start_broker
 from operators.batch import FRAME_RETAINED
 from operators.spec import SECOND
+from tests.ports import free_port
 from tests.receivers.brokers import Publisher, need_mosquitto
 from tests.receivers.running import running, until
 
@@ -26,7 +27,7 @@ from tests.receivers.running import running, until
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
     need_mosquitto()
-    one = start_broker(tmp_path / "broker", kind="mosquitto")
+    one = start_broker(tmp_path / "broker", free_port(), kind="mosquitto")
     yield one
     one.stop()
 
@@ -127,7 +128,10 @@ def test_a_wrong_password_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     subprocess.run([tool, "-b", "-c", str(data / "passwords"), "press", "right"], check=True)
     (data / "passwords").chmod(0o644)
     one = start_broker(
-        data, kind="mosquitto", settings=f"allow_anonymous false\npassword_file {data}/passwords\n"
+        data,
+        free_port(),
+        kind="mosquitto",
+        settings=f"allow_anonymous false\npassword_file {data}/passwords\n",
     )
 
     async def scene() -> None:
@@ -165,7 +169,7 @@ def test_tls(tmp_path: Path) -> None:
     port = free_port()
     pair = f"certfile {data}/good.crt\nkeyfile {data}/good.key\n"
     settings = f"listener {port} 127.0.0.1\nallow_anonymous true\n{pair}"
-    one = start_broker(data, kind="mosquitto", settings=settings)
+    one = start_broker(data, free_port(), kind="mosquitto", settings=settings)
     secure = Broker(("127.0.0.1", port), "mosquitto", one.process)
 
     async def scene() -> None:

@@ -20,6 +20,7 @@ from connectors.mqtt.config import MqttConfig
 from connectors.mqtt.source import MqttReceiver
 from flows.broker import Broker, start_broker
 from operators.spec import SECOND
+from tests.ports import free_port
 from tests.receivers.brokers import Publisher, need_mosquitto
 from tests.receivers.running import running, until
 
@@ -27,7 +28,7 @@ from tests.receivers.running import running, until
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
     need_mosquitto()
-    one = start_broker(tmp_path / "broker", kind="mosquitto")
+    one = start_broker(tmp_path / "broker", free_port(), kind="mosquitto")
     yield one
     one.stop()
 

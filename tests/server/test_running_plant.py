@@ -14,7 +14,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from flows.broker import free_port, start_broker
+from flows.broker import start_broker
+from tests.ports import free_port
 from tests.server.looked_at import PRESS_LINE
 from tests.waiting import until
 

@@ -12,12 +12,11 @@ import fcntl
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
+from tests.ports import free_port
 from tests.services.certificates import Certificates
 
 VERSION = "4.3.1"
@@ -86,15 +85,6 @@ def jars() -> Path:
     return folder / "libs"
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago."""
-    with ExitStack() as stack:
-        found = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in found:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in found]
-
-
 class KafkaBroker:
     """A broker over a folder; it can be stopped, killed and started again on the same port.
 
@@ -112,7 +102,9 @@ class KafkaBroker:
     ) -> None:
         self.folder = folder.resolve()
         self.libs = jars()
-        self.port, self.controller_port, self.behind_port, self.proxy_port, self.login_port = free_ports(5)
+        self.port, self.controller_port, self.behind_port, self.proxy_port, self.login_port = (
+            free_port() for _ in range(5)
+        )
         self.port = port or self.port
         self.proxied = proxied
         self.certificates = certificates

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from flows.broker import free_port
+from tests.ports import free_port
 from tests.services.node_packages import installed
 
 HERE = Path(__file__).parent / "opcua"

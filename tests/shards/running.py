@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from connectors.journal.reader import JournalReader
-from flows.broker import free_port
 from flows.shards import shard_folders
 from flows.status import read_status
 from operators.jit import warm_up
+from tests.ports import free_port
 from tests.waiting import until
 
 

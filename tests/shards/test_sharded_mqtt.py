@@ -21,6 +21,7 @@ from connectors.shards import hash_shard
 from flows.broker import find_mosquitto, start_broker
 from flows.shards import settle_shards
 from tests.journal.journal_process import RunningJournal
+from tests.ports import free_port
 from tests.waiting import until
 
 SHARDS = 3
@@ -72,7 +73,7 @@ def journaled(folder: Path) -> Iterator[tuple[str, int]]:
 def test_nothing_is_lost_and_nothing_is_twice(tmp_path: Path) -> None:
     data = tmp_path / "data"
     folders = settle_shards(data, SHARDS, "device_id")
-    broker = start_broker(tmp_path / "broker", kind="mosquitto")
+    broker = start_broker(tmp_path / "broker", free_port(), kind="mosquitto")
     topics = [f"iotlink/dev/nohub/{device}/periodic/pub/telemetry/json" for device in DEVICES]
     (data / "run").mkdir(exist_ok=True)
     source = {"kind": "mqtt", "host": "127.0.0.1", "port": broker.address[1], "subscribe": ["iotlink/#"]}

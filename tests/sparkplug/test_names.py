@@ -20,6 +20,7 @@ from operators.decode.routing import FILTERED, GO, DeviceReader, Router
 from operators.decode.spec import DecodePlan, MasterDevice, RoutingSpec, SourceSpec
 from operators.rejects import Reason
 from operators.sparkplug import SparkplugNames, SparkplugTopic, split_topic
+from tests.ports import free_port
 from tests.receivers.brokers import need_mosquitto
 from tests.receivers.running import running, until
 from tests.reference import typed_frames
@@ -75,7 +76,7 @@ def test_routes_of_a_source_with_sparkplug() -> None:
 
 def test_simulated_edge_nodes_are_heard(tmp_path: Path) -> None:
     need_mosquitto()
-    broker = start_broker(tmp_path / "broker", kind="mosquitto")
+    broker = start_broker(tmp_path / "broker", free_port(), kind="mosquitto")
 
     async def scene() -> None:
         folder = written(tmp_path / "plant", broker.address[1])

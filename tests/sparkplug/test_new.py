@@ -11,6 +11,7 @@ from connectors.errors import ConfigError
 from flows.broker import start_broker
 from flows.folder import open_plant
 from flows.heard_plant import new_from
+from tests.ports import free_port
 from tests.receivers.brokers import Publisher, need_mosquitto
 from tests.sparkplug.edge import Client, EdgeNode
 
@@ -27,7 +28,7 @@ TANK = {"level": ("UInt16", 7)}
 
 def test_what_births_tell_becomes_a_plant_that_decodes_it(tmp_path: Path) -> None:
     need_mosquitto()
-    broker = start_broker(tmp_path / "broker", kind="mosquitto")
+    broker = start_broker(tmp_path / "broker", free_port(), kind="mosquitto")
     port = broker.address[1]
     nodes = [
         EdgeNode("works", "edge1", {"uptime": ("Int64", 1)}, {"press-01": PRESS, "tank-1": TANK}),

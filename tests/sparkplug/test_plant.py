@@ -17,8 +17,9 @@ import pytest
 
 from connectors.mqtt.config import SparkplugConfig
 from connectors.mqtt.sparkplug.messages import Sparkplug
-from flows.broker import free_port, start_broker
+from flows.broker import start_broker
 from flows.cli import main
+from tests.ports import free_port
 from tests.receivers.brokers import need_mosquitto
 from tests.sparkplug.edge import Client, EdgeNode
 from tests.waiting import until
@@ -237,7 +238,7 @@ def receiver_status(folder: Path) -> dict[str, Any]:
 
 def test_from_an_edge_node_to_the_alarm_over_the_end_of_the_receiver(tmp_path: Path) -> None:
     need_mosquitto()
-    broker = start_broker(tmp_path / "broker", kind="mosquitto")
+    broker = start_broker(tmp_path / "broker", free_port(), kind="mosquitto")
     try:
         folder = written(tmp_path / "plant", broker.address[1])
         log = partial(tail, folder / "run.log")

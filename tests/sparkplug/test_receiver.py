@@ -19,6 +19,7 @@ from connectors.mqtt.config import MqttConfig, SparkplugConfig
 from connectors.mqtt.source import MqttReceiver
 from connectors.source import Frame
 from flows.broker import Broker, start_broker
+from tests.ports import free_port
 from tests.receivers.brokers import Publisher, need_mosquitto
 from tests.receivers.running import running, until
 from tests.reference import typed_frames
@@ -32,7 +33,7 @@ PRESS = {"tempC": ("Double", 20.5), "rpm": ("Int16", -7)}
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
     need_mosquitto()
-    one = start_broker(tmp_path / "broker", kind="mosquitto")
+    one = start_broker(tmp_path / "broker", free_port(), kind="mosquitto")
     yield one
     one.stop()
 
