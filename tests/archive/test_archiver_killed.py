@@ -21,7 +21,7 @@ from connectors.journal.reader import JournalReader
 from connectors.source import Frame
 from tests.archive.journals import archive_files, archive_rows, journal_rows
 from tests.journal.journal_process import ROOT, RunningJournal
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 JOURNAL_BYTES = 4 << 20  # files of half a MiB
 
@@ -43,7 +43,7 @@ class RunningArchiver:
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(30)
+        self.process.wait(LIMIT_S)
 
     def status(self) -> dict[str, Any]:
         """What it last said; {} as long as this process has said nothing."""
@@ -60,7 +60,7 @@ class RunningArchiver:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.process.terminate()
-        assert self.process.wait(30) == 0 or kind is not None
+        assert self.process.wait(LIMIT_S) == 0 or kind is not None
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_every_entry_is_archived_once_whatever_is_killed(data: Path, seed: int) 
         until(lambda: archiver.status().get("archived_entry", 0) > 0, "a last file")
         until(lambda: _oldest(data) > 1, "the journal to be trimmed")
         archiver.process.terminate()
-        assert archiver.process.wait(30) == 0
+        assert archiver.process.wait(LIMIT_S) == 0
         journal.stop()
     files = archive_files(data / "archive")
     rows = archive_rows(files)

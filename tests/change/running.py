@@ -23,7 +23,7 @@ from flows.views import Views
 from operators.jit import warm_up
 from tests.change.plants import write
 from tests.ports import free_port
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 PORTS = ("LINE1_PORT", "HISTORIAN_PORT", "SERVER_PORT", "LINE2_PORT")
 
@@ -164,7 +164,7 @@ class RunningPlant:
     def compared(self) -> Differences:
         """Stop the devices, let everything drain, and compare with a replay of the recording."""
         self.devices.stop.set()
-        self.devices.join(10)
+        self.devices.join(LIMIT_S)
         views = Views(self.data)
         until(lambda: views.shards[0].output() is not None, "the output")
         until(views.drained, "everything to drain")

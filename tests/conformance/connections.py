@@ -24,6 +24,7 @@ from connectors.tcp.source import OTHER_FILES
 from operators.spec import SECOND
 from tests.conformance.processes import Processes
 from tests.ports import free_port
+from tests.waiting import LIMIT_S
 
 A_HOST = 1000
 BEYOND = 50  # connections more than the cap
@@ -96,7 +97,7 @@ def _connect(port: int, number: int) -> socket.socket:
     peer = socket.socket()
     peer.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT: a port is chosen at connect()
     peer.bind((f"127.0.{number // A_HOST // 250}.{number // A_HOST % 250 + 1}", 0))
-    peer.settimeout(30)
+    peer.settimeout(LIMIT_S)
     peer.connect(("127.0.0.1", port))
     return peer
 

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from tests.waiting import LIMIT_S
+
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() sends RST
 
 
@@ -67,7 +69,7 @@ class Proxy:
     def close(self) -> None:
         """Reset everything and end."""
         self._call(self._end)
-        self._thread.join(10)
+        self._thread.join(LIMIT_S)
         self._listener.close()
 
     def _call(self, work: Callable[[], object]) -> None:
@@ -78,7 +80,7 @@ class Proxy:
             done.set()
 
         self._loop.call_soon_threadsafe(run)
-        assert done.wait(10)
+        assert done.wait(LIMIT_S)
 
     def _each(self, work: Callable[[_Link], None]) -> None:
         for link in list(self._links):

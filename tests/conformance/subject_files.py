@@ -12,6 +12,7 @@ from pathlib import Path
 from connectors.files.config import FilesConfig
 from operators.spec import MILLISECOND
 from tests.conformance.subject import CAP, FLOOD_PAYLOAD, Subject
+from tests.waiting import until
 
 
 class FilesSubject(Subject):
@@ -53,10 +54,7 @@ class FilesSubject(Subject):
         return sum(self._sizes[path.name] for path in done.iterdir()) if done.is_dir() else 0
 
     def settle(self) -> None:
-        until = time.monotonic() + 60
-        while self.told_safe() < sum(self._sizes.values()):
-            assert time.monotonic() < until, "files never moved to done/"
-            time.sleep(0.02)
+        until(lambda: self.told_safe() >= sum(self._sizes.values()), "files to be moved to done/")
 
     def flood(self, over: threading.Event) -> None:
         """A hundred files of a megabyte; more would only have to be read afterwards."""

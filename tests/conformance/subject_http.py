@@ -19,6 +19,7 @@ from operators.spec import SECOND
 from tests.conformance.proxy import Proxy
 from tests.conformance.subject import CAP, FLOOD_PAYLOAD, Subject
 from tests.ports import free_port
+from tests.waiting import LIMIT_S, until
 
 FLOODING = 8  # connections of a flood
 
@@ -59,10 +60,7 @@ class HttpSubject(Subject):
         return self._told
 
     def settle(self) -> None:
-        until = time.monotonic() + 60
-        while self._kept:
-            assert time.monotonic() < until, f"{len(self._kept)} posts never answered with 200"
-            time.sleep(0.01)
+        until(lambda: not self._kept, "an answer with 200 to every post", told=lambda: len(self._kept))
 
     def break_peer(self) -> None:
         if self._connection is not None and self._connection.sock is not None:
@@ -97,7 +95,7 @@ class HttpSubject(Subject):
     def close(self) -> None:
         self._closed.set()
         self._more.set()
-        self._thread.join(30)
+        self._thread.join(LIMIT_S)
 
     def _flood(self, head: bytes, body: bytes, over: threading.Event) -> None:
         while not over.is_set():

@@ -23,6 +23,7 @@ from tests.conformance.proxy import Proxy
 from tests.conformance.subject import Subject
 from tests.services.certificates import Certificates
 from tests.services.kafka import PASSWORD, USER, KafkaBroker, why_not
+from tests.waiting import until
 
 QUIET_S = 1.2  # longer than a client's longest pause between two attempts
 
@@ -48,19 +49,19 @@ def made_topic(broker: KafkaBroker, name: str, partitions: int = 1, **settings: 
     """A topic that the broker knows when this returns."""
     admin = AdminClient({"bootstrap.servers": broker.address})
     admin.create_topics([NewTopic(name, partitions, 1, config=settings)])[name].result(30)
-    until = time.monotonic() + 30
-    while name not in (there := admin.list_topics(timeout=10).topics) or there[name].error is not None:
-        assert time.monotonic() < until
-        time.sleep(0.02)
+
+    def is_known() -> bool:
+        there = admin.list_topics(timeout=10).topics
+        return name in there and there[name].error is None
+
+    until(is_known, f"the topic {name}")
 
 
 def _wait_for_quiet(proxy: Proxy) -> None:
     """Brokers are always behind the same port, and clients of an earlier test may still look for them."""
     proxy.hanging_up = True
     began = time.monotonic()
-    while time.monotonic() - max([began, *proxy.attempts]) < QUIET_S:
-        assert time.monotonic() - began < 30, "somebody goes on connecting"
-        time.sleep(0.02)
+    until(lambda: time.monotonic() - max([began, *proxy.attempts]) >= QUIET_S, "nobody to connect any more")
     proxy.attempts.clear()
     proxy.hanging_up = False
 

@@ -24,6 +24,7 @@ from tests.conformance.proxy import Proxy
 from tests.conformance.subject import FLOOD_PAYLOAD, Subject
 from tests.services.node_packages import why_not
 from tests.services.opcua_server import NAMESPACE, OpcuaServer
+from tests.waiting import until
 
 PASSWORD = "s3cret-of-scada"
 
@@ -87,10 +88,7 @@ class OpcuaSubject(Subject):
             return self._safe + self._server.counts()["texts"] - self._before
 
     def settle(self) -> None:
-        until = time.monotonic() + 60
-        while self.told_safe() < self._sent:
-            assert time.monotonic() < until, f"{self.told_safe()} of {self._sent} ever acknowledged"
-            time.sleep(0.02)
+        until(lambda: self.told_safe() >= self._sent, f"{self._sent} acknowledgements", told=self.told_safe)
 
     def break_peer(self) -> None:
         self._safe, self._before = self.told_safe(), 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from operators.spec import SECOND
 from tests.conformance.proxy import Proxy
 from tests.conformance.subject import CAP, FLOOD_PAYLOAD, Subject
 from tests.ports import free_port
+from tests.waiting import until
 
 FLOODING = 100  # connections of a flood
 
@@ -55,16 +55,16 @@ class TcpSubject(Subject):
         return self._told
 
     def settle(self) -> None:
-        until = time.monotonic() + 60
-        while self._kept:
-            assert time.monotonic() < until, f"{len(self._kept)} frames never acknowledged"
-            if self._socket is None:
-                with suppress(OSError):
-                    self._socket = socket.create_connection(("127.0.0.1", self._port), 1.0)
-                    self._socket.settimeout(5.0)
-                    self._write(list(self._kept))
-            self._hear()
-            time.sleep(0.01)
+        until(self._all_acknowledged, "every acknowledgement", told=lambda: len(self._kept))
+
+    def _all_acknowledged(self) -> bool:
+        if self._kept and self._socket is None:
+            with suppress(OSError):
+                self._socket = socket.create_connection(("127.0.0.1", self._port), 1.0)
+                self._socket.settimeout(5.0)
+                self._write(list(self._kept))
+        self._hear()
+        return not self._kept
 
     def break_peer(self) -> None:
         if self._socket is not None:

@@ -26,6 +26,7 @@ from tests.ports import free_port
 from tests.receivers.brokers import need_mosquitto
 from tests.receivers.certificates import Authority
 from tests.receivers.running import running, until
+from tests.waiting import LIMIT_S
 
 Ended = Callable[[], None]
 
@@ -109,7 +110,7 @@ def test_a_source_refuses_a_client(kind: str, tmp_path: Path) -> None:
             reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
             try:
                 writer.write(said)
-                return await asyncio.wait_for(reader.read(1000), 20)
+                return await asyncio.wait_for(reader.read(1000), LIMIT_S)
             finally:
                 writer.close()
         return b""

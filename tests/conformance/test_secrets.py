@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.conformance.processes import ROOT, Processes
 from tests.conformance.subject import Subject
+from tests.waiting import LIMIT_S
 
 
 def test_secrets(subject: Subject, processes: Processes) -> None:
@@ -19,7 +20,7 @@ def test_secrets(subject: Subject, processes: Processes) -> None:
     said += Path(f"/proc/{processes.receiver.pid}/environ").read_bytes()
     assert subject.secret.encode() not in said
     processes.receiver.terminate()
-    processes.receiver.wait(10)
+    processes.receiver.wait(LIMIT_S)
     assert re.search('"event": "(connected to|listening on)', processes.log.read_text())
     for path in processes.data.rglob("*"):
         if path.is_file() and path.name != "source-line.json":

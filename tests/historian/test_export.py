@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from connectors.errors import ConfigError, PenstockError
 from flows.cli import cli
 from operators.spec import DAY
 from tests.ports import free_port
+from tests.waiting import until
 
 PLANT = Path(__file__).parents[1] / "archive" / "plant"
 FOR_EVER = 100 * 365 * DAY
@@ -51,11 +51,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     command = [sys.executable, "-m", "flows.historian", str(made / "data"), "--listen", listen]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        end = time.monotonic() + 120
-        while not answers(listen):
-            assert process.poll() is None
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        until(lambda: process.poll() is not None or answers(listen), "the historian")
+        assert process.poll() is None
         host, port = listen.split(":")
         client = clickhouse_connect.get_client(host=host, port=int(port))
         migrate(Rows(client), {"boiler": [("tempC", "number")]}, ["1m"], FOR_EVER, FOR_EVER)

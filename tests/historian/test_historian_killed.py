@@ -20,7 +20,7 @@ import pytest
 from connectors.journal.output import OutputWriter
 from tests.output.made import MODES, SECOND, SPECS, START_NS, devices, event, made_slice, reject, windows
 from tests.ports import free_port
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 
 class Historian:
@@ -95,7 +95,7 @@ def historian(data: Path) -> Iterator[Historian]:
         for process in (made.drainer, made.engine):
             if process is not None and process.poll() is None:
                 process.terminate()
-                process.wait(30)
+                process.wait(LIMIT_S)
 
 
 @pytest.mark.timeout(280)
@@ -177,7 +177,7 @@ def test_historian_and_drainer_killed_rows_are_those_of_an_undisturbed_run(tmp_p
         client.close()
         assert running.drainer is not None
         running.drainer.terminate()
-        assert running.drainer.wait(30) == 0
+        assert running.drainer.wait(LIMIT_S) == 0
     assert not (tmp_path / "failed").exists()
     log.close()
 
@@ -186,7 +186,9 @@ def test_a_failed_insert_leaves_the_historian_usable(tmp_path: Path) -> None:
     with historian(tmp_path) as running:
         running.start_engine()
         base = f"http://{running.listen}/"
-        made = httpx.post(base, content="CREATE TABLE t (a UInt8) ENGINE = MergeTree ORDER BY a", timeout=30)
+        made = httpx.post(
+            base, content="CREATE TABLE t (a UInt8) ENGINE = MergeTree ORDER BY a", timeout=LIMIT_S
+        )
         assert made.status_code == 200
         for form, body in (
             ("CSV", b"x\n"),
@@ -196,10 +198,10 @@ def test_a_failed_insert_leaves_the_historian_usable(tmp_path: Path) -> None:
         ):
             for _ in range(6):  # more than there are connections
                 query = f"INSERT INTO t FORMAT {form}"
-                httpx.post(base, params={"query": query}, content=body, timeout=30)
+                httpx.post(base, params={"query": query}, content=body, timeout=LIMIT_S)
         answer = httpx.post(
-            base, params={"query": "INSERT INTO t FORMAT JSONEachRow"}, content=b'{"a": 7}\n', timeout=30
+            base, params={"query": "INSERT INTO t FORMAT JSONEachRow"}, content=b'{"a": 7}\n', timeout=LIMIT_S
         )
         assert answer.status_code == 200
         for _ in range(6):
-            assert httpx.get(base, params={"query": "SELECT sum(a) FROM t"}, timeout=30).text == "7\n"
+            assert httpx.get(base, params={"query": "SELECT sum(a) FROM t"}, timeout=LIMIT_S).text == "7\n"

@@ -11,6 +11,7 @@ from types import TracebackType
 
 from connectors.errors import JournalError
 from connectors.journal.blocking import BlockingJournalClient
+from tests.waiting import LIMIT_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +53,7 @@ class RunningJournal:
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(30)
+        self.process.wait(LIMIT_S)
 
     def stop(self) -> int:
         self.process.terminate()

@@ -26,6 +26,7 @@ from connectors.journal.entries import CONTROL
 from connectors.journal.merging import merge
 from connectors.journal.reader import JournalReader
 from connectors.source import Frame
+from tests.waiting import LIMIT_S, until
 
 
 def journaled(data: Path) -> tuple[list[tuple[str, bytes]], list[tuple[str, object]]]:
@@ -138,7 +139,7 @@ def test_a_client_that_is_killed_leaves_whole_appends_only(tmp_path: Path) -> No
         told = [int(child.stdout.readline()) for _ in range(20)]
         child.kill()
         told += [int(line) for line in child.stdout.read().split("\n")[:-1]]
-        child.wait(30)
+        child.wait(LIMIT_S)
         child.stdout.close()
     frames, _ = journaled(tmp_path)
     assert [payload for _, payload in frames] == [b"%d" % n for n in range(len(frames))]
@@ -197,9 +198,7 @@ def test_a_lost_connection_disconnects_its_sources_and_a_new_one_connects_them(t
 
     with RunningJournal(tmp_path) as journal:
         asyncio.run(run(journal))
-        until = time.monotonic() + 30
-        while len(journaled(tmp_path)[1]) < 3 and time.monotonic() < until:
-            time.sleep(0.05)
+        until(lambda: len(journaled(tmp_path)[1]) >= 3, "the disconnection")
     says = {"source": "line1"}
     assert journaled(tmp_path)[1] == [("connected", says), ("connected", says), ("disconnected", says)]
 
@@ -236,13 +235,11 @@ def test_peers_that_are_mad_or_stuck_stop_nobody(tmp_path: Path) -> None:
 def test_a_watch_wakes_on_commits_and_survives_a_restart(tmp_path: Path) -> None:
     with RunningJournal(tmp_path) as journal:
         watch = JournalWatch(tmp_path)
-        assert watch.wait(0.01)  # just connected: may have missed something
+        until(lambda: watch.wait(0.01), "the greeting")  # just connected: may have missed something
         with journal.client() as client:
             for round_ in range(2):
                 client.append([Frame("t", b"x")])
-                until = time.monotonic() + 30
-                while not watch.wait(0.05):
-                    assert time.monotonic() < until
+                until(lambda: watch.wait(0.05), "the word of a commit")
                 watch.durable(client.status()["metrics"]["journal_last_entry"])
                 if round_ == 0:
                     journal.kill()
@@ -258,9 +255,7 @@ def test_a_watch_wakes_on_commits_and_survives_a_restart(tmp_path: Path) -> None
 def test_the_clock_ticks_every_second_and_goes_on_after_a_restart(tmp_path: Path) -> None:
     with RunningJournal(tmp_path) as journal:
         with JournalReader(tmp_path / "journal") as reader:
-            until = time.monotonic() + 30
-            while reader.last() < 4 and time.monotonic() < until:
-                time.sleep(0.05)
+            until(lambda: reader.last() >= 4, "ticks")
         journal.kill()
         journal.start()
         journal.stop()
@@ -292,10 +287,7 @@ def test_one_process_serves_a_data_directory(tmp_path: Path) -> None:
 def test_what_is_durable_stays_for_a_while_for_captures(tmp_path: Path) -> None:
     with RunningJournal(tmp_path, keep_seconds=2.0) as process, process.client("a") as client:
         client.append([Frame("t", b"1")])
+        began = time.monotonic()
         client.durable(client.status()["metrics"]["journal_last_entry"])
-        time.sleep(0.5)
-        assert client.status()["metrics"]["journal_oldest_entry"] == 1
-        until = time.monotonic() + 30
-        while client.status()["metrics"]["journal_oldest_entry"] == 1:
-            assert time.monotonic() < until
-            time.sleep(0.05)
+        until(lambda: client.status()["metrics"]["journal_oldest_entry"] > 1, "the trim")
+        assert time.monotonic() - began > 2.0

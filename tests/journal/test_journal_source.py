@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from connectors.journal.source import JournalSource
 from connectors.journal.store import Append, JournalStore
 from connectors.source import Frame
 from operators.batch import Slice
+from tests.waiting import until
 
 SESSION = b"s" * 16
 
@@ -149,12 +149,10 @@ def test_a_dataflow_goes_on_where_its_last_epoch_ended(tmp_path: Path) -> None:
         op.output("out", op.input("journal", flow, source), sink)
 
         def watch() -> None:
-            until = time.monotonic() + 60
-            while time.monotonic() < until:
-                if sink.found and sink.found[-1].last_entry >= until_entry:
-                    break
-                time.sleep(0.01)
-            stop.set()
+            try:
+                until(lambda: sink.found and sink.found[-1].last_entry >= until_entry, "the entry")
+            finally:
+                stop.set()
 
         watcher = threading.Thread(target=watch)
         watcher.start()
@@ -177,7 +175,7 @@ def test_a_dataflow_goes_on_where_its_last_epoch_ended(tmp_path: Path) -> None:
             "connected",
             "disconnected",
         ]
-        until = time.monotonic() + 30
-        while client.status()["metrics"]["journal_oldest_entry"] <= again[-1].last_entry:
-            assert time.monotonic() < until, "what the epoch held has not been trimmed"
-            time.sleep(0.02)
+        until(
+            lambda: client.status()["metrics"]["journal_oldest_entry"] > again[-1].last_entry,
+            "what the epoch held to be trimmed",
+        )

@@ -125,7 +125,8 @@ def test_deadbands_and_places(tmp_path: Path, server: OpcuaServer) -> None:
         csv = rows(
             more=f"{where}.level,m,level,0,10%,\n{where}.speed,m,speed,0,5,\n{where}.zones,m,zone,0,,7\n"
         )
-        async with Running(tmp_path, configured(server.endpoint), csv) as run:
+        # a queue, so that no value takes the place of another before it is published
+        async with Running(tmp_path, configured(server.endpoint, queue=10), csv) as run:
             await run.until(lambda: len(run.values()) == 3)
             for value in (102.0, 110.0, 130.0):  # 10 % of 200 is 20
                 server.tell(set=[["m.level", value], ["m.speed", value]])

@@ -16,6 +16,7 @@ from connectors.opcua.config import OpcuaConfig
 from connectors.opcua.held import HeldFile
 from connectors.opcua.nodes import Item
 from connectors.opcua.session import WRAP, Subscription
+from tests.waiting import LIMIT_S
 
 
 def message(number: int, *, keep_alive: bool = False) -> ua.NotificationMessage:
@@ -101,10 +102,10 @@ def test_missing_responses(
         while len(names) < len(expected):
             await asyncio.sleep(0)
         stop.set()
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, LIMIT_S)
         assert session.acknowledged == expected
 
-    asyncio.run(asyncio.wait_for(play(), 10))
+    asyncio.run(asyncio.wait_for(play(), LIMIT_S))
     assert found == taken
     assert session.asked == asked
     assert len(set(names)) == len(names)

@@ -23,7 +23,7 @@ from connectors.journal.output_store import cursor_path, read_cursor
 from connectors.sink import OutputRecord, Target
 from flows.drainer import Drainer
 from tests.output.made import SECOND, SPECS, START_NS, devices, event, made_slice, reject
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def running(drainer: Drainer) -> Iterator[list[BaseException]]:
         yield raised
     finally:
         drainer.stop.set()
-        thread.join(30)
+        thread.join(LIMIT_S)
         assert not thread.is_alive()
 
 
@@ -223,7 +223,7 @@ def test_killed_at_any_moment_every_alarm_is_in_the_file_once(tmp_path: Path, lo
     child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     until(lambda: path.read_bytes().count(b"\n") >= 2 * entry)
     child.terminate()
-    assert child.wait(30) == 0
+    assert child.wait(LIMIT_S) == 0
     found = [json.loads(line)["id"] for line in path.read_text().splitlines()]
     assert found == [event(e * 20 + n).event["id"] for e in range(1, entry + 1) for n in (1, 2)]
     status = json.loads((tmp_path / "run" / "drainer-alarms-file.json").read_text())

@@ -34,7 +34,6 @@ def test_messages_wait_for_a_receiver_that_is_away(tmp_path: Path, kind: BrokerK
         first = MqttReceiver("line", config, plant="works")
         async with running(first, appender):
             await connected(first)
-            await asyncio.sleep(0.3)  # the subscription is made behind the connection
         device = Publisher(one, "device")
         device.send([b"%d" % number for number in range(20)])
         await asyncio.to_thread(device.wait)

@@ -22,7 +22,8 @@ from tests.receivers.running import running, until
 
 def receiver(tmp_path: Path, **keys: Any) -> FilesReceiver:
     keys.setdefault("pattern", "*.csv")
-    config = FilesConfig(watch="inbox", poll=20 * MILLISECOND, settle=60 * MILLISECOND, **keys)
+    keys.setdefault("settle", 60 * MILLISECOND)
+    config = FilesConfig(watch="inbox", poll=20 * MILLISECOND, **keys)
     return FilesReceiver("drops", config, folder=tmp_path, progress=tmp_path / "data" / "drops.json")
 
 
@@ -67,7 +68,7 @@ def test_files_are_read_once_in_order_and_moved_away(tmp_path: Path) -> None:
 
 def test_a_file_that_is_still_written_waits(tmp_path: Path) -> None:
     async def scene() -> None:
-        source, appender = receiver(tmp_path), MemoryAppender()
+        source, appender = receiver(tmp_path, settle=500 * MILLISECOND), MemoryAppender()
         async with running(source, appender):
             await until((tmp_path / "inbox").is_dir)
             with (tmp_path / "inbox" / "slow.csv").open("wb") as file:

@@ -19,6 +19,7 @@ from connectors.http.source import HttpReceiver
 from operators.spec import MILLISECOND
 from tests.receivers.certificates import Authority
 from tests.receivers.running import running, until
+from tests.waiting import LIMIT_S
 
 Taken = list[tuple[str, bytes]]
 
@@ -43,7 +44,7 @@ async def answered(source: HttpReceiver, data: bytes, count: int = 1) -> tuple[l
     codes: list[int] = []
     try:
         while len(codes) < count:
-            part = await asyncio.wait_for(reader.read(65_536), 20)
+            part = await asyncio.wait_for(reader.read(65_536), LIMIT_S)
             if not part:
                 break
             found += part
@@ -156,7 +157,7 @@ def test_a_body_that_breaks_off_leaves_nothing(size: int) -> None:
             writer.write(data)
             await writer.drain()
             writer.write_eof()
-            await asyncio.wait_for(reader.read(), 20)
+            await asyncio.wait_for(reader.read(), LIMIT_S)
             writer.close()
         await until(lambda: source._requests == 0)
         assert source._in_hand == 0

@@ -22,6 +22,7 @@ from operators.spec import MILLISECOND, SECOND
 from tests.receivers.certificates import Authority
 from tests.receivers.proxy import Proxy
 from tests.receivers.running import running, until
+from tests.waiting import LIMIT_S
 
 
 def receiver(**keys: Any) -> HttpReceiver:
@@ -31,7 +32,7 @@ def receiver(**keys: Any) -> HttpReceiver:
 async def client(source: HttpReceiver, **keys: Any) -> httpx.AsyncClient:
     await until(lambda: source.status.state == "connected")
     scheme = "https" if source.config.tls else "http"
-    return httpx.AsyncClient(base_url=f"{scheme}://127.0.0.1:{source.port}", timeout=20, **keys)
+    return httpx.AsyncClient(base_url=f"{scheme}://127.0.0.1:{source.port}", timeout=LIMIT_S, **keys)
 
 
 def scene(work: Any, appender: MemoryAppender | None = None, **keys: Any) -> MemoryAppender:
@@ -247,16 +248,16 @@ def test_slow_heads_bodies_and_big_heads() -> None:
         )
         head, head_writer = await raw(source, b"POST /ingest/a HT")
         big, big_writer = await raw(source, b"POST /ingest/a HTTP/1.1\r\nX: " + b"y" * 70_000 + b"\r\n\r\n")
-        assert (await asyncio.wait_for(big.read(), 20)).startswith(b"HTTP/1.1 431")
-        assert b"no end of the body within 0.3 s" in await asyncio.wait_for(body.read(), 20)
-        assert b"200" not in await asyncio.wait_for(head.read(), 20)
+        assert (await asyncio.wait_for(big.read(), LIMIT_S)).startswith(b"HTTP/1.1 431")
+        assert b"no end of the body within 0.3 s" in await asyncio.wait_for(body.read(), LIMIT_S)
+        assert b"200" not in await asyncio.wait_for(head.read(), LIMIT_S)
         for writer in (body_writer, head_writer, big_writer):
             writer.close()
         assert source._in_hand == 0
         _, cut_writer = await raw(source, b"POST /ingest/a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx")
         cut_writer.close()
         garbage, garbage_writer = await raw(source, b"\x16\x03\x01\x02\x00 nothing of ours\r\n\r\n")
-        assert (await asyncio.wait_for(garbage.read(), 20)).startswith(b"HTTP/1.1 400")
+        assert (await asyncio.wait_for(garbage.read(), LIMIT_S)).startswith(b"HTTP/1.1 400")
         garbage_writer.close()
         assert (await web.post("/ingest/a", content=b"good")).status_code == 200
         assert [frame.payload for frame in journal.frames] == [b"good"]
@@ -271,12 +272,12 @@ def test_connections_beyond_the_cap_wait() -> None:
         first, first_writer = await raw(source, request)
         second, second_writer = await raw(source, request)
         for reader in (first, second):
-            assert (await asyncio.wait_for(reader.readline(), 20)).startswith(b"HTTP/1.1 200")
+            assert (await asyncio.wait_for(reader.readline(), LIMIT_S)).startswith(b"HTTP/1.1 200")
         third, third_writer = await raw(source, request)
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(third.readline(), 0.3)
         first_writer.close()
-        assert (await asyncio.wait_for(third.readline(), 20)).startswith(b"HTTP/1.1 200")
+        assert (await asyncio.wait_for(third.readline(), LIMIT_S)).startswith(b"HTTP/1.1 200")
         second_writer.close()
         third_writer.close()
 
@@ -312,7 +313,7 @@ def test_a_journal_that_is_gone_ends_the_receiver() -> None:
         answer = await web.post("/ingest/a", content=b"1", headers=headers)
         assert error(answer) == (503, "the journal is away")
         with pytest.raises(JournalError, match="gone"):
-            await asyncio.wait_for(task, 20)
+            await asyncio.wait_for(task, LIMIT_S)
         await web.aclose()
 
     asyncio.run(run({}))
@@ -404,18 +405,19 @@ def test_a_proxy_that_drips_cuts_and_half_opens() -> None:
         async with Proxy(source.port) as proxy:
             there = f"http://127.0.0.1:{proxy.port}/ingest/a"
             proxy.cut_after = 300  # in the body: nothing of it is taken
-            async with httpx.AsyncClient(timeout=5) as cut:
+            async with httpx.AsyncClient(timeout=LIMIT_S) as cut:
                 with pytest.raises(httpx.HTTPError):
                     await cut.post(there, content=body, headers=head)
             await until(lambda: source._in_hand == 0)
             assert journal.frames == []
             proxy.cut_after, proxy.piece, proxy.delay_s = None, 7, 0.0005  # drips
-            async with httpx.AsyncClient(timeout=20) as slow:
+            async with httpx.AsyncClient(timeout=LIMIT_S) as slow:
                 assert (await slow.post(there, content=body, headers=head)).json() == {"accepted": 50}
             assert len(journal.frames) == 50
             proxy.piece, proxy.delay_s = 65_536, 0.0
             journal.fill()
-            async with httpx.AsyncClient(timeout=1) as deaf:  # the answer is lost on its way
+            impatient = httpx.Timeout(LIMIT_S, read=2)  # the answer is lost on its way
+            async with httpx.AsyncClient(timeout=impatient) as deaf:
                 posting = asyncio.create_task(
                     deaf.post(there, content=b"once", headers={"idempotency-key": "x"})
                 )

@@ -22,6 +22,7 @@ from operators.spec import SECOND
 from tests.ports import free_port
 from tests.receivers.brokers import Publisher, need_mosquitto
 from tests.receivers.running import running, until
+from tests.waiting import LIMIT_S
 
 
 @pytest.fixture
@@ -253,7 +254,7 @@ def test_a_journal_that_is_gone_ends_the_receiver(broker: Broker) -> None:
         await until(lambda: source.status.state == "connected")
         device.send([b"x"])
         with pytest.raises(JournalError, match="gone"):
-            await asyncio.wait_for(task, 20)
+            await asyncio.wait_for(task, LIMIT_S)
         device.close()
 
     asyncio.run(scene())

@@ -88,7 +88,6 @@ def test_user_properties_and_the_content_type_are_headers(broker: Broker) -> Non
         source, appender = receiver(broker, protocol="5"), MemoryAppender()
         async with running(source, appender):
             await until(lambda: source.status.state == "connected")
-            await asyncio.sleep(0.2)  # the subscription is made behind the connection
             device = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
             device.connect("127.0.0.1", broker.address[1])
             device.loop_start()
@@ -116,7 +115,6 @@ def test_the_quality_of_service_is_the_sources(broker: Broker, qos: int) -> None
         source, appender = receiver(broker, qos=qos), MemoryAppender()
         async with running(source, appender):
             await until(lambda: source.status.state == "connected")
-            await asyncio.sleep(0.2)
             device = Publisher(broker)
             device.send([b"%d" % number for number in range(100)])
             await until(lambda: len(appender.frames) == 100)

@@ -16,6 +16,7 @@ from connectors.tcp.source import TcpReceiver
 from operators.spec import MILLISECOND
 from tests.conformance.proxy import Proxy
 from tests.receivers.running import running, until
+from tests.waiting import LIMIT_S
 
 
 def receiver(**keys: Any) -> TcpReceiver:
@@ -44,7 +45,7 @@ def test_a_peer_that_never_reads_its_acknowledgements_is_dropped(monkeypatch: py
             await until(lambda: source.status.peers == 1)
             reader, good = await asyncio.open_connection("127.0.0.1", source.port)
             good.write(prefixed(b"good"))
-            assert await asyncio.wait_for(reader.readexactly(2000), 20) == b"\x06" * 2000
+            assert await asyncio.wait_for(reader.readexactly(2000), LIMIT_S) == b"\x06" * 2000
             await until(lambda: source.status.peers == 1)  # the good one
             with suppress(OSError):
                 await sending
@@ -108,12 +109,12 @@ def test_a_half_open_peer_is_idle_until_its_time_is_over() -> None:
             proxy = Proxy(source.port)
             reader, before = await asyncio.open_connection("127.0.0.1", proxy.port)
             before.write(prefixed(b"one"))
-            assert await asyncio.wait_for(reader.readexactly(1), 20) == b"\x06"
+            assert await asyncio.wait_for(reader.readexactly(1), LIMIT_S) == b"\x06"
             await asyncio.to_thread(proxy.lose)
             before.close()  # nobody hears of it
             reader, again = await asyncio.open_connection("127.0.0.1", proxy.port)
             again.write(prefixed(b"two"))
-            assert await asyncio.wait_for(reader.readexactly(1), 20) == b"\x06"
+            assert await asyncio.wait_for(reader.readexactly(1), LIMIT_S) == b"\x06"
             again.close()
             await until(lambda: source.status.peers == 0)
             assert [frame.payload for frame in appender.frames] == [b"one", b"two"]

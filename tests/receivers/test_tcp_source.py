@@ -14,6 +14,7 @@ from connectors.tcp.config import Delimiter, LengthPrefix, TcpConfig
 from connectors.tcp.source import TcpReceiver
 from operators.spec import SECOND
 from tests.receivers.running import running, until
+from tests.waiting import LIMIT_S
 
 
 def receiver(**keys: Any) -> TcpReceiver:
@@ -42,7 +43,7 @@ def test_frames_are_acknowledged_one_by_one_after_the_commit() -> None:
                 await asyncio.wait_for(reader.read(1), 0.1)
             assert appender.frames == []
             appender.drain()
-            assert await asyncio.wait_for(reader.readexactly(3), 10) == b"\x06\x06\x06"
+            assert await asyncio.wait_for(reader.readexactly(3), LIMIT_S) == b"\x06\x06\x06"
             assert [frame.payload for frame in appender.frames] == [b"one", b"", b"three"]
             peer = "{}:{}".format(*writer.get_extra_info("sockname"))
             assert {(frame.topic, frame.headers) for frame in appender.frames} == {
@@ -70,7 +71,7 @@ def test_one_acknowledgement_a_commit_when_asked_for() -> None:
             await until(lambda: source.status.frames == 3)
             appender.drain()
             writer.write_eof()  # a peer that sends no more still gets them
-            answer = await asyncio.wait_for(reader.read(), 10)
+            answer = await asyncio.wait_for(reader.read(), LIMIT_S)
             assert answer == b"\xaa\xbb" * len(appender.appends)
             assert appender.appends == [1, 2]
             writer.close()
@@ -84,7 +85,7 @@ def test_garbage_is_journaled_as_one_frame_and_the_connection_ends() -> None:
         async with running(source, appender):
             reader, writer = await connect(source)
             writer.write(prefixed(b"good") + b"GET / HTTP/1.1\r\n\r\n")
-            assert await asyncio.wait_for(reader.read(), 10) == b""
+            assert await asyncio.wait_for(reader.read(), LIMIT_S) == b""
             await until(lambda: len(appender.frames) == 2)
             assert appender.frames[1].payload == b"GET / HTTP/1.1\r\n\r\n"
             assert dict(appender.frames[1].headers)["resync"] == "length 18245, at most 100 allowed"
@@ -124,7 +125,7 @@ def test_a_frame_that_never_ends_and_an_idle_peer_are_dropped() -> None:
             idle_reader, idle = await connect(source)
             for reader in (slow_reader, idle_reader):
                 with contextlib.suppress(ConnectionResetError):
-                    assert await asyncio.wait_for(reader.read(), 20) == b""
+                    assert await asyncio.wait_for(reader.read(), LIMIT_S) == b""
             assert source.status.refused == 2
             await until(lambda: appender.frames)
             assert (
@@ -146,7 +147,7 @@ def test_connections_beyond_the_caps_are_refused_and_counted() -> None:
             await until(lambda: source.status.peers == 2)
             reader, extra = await connect(source)
             with contextlib.suppress(ConnectionResetError):
-                assert await asyncio.wait_for(reader.read(), 10) == b""
+                assert await asyncio.wait_for(reader.read(), LIMIT_S) == b""
             assert source.status.refused == 1
             kept[0][1].close()
             await until(lambda: source.status.peers == 1)
@@ -199,7 +200,7 @@ def test_a_stop_acknowledges_nothing_that_is_not_durable() -> None:
             reader, writer = await connect(source)
             writer.write(prefixed(b"never durable"))
             await until(lambda: source.status.frames == 1)
-        assert await asyncio.wait_for(reader.read(), 10) == b""
+        assert await asyncio.wait_for(reader.read(), LIMIT_S) == b""
         assert appender.frames == []
         writer.close()
 
@@ -214,7 +215,7 @@ def test_a_journal_that_is_gone_ends_the_receiver() -> None:
         _, writer = await connect(source)
         writer.write(prefixed(b"x"))
         with pytest.raises(JournalError, match="gone"):
-            await asyncio.wait_for(task, 20)
+            await asyncio.wait_for(task, LIMIT_S)
         writer.close()
 
     asyncio.run(scene())
@@ -224,8 +225,9 @@ def test_silence_is_noticed_and_ends() -> None:
     async def scene() -> None:
         source, appender = receiver(silent_after=SECOND // 2), MemoryAppender()
         async with running(source, appender):
-            _, writer = await connect(source)
+            await until(lambda: source.port)
             assert source.status.state == "connected"
+            _, writer = await connect(source)
             await until(lambda: source.status.state == "silent")
             writer.write(prefixed(b"x"))
             await until(lambda: source.status.state == "connected")

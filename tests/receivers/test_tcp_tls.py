@@ -20,6 +20,7 @@ from tests.receivers.certificates import Authority
 from tests.receivers.proxy import Proxy
 from tests.receivers.running import running, until
 from tests.receivers.test_synchronising import adu
+from tests.waiting import LIMIT_S
 
 
 def receiver(folder: Path = Path(), **keys: Any) -> TcpReceiver:
@@ -53,13 +54,13 @@ def test_tls_with_client_certificates(tmp_path: Path) -> None:
                 "127.0.0.1", source.port, ssl=ours.client("device")
             )
             writer.write(prefixed(b"one", b"x" * 60_000))
-            assert await asyncio.wait_for(reader.readexactly(2), 10) == b"\x06\x06"
+            assert await asyncio.wait_for(reader.readexactly(2), LIMIT_S) == b"\x06\x06"
             writer.close()
             for context in (ours.client(None), ours.client("stranger"), theirs.client("stranger"), None):
                 with contextlib.suppress(ssl.SSLError, OSError):
                     reader, other = await asyncio.open_connection("127.0.0.1", source.port, ssl=context)
                     other.write(prefixed(b"never"))
-                    await asyncio.wait_for(reader.read(), 10)  # until the server ends it
+                    await asyncio.wait_for(reader.read(), LIMIT_S)  # until the server ends it
                     other.close()
             await until(lambda: source.status.peers == 0)
             assert [len(frame.payload) for frame in appender.frames] == [3, 60_000]
@@ -103,7 +104,7 @@ def test_a_proxy_that_delays_drips_cuts_and_half_opens() -> None:
                 proxy.delay_s, proxy.piece = 0.0005, 3  # drips
                 reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
                 writer.write(stream)
-                assert await asyncio.wait_for(reader.readexactly(20), 20) == b"\x06" * 20
+                assert await asyncio.wait_for(reader.readexactly(20), LIMIT_S) == b"\x06" * 20
                 proxy.cut_after = 15  # in the second frame
                 reader, cut = await asyncio.open_connection("127.0.0.1", proxy.port)
                 cut.write(stream)
@@ -113,7 +114,7 @@ def test_a_proxy_that_delays_drips_cuts_and_half_opens() -> None:
                 proxy.cut_after = None
                 reader, half = await asyncio.open_connection("127.0.0.1", proxy.port)
                 half.write(prefixed(b"last words"))
-                await asyncio.wait_for(reader.readexactly(1), 10)
+                await asyncio.wait_for(reader.readexactly(1), LIMIT_S)
                 proxy.half_open()  # nothing more passes in either direction, and nobody is told
                 half.write(prefixed(b"never heard"))
                 await until(lambda: source.status.peers == 0)

@@ -17,7 +17,7 @@ import pytest
 from flows.broker import start_broker
 from tests.ports import free_port
 from tests.server.looked_at import PRESS_LINE
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 
 @pytest.mark.timeout(300)
@@ -29,7 +29,7 @@ def test_a_plant_that_runs(tmp_path: Path) -> None:
 
     def get(path: str) -> Any:
         try:
-            with urlopen(url + path, timeout=10) as answer:
+            with urlopen(url + path, timeout=LIMIT_S) as answer:
                 return json.load(answer)
         except HTTPError as error:
             return json.load(error)
@@ -46,6 +46,10 @@ def test_a_plant_that_runs(tmp_path: Path) -> None:
         found: dict[str, Any] = ((get("/health/ready") or {}).get("components") or {}).get(name, {})
         return found
 
+    def position() -> int:
+        """Of the reading that is shown."""
+        return int(get("/api/state")["press-01"]["tempC"]["position"])
+
     plant = start("run", str(PRESS_LINE), "--data", str(data))
     children = [plant]
     broker = None
@@ -58,15 +62,15 @@ def test_a_plant_that_runs(tmp_path: Path) -> None:
         until(lambda: (get("/health/ready") or {}).get("ready"), "all to be ready")
         children.append(start("simulate", str(PRESS_LINE), "--data", str(data), "--rate", "5"))
         until(lambda: len(get("/api/state") or {}) == 12, "values of all devices")
-        first = get("/api/state")["press-01"]["tempC"]["position"]
-        until(lambda: get("/api/state")["press-01"]["tempC"]["position"] > first, "newer values")
+        first = position()
+        until(lambda: position() > first, "newer values")
 
         flow = json.loads((data / "run" / "supervisor.json").read_bytes())["components"]["flow"]["pid"]
         os.kill(flow, signal.SIGKILL)
         until(lambda: not component("flow").get("ready", True), "the killed flow to be named")
         until(lambda: component("flow").get("ready"), "the flow to be ready again")
-        before = get("/api/state")["press-01"]["tempC"]["position"]
-        until(lambda: get("/api/state")["press-01"]["tempC"]["position"] > before, "newer values")
+        before = position()
+        until(lambda: position() > before, "newer values")
 
         looked = subprocess.run(
             [sys.executable, "-m", "flows.cli", "top", "--url", url, "--json"],

@@ -20,7 +20,7 @@ from flows.shards import shard_folders
 from flows.status import read_status
 from operators.jit import warm_up
 from tests.ports import free_port
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 
 class Reading(NamedTuple):
@@ -121,7 +121,7 @@ class ShardedPlant:
         """Rows of the historian."""
         address = f"http://127.0.0.1:{self.environ['HISTORIAN_PORT']}/"
         body = f"{sql} FORMAT JSONCompactEachRow".encode()
-        with urllib.request.urlopen(urllib.request.Request(address, body), timeout=20) as answer:
+        with urllib.request.urlopen(urllib.request.Request(address, body), timeout=LIMIT_S) as answer:
             return [json.loads(line) for line in answer.read().splitlines()]
 
     def has_rows(self, table: str, count: int) -> bool:

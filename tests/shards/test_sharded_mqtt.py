@@ -22,7 +22,7 @@ from flows.broker import find_mosquitto, start_broker
 from flows.shards import settle_shards
 from tests.journal.journal_process import RunningJournal
 from tests.ports import free_port
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 SHARDS = 3
 DEVICES = [f"press-{number:02}" for number in range(20)]
@@ -47,7 +47,7 @@ class Receiver:
 
     def stop(self) -> None:
         self.process.terminate()
-        assert self.process.wait(30) == 0
+        assert self.process.wait(LIMIT_S) == 0
 
 
 def state(data: Path) -> str:

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from connectors.shards import hash_shard
 from flows.cli import cli
 from tests.shards.running import Reading, ShardedPlant
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 DEVICES = [f"press-{number}" for number in range(6)]
 PLANT = """
@@ -89,7 +89,7 @@ def said(plant: ShardedPlant, *words: str) -> Any:
 
 def asked(plant: ShardedPlant, path: str) -> Any:
     with urllib.request.urlopen(
-        f"http://127.0.0.1:{plant.environ['SERVER_PORT']}{path}", timeout=20
+        f"http://127.0.0.1:{plant.environ['SERVER_PORT']}{path}", timeout=LIMIT_S
     ) as answer:
         body = answer.read()
         return json.loads(body) if b"json" in answer.headers["content-type"].encode() else body.decode()
