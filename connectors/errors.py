@@ -7,6 +7,7 @@
     +-- JournalError              the journal cannot take or give entries
     |   +-- JournalFull           at its cap: stop acknowledging and try again later
     |   +-- JournalGap            the entries asked for have been trimmed
+    |   +-- JournalTaken          another machine runs the shard; only people can say who shall
     +-- DeliveryError             a target refused what it was sent
         +-- PermanentDeliveryError  and always will: move it aside and go on
 
@@ -50,6 +51,12 @@ class JournalFull(JournalError):
 
 class JournalGap(JournalError):
     """The entries asked for have been trimmed away."""
+
+    retryable = False
+
+
+class JournalTaken(JournalError):
+    """Another machine runs the shard of this journal."""
 
     retryable = False
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
@@ -43,7 +43,28 @@ Parts = tuple[bytes | bytearray, ...]
 log = logging.getLogger("journal.client")
 
 
-class JournalClient:
+class Opened:
+    """`async with` begins to connect, and closes at the end."""
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def start(self) -> None:
+        """Begin to connect, in the background."""
+        raise NotImplementedError
+
+    async def close(self, within: float = 5.0) -> None:
+        """Wait for what is in flight, at most `within` seconds."""
+        raise NotImplementedError
+
+
+class JournalClient(Opened):
     """One source's way into the journal; an `Appender` (connectors.source).
 
     `async with JournalClient(data, "line1") as journal:`, or begin and `close()`. It connects with the
@@ -75,15 +96,6 @@ class JournalClient:
         self._restarted = False
         self._jitter = random.Random(self.session)  # noqa: S311
         self._closed = False
-
-    async def __aenter__(self) -> JournalClient:
-        self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     def start(self) -> None:
         """Begin to connect, in the background."""

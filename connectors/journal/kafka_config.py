@@ -32,14 +32,16 @@ class JournalConfig(KafkaClientConfig, forbid_unknown_fields=True, kw_only=True)
 
 
 class PartitionConfig(msgspec.Struct, kw_only=True):
-    """What the supervisor writes for the journal process of one shard; partitions: how many shards
+    """What the supervisor tells the journal process of one shard; partitions: how many shards
     the plant has. runs: whether the shard runs on this machine; the journal process of one that does not
-    keeps a copy and passes on what this machine's receivers have for it, and writes no ticks."""
+    keeps a copy and passes on what this machine's receivers have for it, and writes no ticks. taken: why
+    it does not run here though it should, in words for health."""
 
     journal: JournalConfig
     partition: int = 0
     partitions: int = 1
     runs: bool = True
+    taken: str = ""
 
 
 def shards_here(config: JournalConfig, count: int) -> list[int]:

@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from connectors.errors import ConnectError, JournalError
 from connectors.journal.entries import ENTRY_ROWS
 from connectors.journal.kafka_config import PartitionConfig
-from connectors.journal.kafka_messages import Reached, reached_of
+from connectors.journal.kafka_messages import By, Reached, by_of, is_stopped, reached_of
 from connectors.journal.kafka_topic import (
     CLIENT,
     MESSAGE_BYTES,
@@ -30,6 +30,7 @@ from connectors.journal.kafka_topic import (
 from connectors.journal.store import JournalStore, Jump
 from connectors.kafka.client import client_config, made_client, told
 from connectors.kafka.topics import ANSWER_S
+from connectors.kafka.watch import quiet
 
 log = logging.getLogger("journal")
 
@@ -37,6 +38,7 @@ GROUP_BYTES: Final = 32 << 20  # of one commit of the copy
 GROUP_MESSAGES: Final = 4096
 POLL_S: Final = 0.2
 SCAN_S: Final = 60.0  # looking for a tick from which a copy can begin
+TAIL: Final = 200  # messages before the end that are looked at for who runs the shard
 PASSING: Final = frozenset(  # the client tries again by itself
     {
         KafkaError._PARTITION_EOF,
@@ -133,6 +135,42 @@ class Follower:
         self._mark(topic)
         return ""
 
+    def other_alive(self, me: By, within: float) -> tuple[By | None, int]:
+        """Another than `me` that sends ticks now, None where none does `within` seconds; and how far this was
+        looked at. Where the last that is told of others is `stopped`, nobody is waited for. Raises
+        `ConnectError`."""
+        consumer = self._made(lambda error: None, **{"enable.partition.eof": True})
+        until = time.monotonic() + 2 * ANSWER_S + within
+        is_at_end = is_gone = False
+        try:
+            low, high = consumer.get_watermark_offsets(self._here, timeout=ANSWER_S)
+            begin = max(low, high - TAIL)
+            consumer.assign([TopicPartition(self._here.topic, self._here.partition, begin)])
+            while time.monotonic() < until:
+                message = consumer.poll(POLL_S)
+                if message is None:
+                    continue
+                error = message.error()
+                if error is not None:
+                    if error.code() == KafkaError._PARTITION_EOF and not is_at_end:
+                        if is_gone:
+                            return None, int(high)
+                        is_at_end, until = True, time.monotonic() + within
+                    continue
+                by = by_of(message.headers())
+                if by is None or not me.is_another(by):
+                    continue
+                is_gone = is_stopped(message.value())
+                if message.offset() >= high and not is_gone:
+                    return by, int(high)
+        except (KafkaException, SystemError) as error:
+            raise told(error) from error
+        finally:
+            consumer.close()
+        if not is_at_end:
+            raise ConnectError("Kafka: the end of the partition is not read")
+        return None, int(high)
+
     def mark(self, offset: int) -> bytes:
         """That everything before `offset` is in the copy."""
         config = self.config
@@ -168,7 +206,7 @@ class Follower:
 
     def _made(self, on_error: Callable[[KafkaError], None], **more: Any) -> Any:
         settings = {
-            **client_config(self.config.journal, CLIENT),
+            **quiet(client_config(self.config.journal, CLIENT)),
             "group.id": CLIENT,  # nothing is committed to it: the copy keeps the offset
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,

@@ -16,18 +16,28 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from confluent_kafka import KafkaError
 
-from connectors.errors import AuthError, ConnectError, JournalFull
+from connectors.backoff import Backoff
+from connectors.errors import AuthError, ConnectError, JournalFull, JournalTaken
 from connectors.journal import entries
+from connectors.journal.kafka_claim import BEAT_S, Claim
 from connectors.journal.kafka_config import PartitionConfig
 from connectors.journal.kafka_follower import Follower, Trimmed
-from connectors.journal.kafka_messages import Arrival, Reached, append_message, arrival_of, tick_message
+from connectors.journal.kafka_messages import (
+    Arrival,
+    By,
+    Reached,
+    append_message,
+    arrival_of,
+    tick_message,
+)
 from connectors.journal.kafka_sender import Sender
+from connectors.journal.kafka_thread import CallThread
 from connectors.journal.store import REFUSE_AT, Append, JournalStore, Jump, Place
 from connectors.kafka.client import told
 
@@ -37,7 +47,7 @@ BACKOFF_MIN: Final = 0.2  # seconds
 BACKOFF_MAX: Final = 5.0
 AWAY_S: Final = 3.0  # unanswered for so long: the brokers are away
 AGAIN_S: Final = 5.0  # a message that is acknowledged and did not count is sent again
-STOP_S: Final = 4.0
+CLOSE_S: Final = 0.5
 LOOK_S: Final = 5.0  # while the brokers are away: between two looks at why
 FULL_S: Final = 0.1
 SHARE: Final = 32  # of the map one transaction takes one part in so many
@@ -54,6 +64,7 @@ class _Sent:
     ms: int
     at: float
     answered: asyncio.Future[Place]
+    by: By | None = None  # of `started` and `stopped`
     acknowledged: bool = False
     place: Place | None = None
 
@@ -77,8 +88,12 @@ class PartitionJournal:
         self._connected = connected
         self._waited = False  # the brokers were away, and sources waited
         self._loop = asyncio.get_running_loop()
-        self._reading = ThreadPoolExecutor(1, "journal-follower")
+        self._reading = CallThread("journal-follower")
         self._follower = Follower(config, store, self._on_error)
+        self._claim = Claim(config, store)
+        self._deciding = asyncio.Lock()  # who runs the shard
+        self._rival = ""
+        self._claiming: asyncio.Task[None] | None = None
         self._sender: Sender | None = None
         self._waiting: dict[tuple[bytes, int], _Sent] = {}  # in the order of sending
         self._number = 0  # of the last message that was given to the sender
@@ -97,6 +112,7 @@ class PartitionJournal:
         self._caught_up = asyncio.Event()
         self._open = False
         self._error = ""
+        self._told = ""  # of it, in the log
         self.strangers = 0  # messages that are nobody's entries
         self.gaps = 0
         self.gap_messages = 0
@@ -108,28 +124,36 @@ class PartitionJournal:
         self._renew_sender()
         if not self.config.runs:
             return
-        clean = await self._in_thread(self.store.is_stopped)
+        async with self._deciding:
+            if self._claim.lost is not None:
+                raise self._claim.lost
+            clean = await self._in_thread(self.store.is_stopped)
+            self._claim.is_made = self._claim.is_under_way = True
+        await self._say_started(clean)
+
+    async def _say_started(self, clean: bool) -> None:
+        """With this the shard is ours, and whoever ran it before gives way."""
         self._ticked_ms = self.store.clock.now_ms() // 1000 * 1000  # as JournalStore.begin
         await self.commit([Append(b"", 0, entries.pack_control("started", {"clean": clean}))])
+        self._claim.is_under_way = False
 
-    async def end(self) -> None:
-        """The entry `stopped`, if the brokers are there; then lets go of them."""
-        if self._sender is not None and self.config.runs and not self.away():
+    async def end(self, within: float) -> None:
+        """The entry `stopped`, if the brokers take it within so many seconds."""
+        if self._sender is not None and self.config.runs and not self.away() and within > 0:
             with contextlib.suppress(TimeoutError):
                 stopped = self.commit([Append(b"", 0, entries.pack_control("stopped", {}))])
-                await asyncio.wait_for(stopped, STOP_S)
+                await asyncio.wait_for(stopped, within)
 
     async def close(self) -> None:
         """Let go of the brokers; nothing calls this object any more."""
-        if self._renewing is not None:
-            self._renewing.cancel()
-        await self._loop.run_in_executor(None, self._close)
-
-    def _close(self) -> None:
+        for task in (self._renewing, self._claiming):
+            if task is not None:
+                task.cancel()
+        closing = self._loop.create_task(self._reading.call(self._follower.close))
         if self._sender is not None:
-            self._sender.close()
-        self._reading.shutdown(wait=True)
-        self._follower.close()
+            await self._loop.run_in_executor(None, self._sender.close)
+        await asyncio.wait({closing}, timeout=CLOSE_S)  # behind a question that brokers may not answer
+        closing.cancel()
 
     async def commit(self, appends: Sequence[Append]) -> list[Place | None]:
         """See `JournalStore.commit`: returns when all of it stands in the partition and in the copy, however
@@ -157,14 +181,14 @@ class PartitionJournal:
             await self._find_place()
             try:
                 while True:
-                    messages = await self._in_reader(self._follower.poll)
+                    messages = await self._reading.call(self._follower.poll)
                     if messages:
                         await self._take(messages)
                     elif not self._caught_up.is_set():
                         self._look_caught_up()
                     elif self.away() and time.monotonic() - self._looked_at > LOOK_S:
                         self._looked_at = time.monotonic()
-                        self._error = await self._in_reader(self._follower.look) or self._error
+                        self._told_away(await self._reading.call(self._follower.look) or self._error)
             except Trimmed:
                 log.warning("the partition was trimmed beyond the copy's end")
 
@@ -174,12 +198,14 @@ class PartitionJournal:
 
     def status(self) -> dict[str, Any]:
         """state and detail, or {} where all is well."""
+        if self._rival:
+            return {"state": "claiming", "detail": f"looks whether {self._rival} still runs the shard"}
         if not self.away():
             if self.store.full:
                 return {}
             if not self._caught_up.is_set():
                 return {"state": "catching up", "detail": f"{self._follower.lag()} messages to read"}
-            return {}
+            return {"state": "taken", "detail": self.config.taken} if self.config.taken else {}
         where = f"Kafka {self.config.journal.bootstrap}"
         if not self._open and not self._error:
             return {"state": "connecting", "detail": where}
@@ -200,16 +226,18 @@ class PartitionJournal:
     # -- sending
 
     def _send(self, append: Append, ms: int) -> _Sent:
-        key = append.key or _key_of(append)
+        key, by = append.key or _key_of(append), None
         if not append.session:
             self._own += 1
+            is_claim = entries.decode_entry(0, bytes(append.body)).control().kind in ("started", "stopped")
+            by = self._claim.by if is_claim else None
             append = Append(self._session, self._own, append.body, key, append.bundle)
         elif key:
             append = Append(append.session, append.sequence, append.body, key, append.bundle)
         again = self._waiting.get((append.session, append.sequence))
         if again is not None:  # its client has another connection and asks once more
             return again
-        sent = _Sent(append, ms, time.monotonic(), self._loop.create_future())
+        sent = _Sent(append, ms, time.monotonic(), self._loop.create_future(), by)
         self._waiting[append.session, append.sequence] = sent
         self._put(sent)
         return sent
@@ -220,20 +248,22 @@ class PartitionJournal:
         self._number += 1
         self._numbered[self._number] = sent
         known = self.store.known_sequence(sent.append.session)
-        self._sender.send(self._number, *append_message(sent.append, sent.ms, known))
+        self._sender.send(self._number, *append_message(sent.append, sent.ms, known, sent.by))
 
     def _tick(self, now: int) -> None:
         """A tick, if a second has passed and the shard runs here; one at a time, so that none pile up
         while the brokers are away."""
         second = now // 1000 * 1000
-        if second <= max(self.store.last_tick_ms, self._ticked_ms) or self._tick_number:
+        if second <= self._ticked_ms or self._tick_number or not self._claim.is_made:
             return
-        if self._sender is None or self._renewing is not None or not self.config.runs:
+        if second <= self.store.last_tick_ms and time.monotonic() - self._tick_since < BEAT_S:
+            return  # those of others moved the clock; now and then one tells that we live
+        if self._sender is None or self._renewing is not None:
             return
         self._ticked_ms, self._tick_since = second, time.monotonic()
         self._number += 1
         self._tick_number = self._number
-        self._sender.send(self._number, *tick_message(second, self._reached))
+        self._sender.send(self._number, *tick_message(second, self._reached, self._claim.by))
 
     def _tell_wait(self, now: int) -> None:
         """What devices sent meanwhile waits in the receivers: they were not silent. So the sources count as
@@ -289,7 +319,10 @@ class PartitionJournal:
         if sent.acknowledged and sent.place is not None and not sent.answered.done():
             del self._waiting[sent.append.session, sent.append.sequence]
             sent.answered.set_result(sent.place)
-            self._error, self._renew_after = "", BACKOFF_MIN
+            if self._told:
+                log.info("the brokers are back")
+            self._error = self._told = ""
+            self._renew_after = BACKOFF_MIN
 
     def _unanswered(self) -> float:
         """Seconds that the oldest message waits; 0.0 where none does."""
@@ -301,18 +334,17 @@ class PartitionJournal:
     # -- following
 
     async def _find_place(self) -> None:
-        delay = BACKOFF_MIN
+        backoff = Backoff(BACKOFF_MIN, BACKOFF_MAX)
         while True:
             try:
-                jump = await self._in_reader(self._follower.open)
+                jump = await self._reading.call(self._follower.open)
                 break
             except ConnectError as error:
-                if str(error) != self._error:
-                    log.warning("%s", error)
-                self._error = str(error)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, BACKOFF_MAX)
-        self._error = ""
+                self._told_away(str(error))
+            await asyncio.sleep(backoff.next())
+        if self._told:
+            log.info("the brokers are back")
+        self._error = self._told = ""
         await self._in_thread(self.store.load_sessions)
         self._reached_at = 0.0
         if jump is not None:
@@ -322,6 +354,11 @@ class PartitionJournal:
             await self._replicate([], self._follower.next_offset, jump)
         self._open = True
         self._look_caught_up()
+
+    def _told_away(self, why: str) -> None:
+        if why != self._told:
+            log.warning("the brokers are away: %s", why or "no answer")
+        self._error = self._told = why
 
     async def _take(self, messages: list[Any]) -> None:
         """Into the copy, in transactions that have room beside what is there."""
@@ -333,6 +370,10 @@ class PartitionJournal:
                 await self._put_in(arrivals, message.offset())
                 size, arrivals = len(message.value() or b""), []
             found = arrival_of(message.offset(), message.value(), message.headers(), self._addresses)
+            if found is not None and self._claim.is_met_in(found):
+                await self._put_in(arrivals, message.offset())
+                size, arrivals = len(message.value() or b""), []
+                await self._decide(found)
             if found is not None:
                 arrivals.append(found)
                 continue
@@ -341,6 +382,29 @@ class PartitionJournal:
                 at = message.offset()
                 log.warning("the message at offset %d is no entry of a journal; passed over", at)
         await self._put_in(arrivals, self._follower.next_offset)
+
+    async def _decide(self, claim: Arrival) -> None:
+        """Another claims the shard: go on only where it does not live any more. Raises `JournalTaken`."""
+        assert claim.claims is not None
+        self._rival = claim.claims.host
+        log.info("%s claims the shard; looking whether it lives", self._rival)
+        backoff = Backoff(BACKOFF_MIN, BACKOFF_MAX)
+        async with self._deciding:
+            while True:
+                try:
+                    await self._reading.call(partial(self._claim.look, self._follower))
+                    break
+                except ConnectError as error:
+                    self._error = str(error)
+                    await asyncio.sleep(backoff.next())
+                except JournalTaken as error:
+                    self._claim.is_made, self._claim.lost = False, error  # no tick of ours any more
+                    raise
+            if self._claim.is_made:  # it was of the past: the shard is ours again
+                self._claim.is_under_way = self._waited = True
+                self._claiming = self._loop.create_task(self._say_started(clean=False))
+        log.info("%s does not live any more", self._rival)
+        self._rival = ""
 
     async def _put_in(self, arrivals: list[Arrival], offset: int) -> None:
         """Into the copy; answers those whose appends these are. offset: of the next message."""
@@ -389,9 +453,6 @@ class PartitionJournal:
             self._caught_up.set()
 
     # -- threads
-
-    async def _in_reader(self, call: Callable[[], Any]) -> Any:
-        return await self._loop.run_in_executor(self._reading, call)
 
     def _from_thread(self, call: Callable[..., None], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended

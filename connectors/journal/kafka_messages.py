@@ -12,6 +12,7 @@ headers are
     penstock-bundle   of a plant: size of the entry u32, big endian | sha256 as a text; the plant's files
                       (MessagePack) stand behind the entry in the value
     penstock-reached  of a tick: MessagePack of `Reached`, from which a follower without a copy begins
+    penstock-by       of a tick, of `started` and of `stopped`: MessagePack of `By`, who runs the shard
 
 A message may stand in the partition twice, or after one that was sent later: whoever sends tries
 again with another producer. Of a session only the number after its last one counts; every follower
@@ -37,11 +38,25 @@ FROM: Final = "penstock-from"
 KEY: Final = "penstock-key"
 BUNDLE: Final = "penstock-bundle"
 REACHED: Final = "penstock-reached"
+BY: Final = "penstock-by"
 
 _FROM: Final = struct.Struct(">16sQQ")
 _SIZE: Final = struct.Struct(">I")
 
 Headers = list[tuple[str, bytes]]
+
+
+class By(msgspec.Struct, array_like=True, frozen=True):
+    """Who runs a shard: the identity of its copy of the partition, its machine's name, its process. It is
+    told apart by the first two; none of it is in an entry."""
+
+    copy: bytes
+    host: str
+    pid: int
+
+    def is_another(self, other: By | None) -> bool:
+        """Whether `other` is somebody, and not this one."""
+        return other is not None and (other.copy, other.host) != (self.copy, self.host)
 
 
 class Reached(msgspec.Struct, array_like=True):
@@ -58,18 +73,22 @@ class Reached(msgspec.Struct, array_like=True):
 
 @dataclass(slots=True, eq=False)
 class Arrival:
-    """A message as it stands in the partition. append: None of a tick. known: see the module."""
+    """A message as it stands in the partition. append: None of a tick. known: see the module. claims: of
+    `started`, who runs the shard from here on."""
 
     offset: int
     ms: int
     append: Append | None
     known: int = 0
+    claims: By | None = None
 
 
-def append_message(append: Append, ms: int, known: int) -> tuple[bytes, Headers]:
-    """Value and headers of an append, its session and sequence given."""
+def append_message(append: Append, ms: int, known: int, by: By | None = None) -> tuple[bytes, Headers]:
+    """Value and headers of an append, its session and sequence given. by: of `started` and `stopped`."""
     entries.stamp(append.body, ms, 0)
     headers = [(ENTRY, VERSION), (FROM, _FROM.pack(append.session, append.sequence, known))]
+    if by is not None:
+        headers.append((BY, msgspec.msgpack.encode(by)))
     if append.key:
         headers.append((KEY, append.key))
     if append.bundle is None:
@@ -79,9 +98,28 @@ def append_message(append: Append, ms: int, known: int) -> tuple[bytes, Headers]
     return bytes(append.body) + files, headers
 
 
-def tick_message(ms: int, reached: Reached) -> tuple[bytes, Headers]:
+def tick_message(ms: int, reached: Reached, by: By) -> tuple[bytes, Headers]:
     """Value and headers of a tick."""
-    return entries.pack_tick(ms, 0), [(ENTRY, VERSION), (REACHED, msgspec.msgpack.encode(reached))]
+    told = [(REACHED, msgspec.msgpack.encode(reached)), (BY, msgspec.msgpack.encode(by))]
+    return entries.pack_tick(ms, 0), [(ENTRY, VERSION), *told]
+
+
+def by_of(headers: Sequence[tuple[str, bytes]] | None) -> By | None:
+    """Who runs the shard, as a message says that is a tick, `started` or `stopped`; None of any other."""
+    packed = dict(headers or ()).get(BY)
+    try:
+        return msgspec.msgpack.decode(packed, type=By) if packed is not None else None
+    except msgspec.MsgspecError:
+        return None
+
+
+def is_stopped(value: bytes | None) -> bool:
+    """Whether a message of which `by_of` is somebody is the last one that it sends."""
+    try:
+        entry = entries.decode_entry(0, value or b"")
+        return entry.kind == entries.CONTROL and entry.control().kind == "stopped"
+    except (ValueError, struct.error, msgspec.MsgspecError, JournalError):
+        return False
 
 
 def reached_of(headers: Sequence[tuple[str, bytes]] | None) -> Reached | None:
@@ -123,7 +161,7 @@ def _arrival(offset: int, value: bytes, told: dict[str, bytes], known: entries.A
     session, sequence, reached = _FROM.unpack(told[FROM]) if FROM in told else (b"", 0, 0)
     if not session or sequence < 1 or head.ms < 0:
         raise ValueError("no session")
-    bundle = None
+    bundle = claims = None
     if BUNDLE in told:
         (size,) = _SIZE.unpack_from(told[BUNDLE])
         bundle = (told[BUNDLE][_SIZE.size :], value[size:])
@@ -137,4 +175,6 @@ def _arrival(offset: int, value: bytes, told: dict[str, bytes], known: entries.A
             raise ValueError("no control")
         if (control.kind == "plant") != (bundle is not None):
             raise ValueError("a plant without its files, or files without a plant")
-    return Arrival(offset, head.ms, Append(session, sequence, body, told.get(KEY, b""), bundle), reached)
+        claims = by_of([(BY, told[BY])]) if control.kind == "started" and BY in told else None
+    append = Append(session, sequence, body, told.get(KEY, b""), bundle)
+    return Arrival(offset, head.ms, append, reached, claims)

@@ -15,6 +15,7 @@ from connectors.journal.kafka_config import PartitionConfig
 from connectors.journal.kafka_messages import Headers
 from connectors.journal.kafka_topic import CLIENT, MESSAGE_BYTES, WHERE
 from connectors.kafka.client import client_config, made_client, told
+from connectors.kafka.watch import quiet
 
 REQUEST_MS: Final = 10_000
 POLL_S: Final = 0.2
@@ -40,7 +41,7 @@ class Sender:
         self._producer: Any = made_client(
             Producer,
             {
-                **client_config(journal, CLIENT),
+                **quiet(client_config(journal, CLIENT)),
                 "enable.idempotence": True,  # and with it acks=all
                 "linger.ms": 0,
                 "message.max.bytes": MESSAGE_BYTES + (1 << 20),

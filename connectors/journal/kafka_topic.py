@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import Future
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -19,7 +18,8 @@ from connectors.errors import AuthError, ConfigError, ConnectError
 from connectors.journal import wire
 from connectors.journal.kafka_config import JournalConfig, PartitionConfig
 from connectors.kafka.client import client_config, made_client, told
-from connectors.kafka.topics import ANSWER_S, MADE_S, MAY_NOT
+from connectors.kafka.topics import ANSWER_S, MADE_S, MAY_NOT, permitted
+from connectors.kafka.watch import plain_words
 
 log = logging.getLogger("journal")
 
@@ -67,9 +67,9 @@ def look_topic(config: JournalConfig) -> Topic | None:
         if there is None or there.error is not None:
             return None
         resource = ConfigResource(ResourceType.TOPIC, config.topic)
-        (settings,) = (_permitted(one) for one in admin.describe_configs([resource]).values())
+        (settings,) = (permitted(one) for one in admin.describe_configs([resource]).values())
         (described,) = (
-            _permitted(one) for one in admin.describe_topics(TopicCollection([config.topic])).values()
+            permitted(one) for one in admin.describe_topics(TopicCollection([config.topic])).values()
         )
         return Topic(
             config.topic,
@@ -81,7 +81,9 @@ def look_topic(config: JournalConfig) -> Topic | None:
     except (KafkaException, SystemError) as error:
         admin.poll(0)  # calls error_cb, which is told more than we are
         refused = next((one for one in map(told, errors) if isinstance(one, AuthError)), None)
-        raise refused or told(error) from error
+        plain = [one for one in errors if one.code() != KafkaError._ALL_BROKERS_DOWN]
+        failed = ConnectError(f"Kafka: {plain_words(plain[0])}") if plain else told(error)
+        raise refused or failed from error
 
 
 def check_topic(found: Topic, partitions: int) -> None:
@@ -175,13 +177,3 @@ def _make(config: JournalConfig, partitions: int) -> None:
         if there is not None and there.error is None and there.partitions:
             return
         time.sleep(0.05)
-
-
-def _permitted(future: Future[Any]) -> Any:
-    """What the brokers answer; None where they do not permit the question."""
-    try:
-        return future.result(timeout=2 * ANSWER_S)
-    except KafkaException as error:
-        if error.args[0].code() in MAY_NOT:
-            return None
-        raise

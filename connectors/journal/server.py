@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from connectors.errors import JournalTaken
 from connectors.journal import entries, wire
 from connectors.journal.commits import Commits
 from connectors.journal.connection import Connection, TooLarge
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 MAX_PEERS: Final = 256
 HELLO_WITHIN: Final = 10.0  # seconds
 END_S: Final = 30.0  # to commit what waits, at the end
-KAFKA_END_S: Final = 3.0  # the brokers may be away
+KAFKA_END_S: Final = 3.5  # the brokers may be away, and all is to end within 5 s
 KEEP_SECONDS: Final = 60.0
 ARCHIVER: Final = "archiver"  # the name under which the archive's process reports
 KEEP_UNTIL: Final = 0.5  # of the map
@@ -118,9 +119,13 @@ class JournalServer:
         """Commit and answer what waits, write `stopped`, let go."""
         self._stopping = True
         self._commits.end()
-        await asyncio.wait([tasks[0]], timeout=END_S if self._partition is None else KAFKA_END_S)
-        if self._partition is not None and self.failed is None:
-            await self._partition.end()
+        if self._partition is None:
+            await asyncio.wait([tasks[0]], timeout=END_S)
+        elif self.failed is None:
+            until = time.monotonic() + KAFKA_END_S
+            if not self._partition.away():
+                await asyncio.wait([tasks[0]], timeout=KAFKA_END_S)
+            await self._partition.end(until - time.monotonic())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -132,7 +137,7 @@ class JournalServer:
             await self._partition.close()
         elif self.failed is None:
             await self._in_thread(self.store.control, "stopped", {})
-        self._state = "stopped"
+        self._state = "taken" if isinstance(self.failed, JournalTaken) else "stopped"
         self._write_status()
         self._thread.shutdown(wait=True)
         self.store.close()
@@ -215,18 +220,21 @@ class JournalServer:
             metrics |= self._partition.metrics()
             told = self._partition.status() if self._state == "running" else {}
         full = self._state == "running" and bool(metrics["journal_full"])
-        late = self.options.archived and self._archived < self._durable
         return {
             "component": self.options.name,
             "pid": os.getpid(),
             "started_ms": self.started_ms,
             "state": "full" if full else self._state,
-            "detail": "at its cap, sources wait; it is trimmed once the archive has it"
-            if full and late
-            else "",
+            "detail": self._detail(full),
             "metrics": metrics,
             **told,
         }
+
+    def _detail(self, full: bool) -> str:
+        if self._state == "taken":
+            return str(self.failed)
+        late = self.options.archived and self._archived < self._durable
+        return "at its cap, sources wait; it is trimmed once the archive has it" if full and late else ""
 
     # -- peers
 

@@ -11,13 +11,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import TracebackType
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from connectors.journal.client import JournalClient
+from connectors.journal.client import JournalClient, Opened
 from connectors.source import Frame, FrameRows, Leaving, Where
 from operators.batch import Address, Int64
 
@@ -25,7 +24,7 @@ ADDRESSES_KEPT: Final = 200_000  # whose shard is known without asking
 SMALL_FRAME: Final = 32  # bytes
 
 
-class ShardedClient:
+class ShardedClient(Opened):
     """One source's way into the journals of all shards; an `Appender` (connectors.source).
 
     clients: by shard. route: the shard of an address; None: every frame goes to every shard, as those
@@ -46,15 +45,6 @@ class ShardedClient:
         self._source = self.clients[0].source
         self._known: dict[Where, int] = {}
         self._order = asyncio.Lock()  # parts of one append leave together, so that calls keep their order
-
-    async def __aenter__(self) -> ShardedClient:
-        self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     def start(self) -> None:
         """Begin to connect, in the background."""

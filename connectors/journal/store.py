@@ -78,10 +78,11 @@ class JournalStore:
             self.partition_mark = txn.get(PARTITION, db=self.databases[b"meta"])
             self.used_bytes = self.used(txn)
             last = txn.get(KEY.pack(self.next_entry - 1), db=self.databases[b"entries"])
-            has_identity = txn.get(IDENTITY, db=self.databases[b"meta"]) is not None
-        if not has_identity:
+            self.identity: bytes = txn.get(IDENTITY, db=self.databases[b"meta"]) or b""
+        if not self.identity:
+            self.identity = os.urandom(8)
             with self._env.begin(write=True) as txn:
-                txn.put(IDENTITY, os.urandom(8), db=self.databases[b"meta"])
+                txn.put(IDENTITY, self.identity, db=self.databases[b"meta"])
         self.stopped_cleanly = state is None or (last is not None and _is_stopped(last))
         self.clock = clock or JournalClock(last_ms)
         self.full = False  # an append was refused, and nothing has been trimmed or taken since

@@ -117,11 +117,11 @@ class Topics:
             return []
         there = admin.list_topics(timeout=ANSWER_S).topics
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
-        settings = {r.name: _permitted(future) for r, future in admin.describe_configs(resources).items()}
+        settings = {r.name: permitted(future) for r, future in admin.describe_configs(resources).items()}
         described = admin.describe_topics(TopicCollection(names))
         found = []
         for name in names:
-            known, topic = settings[name], _permitted(described[name])
+            known, topic = settings[name], permitted(described[name])
             if known is None:
                 log.warning("may not read the settings of %s; they are not checked", name)
             found.append(
@@ -170,7 +170,7 @@ class Topics:
         return found
 
 
-def _permitted(future: Future[Any]) -> Any:
+def permitted(future: Future[Any]) -> Any:
     """What the brokers answer; None where they do not permit the question."""
     try:
         return future.result(timeout=2 * ANSWER_S)
