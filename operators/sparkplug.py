@@ -9,6 +9,7 @@ NAMESPACE: Final = "spBv1.0"
 PREFIX: Final = NAMESPACE + "/"
 STATE: Final = "STATE"
 COMMANDS: Final = ("NCMD", "DCMD")
+BIRTHS_AND_DEATHS: Final = ("NBIRTH", "DBIRTH", "NDEATH", "DDEATH")
 PLACE: Final = re.compile(r"\{(\w*)\}")
 OF_NODES: Final = ("NBIRTH", "NDATA", "NDEATH", "NCMD")
 OF_DEVICES: Final = ("DBIRTH", "DDATA", "DDEATH", "DCMD")

@@ -14,8 +14,8 @@ import numpy as np
 
 from connectors.backoff import Backoff
 from connectors.gather import Gather
-from connectors.mqtt.config import MqttConfig, subscriptions
-from connectors.mqtt.publishes import Batch, warm_up
+from connectors.mqtt.config import MqttConfig, in_plant, subscriptions
+from connectors.mqtt.publishes import HARD_CAP, Batch, warm_up
 from connectors.mqtt.session import MqttSession
 from connectors.mqtt.unacknowledged import IDS, Unacknowledged
 from connectors.source import Appender, SourceStatus, Surroundings
@@ -27,12 +27,14 @@ SUSPICIOUS: Final = 3  # connections in a row that were accepted and ended befor
 FINISH_S: Final = 3.0  # of the 5 s in which a receiver ends
 
 if TYPE_CHECKING:
-    from connectors.mqtt.sparkplug.feed import Feed
+    from connectors.mqtt.sparkplug.feed import Divided, Feed
+    from connectors.mqtt.sparkplug.messages import Numbered
 
 log = logging.getLogger(__name__)
 
-# the session that messages came by, their packet ids and the marks of their content
-_Token = tuple[MqttSession, Int64, UInt64]
+# the session that messages came by, their packet ids and the marks of their content; deaths
+# among Sparkplug's messages
+_Token = tuple[MqttSession, Int64, UInt64, "Sequence[Numbered]"]
 _NO_IDS: Final[Int64] = np.empty(0, np.int64)
 _NO_MARKS: Final[UInt64] = np.empty(0, np.uint64)
 
@@ -67,6 +69,7 @@ class MqttReceiver:
     @classmethod
     def build(cls, name: str, config: MqttConfig, surroundings: Surroundings) -> MqttReceiver:
         """See `connectors.source.Receiver`."""
+        config = in_plant(config, surroundings.folder)
         return cls(name, config, plant=surroundings.plant, data=surroundings.data)
 
     async def run(self, appender: Appender, stop: asyncio.Event) -> None:
@@ -79,7 +82,8 @@ class MqttReceiver:
             # only where it is asked for: it brings protobuf
             from connectors.mqtt.sparkplug.feed import Feed
 
-            self._feed = Feed(self.config.sparkplug, self._folder / f"{self.name}.sparkplug")
+            cap = min(self.config.max_payload, self.config.max_frame, HARD_CAP)
+            self._feed = Feed(self.config.sparkplug, self._folder / f"{self.name}.sparkplug", cap)
         gather: Gather[_Token] = Gather(
             appender,
             self._acknowledge,
@@ -220,8 +224,7 @@ class MqttReceiver:
         status.extra["repeats_total"] = float(self._repeats + session.repeats)
         status.extra["paused"] = float(self._gather.under_pressure)
         if self._feed is not None:
-            for rows in self._feed.tick(session):
-                self._gather.put_rows(rows, (session, _NO_IDS, _NO_MARKS))
+            self._put_parts(session, None, self._feed.tick(session))
             status.extra.update(self._feed.figures())
 
     def _receive(self, session: MqttSession, batch: Batch) -> None:
@@ -233,18 +236,26 @@ class MqttReceiver:
         status.last_frame_ms = int(time.time() * 1000)
         status.state = "connected"
         self._last_frame = time.monotonic()
-        token, none = (session, batch.mids, batch.marks), (session, _NO_IDS, _NO_MARKS)
-        leaving = partial(self._leaving, batch, None) if len(batch.mids) else None
         found = self._feed.divide(session, rows) if self._feed is not None and rows is not None else None
-        if found is None:
-            self._gather.put_rows(rows, token, leaving)
+        if found is not None:
+            self._put_parts(session, batch, found)
             return
+        leaving = partial(self._leaving, batch, None) if len(batch.mids) else None
+        self._gather.put_rows(rows, (session, batch.mids, batch.marks, ()), leaving)
+
+    def _put_parts(self, session: MqttSession, batch: Batch | None, found: Divided) -> None:
+        """A batch with messages of Sparkplug, or what time has led to. Acknowledged in the order of arrival:
+        together, when all is durable."""
+        none = (session, _NO_IDS, _NO_MARKS, ())
+        told = partial(self._leaving, batch) if batch is not None and len(batch.mids) else None
         if found.others is not None:
-            leaving = partial(self._leaving, batch, found.rows) if len(batch.mids) else None
-            self._gather.put_rows(found.others, none, leaving)
-        for part in found.frames:
-            self._gather.put_rows(part, none)
-        self._gather.put_rows(None, token)  # acknowledged in the order of arrival: together
+            self._gather.put_rows(found.others, none, told and partial(told, found.rows))
+        for part in found.parts:
+            self._gather.put_rows(part.rows, none, told and partial(told, part.ends))
+        if batch is not None:
+            self._gather.put_rows(None, (session, batch.mids, batch.marks, found.deaths))
+        elif found.deaths:
+            self._gather.put_rows(None, (session, _NO_IDS, _NO_MARKS, found.deaths))
 
     def _leaving(
         self, batch: Batch, part: Int64 | None, session: bytes, number: int, rows: Int64 | None
@@ -254,8 +265,10 @@ class MqttReceiver:
         self._kept.leaving(*batch.of(rows), session, number)
 
     def _acknowledge(self, tokens: Sequence[_Token]) -> None:
+        if self._feed is not None:
+            self._feed.durable([death for _, _, _, deaths in tokens for death in deaths])
         # a packet id means nothing to another connection than its own
-        for session, mids, marks in tokens:
+        for session, mids, marks, _ in tokens:
             if session is self._session and len(mids):
                 # from here on the broker may give the id to another message
                 mine = mids[self._held[mids] == marks]

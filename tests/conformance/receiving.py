@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from connectors.fakes import MemoryAppender
-from connectors.source import Appender, Frame, Receiver
+from connectors.source import Appender, Frame, FrameRows, Leaving, Receiver
 from flows.receiver import SourceFile, build_receiver
 from tests.conformance.subject import Subject
 
@@ -39,6 +41,15 @@ class _Payloads:
     async def append(self, frames: Sequence[Frame], key: str | None = None) -> int:
         told = [Frame(one.topic, payload) for one in frames for payload in self.read(one.payload)]
         return await self.appender.append(told, key) if told else 0
+
+    async def append_rows(
+        self, rows: FrameRows, key: str | None = None, leaving: Leaving | None = None
+    ) -> int:
+        told = [payload for one in rows.frames() for payload in self.read(one.payload)]
+        none = np.zeros(len(told), np.uint32)
+        sizes = np.array([len(payload) for payload in told], np.uint32)
+        read = FrameRows(b"".join(told), sizes, none, none.astype(np.uint8), [("", -1, ())])
+        return await self.appender.append_rows(read, key, leaving)
 
 
 def payloads(appender: MemoryAppender) -> list[bytes]:

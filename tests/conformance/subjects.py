@@ -11,6 +11,7 @@ from tests.conformance.subject_http import HttpSubject
 from tests.conformance.subject_kafka import KafkaSubject
 from tests.conformance.subject_mqtt import AmqttSubject, MqttSubject
 from tests.conformance.subject_opcua import OpcuaSubject
+from tests.conformance.subject_sparkplug import SparkplugSubject
 from tests.conformance.subject_tcp import TcpSubject
 
 SUBJECTS: dict[str, Callable[[Path], Subject]] = {
@@ -21,4 +22,5 @@ SUBJECTS: dict[str, Callable[[Path], Subject]] = {
     "files": FilesSubject,
     "kafka": KafkaSubject,
     "opcua": OpcuaSubject,
+    "sparkplug": SparkplugSubject,
 }

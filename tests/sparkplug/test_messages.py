@@ -41,6 +41,7 @@ class Listener:
     def hear(self, *messages: tuple[str, bytes]) -> list[Any]:
         found = [shown(frame) for message in messages for frame in self.sparkplug.take(*message)]
         self.sparkplug.keep()
+        self.sparkplug.keep_deaths(self.sparkplug.deaths())
         return found
 
     def wait(self, seconds: float) -> list[Any]:
@@ -283,6 +284,33 @@ def test_aliases_mean_the_same_after_a_restart_and_a_kill_leaves_a_doubt(tmp_pat
     ((_, values, _),) = listener.hear(one.data("press", {"tempC": 4.0}, T + 5))
     assert values == [("tempC", 4.0, T + 5, "good")]
     assert len(listener.hear(one.death())) == 2
+
+
+def test_a_death_that_never_became_durable_is_one_when_it_comes_again(tmp_path: Path) -> None:
+    one, listener = node(), Listener(tmp_path / "births")
+    listener.hear(*one.births(T))
+    for death in (one.device_death("press", T + 1), one.death()):
+        gone = len(listener.sparkplug.take(*death))
+        listener.sparkplug.keep()
+        listener.sparkplug._store._environment.close()  # killed before the journal had its frames
+        listener.open()
+        assert gone == len(listener.hear(death)) == 1
+        listener.sparkplug._store._environment.close()  # and before the broker had the acknowledgement
+        listener.open()
+        assert listener.hear(death) == []
+
+
+def test_a_birth_behind_a_death_is_not_undone_when_the_death_is_durable(tmp_path: Path) -> None:
+    one, listener = node(), Listener(tmp_path / "births")
+    listener.hear(*one.births(T))
+    listener.sparkplug.take(*one.device_death("press", T + 1))
+    deaths = listener.sparkplug.deaths()
+    listener.sparkplug.take(*one.device_birth("press", T + 2))
+    listener.sparkplug.keep()
+    listener.sparkplug.keep_deaths(deaths)
+    listener.sparkplug._store._environment.close()
+    listener.open()
+    assert len(listener.hear(one.device_death("press", T + 3))) == 1
 
 
 @pytest.mark.parametrize(

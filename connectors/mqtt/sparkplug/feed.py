@@ -12,32 +12,45 @@ import numpy as np
 
 from connectors.mqtt.config import SparkplugConfig
 from connectors.mqtt.session import HostState, MqttSession
-from connectors.mqtt.sparkplug.messages import FIGURES, Sparkplug
+from connectors.mqtt.sparkplug.messages import FIGURES, Numbered, Sparkplug
 from connectors.mqtt.sparkplug.store import BirthStore
 from connectors.source import Frame, FrameRows, Where
 from operators.batch import Int64
-from operators.sparkplug import NAMESPACE, PREFIX, STATE
+from operators.sparkplug import BIRTHS_AND_DEATHS, NAMESPACE, PREFIX, STATE, split_topic
 
 ENTRY_FRAMES: Final = 8192  # of one journal entry
 ENTRY_BYTES: Final = 1 << 20
 _SAID_AGAIN_S: Final = 1.0
 
 
+NOBODY: Final = -2  # no row of a batch, nor a repeat (-1)
+
+
+class Part(NamedTuple):
+    """What a journal entry holds. ends: int64[N], the row of the message that ends with a frame, `NOBODY`
+    where none does. A birth or a death ends with none: it leads to more than its frames, and is read again
+    when it comes again."""
+
+    rows: FrameRows
+    ends: Int64
+
+
 class Divided(NamedTuple):
-    """others: the rows that are no Sparkplug messages, and which they were (int64[N]); frames: those
-    of the messages, each what a journal entry holds."""
+    """others: the rows that are no Sparkplug messages, and which they were (int64[N]); parts: the frames
+    of the messages; deaths: to be kept when all of it is durable."""
 
     others: FrameRows | None
     rows: Int64
-    frames: list[FrameRows]
+    parts: list[Part]
+    deaths: list[Numbered]
 
 
 class Feed:
     """One source's Sparkplug: its state as a host application, its messages."""
 
-    def __init__(self, config: SparkplugConfig, folder: Path) -> None:
-        self._config = config
-        self.sparkplug = Sparkplug(config, BirthStore(folder))
+    def __init__(self, config: SparkplugConfig, folder: Path, cap: int) -> None:
+        """cap: bytes of a payload that are allowed."""
+        self.sparkplug = Sparkplug(config, BirthStore(folder), cap)
         self._state_topic = f"{NAMESPACE}/{STATE}/{config.host_id}" if config.host_id is not None else ""
         self._said = 0.0
 
@@ -62,24 +75,34 @@ class Feed:
         chosen = np.array(mine, np.bool_)[rows.where]
         starts = np.cumsum(rows.lengths, dtype=np.int64) - rows.lengths
         frames: list[Frame] = []
+        ends: list[int] = []
         for row in np.flatnonzero(chosen).tolist():
             topic = rows.addresses[rows.where[row]][0]
             data = rows.payload[starts[row] : starts[row] + int(rows.lengths[row])]
             if topic == self._state_topic:
                 self._hear_state(session, data)
             else:
-                frames += self.sparkplug.take(topic, data, int(rows.flags[row]))
+                found = self.sparkplug.take(topic, data, int(rows.flags[row]))
+                if found:
+                    frames += found
+                    ends += [NOBODY] * (len(found) - 1)
+                    ends.append(NOBODY if _is_birth_or_death(topic) else row)
         self.sparkplug.keep()
         self.ask(session)
         left = np.flatnonzero(~chosen)
-        return Divided(_some(rows, left, starts) if len(left) else None, left, as_rows(frames))
+        others = _some(rows, left, starts) if len(left) else None
+        return Divided(others, left, _parts(frames, ends), self.sparkplug.deaths())
 
-    def tick(self, session: MqttSession) -> list[FrameRows]:
+    def tick(self, session: MqttSession) -> Divided:
         """Once a second: what time alone has led to."""
         frames = self.sparkplug.tick()
-        self.sparkplug.keep()
         self.ask(session)
-        return as_rows(frames)
+        parts = _parts(frames, [NOBODY] * len(frames))
+        return Divided(None, np.empty(0, np.int64), parts, self.sparkplug.deaths())
+
+    def durable(self, deaths: Sequence[Numbered]) -> None:
+        """These are in the journal; to be called before their messages are acknowledged."""
+        self.sparkplug.keep_deaths(deaths)
 
     def ask(self, session: MqttSession) -> None:
         """Publish the questions that are due."""
@@ -106,9 +129,9 @@ class Feed:
             session.tell_state()
 
 
-def as_rows(frames: Sequence[Frame]) -> list[FrameRows]:
+def _parts(frames: Sequence[Frame], ends: Sequence[int]) -> list[Part]:
     """Frames as columns, each what one journal entry holds."""
-    found: list[FrameRows] = []
+    found: list[Part] = []
     first = 0
     while first < len(frames):
         last, size = first, 0
@@ -122,17 +145,21 @@ def as_rows(frames: Sequence[Frame]) -> list[FrameRows]:
             size += len(frame.payload)
             last += 1
         part = frames[first:last]
-        found.append(
-            FrameRows(
-                b"".join(frame.payload for frame in part),
-                np.array([len(frame.payload) for frame in part], np.uint32),
-                np.array(where, np.uint32),
-                np.array([frame.flags for frame in part], np.uint8),
-                list(addresses),
-            )
+        rows = FrameRows(
+            b"".join(frame.payload for frame in part),
+            np.array([len(frame.payload) for frame in part], np.uint32),
+            np.array(where, np.uint32),
+            np.array([frame.flags for frame in part], np.uint8),
+            list(addresses),
         )
+        found.append(Part(rows, np.array(ends[first:last], np.int64)))
         first = last
     return found
+
+
+def _is_birth_or_death(topic: str) -> bool:
+    address = split_topic(topic)
+    return address is not None and address.type in BIRTHS_AND_DEATHS
 
 
 def _some(rows: FrameRows, chosen: Int64, starts: Int64) -> FrameRows:

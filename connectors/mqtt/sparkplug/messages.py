@@ -15,16 +15,20 @@ from typing import Final
 
 from connectors.mqtt.config import SparkplugConfig
 from connectors.mqtt.sparkplug import values
+from connectors.mqtt.sparkplug.compressed import read_message
+from connectors.mqtt.sparkplug.metrics import SEVERAL, Told
 from connectors.mqtt.sparkplug.nodes import SEQUENCES, Device, Node
 from connectors.mqtt.sparkplug.sparkplug_b_pb2 import Payload
-from connectors.mqtt.sparkplug.store import BirthStore
-from connectors.mqtt.sparkplug.values import UnreadableError
+from connectors.mqtt.sparkplug.store import Birth, BirthStore, birth_of
+from connectors.mqtt.sparkplug.values import TooLargeError, UnreadableError
 from connectors.source import Frame
 from connectors.typed import TypedValue, pack
-from operators.batch import BAD, FRAME_HISTORICAL, FRAME_RETAINED, GOOD, UNCERTAIN
+from operators.batch import BAD, FRAME_HISTORICAL, FRAME_RETAINED
 from operators.sparkplug import COMMANDS, SparkplugNames, SparkplugTopic, split_topic
 
 MALFORMED: Final = "malformed"  # header of a frame that could not be read: why
+TOO_LARGE: Final = "too_large"  # of one that is too large when it is unpacked
+CAP: Final = 1_000_000  # bytes of a payload that is unpacked, if nothing else is said
 VALUES_OF_FRAME: Final = 8192  # 230 KB, and the names
 MOST_NODES: Final = 20_000
 MOST_DEVICES: Final = 200_000
@@ -44,6 +48,7 @@ _TIME_AHEAD_MS: Final = 300_000  # a device's time further ahead of ours is no t
 log = logging.getLogger(__name__)
 
 Command = tuple[str, bytes]  # topic, payload
+Numbered = tuple[int, Birth]  # in the order in which they came about
 
 
 class Sparkplug:
@@ -57,13 +62,14 @@ class Sparkplug:
         self,
         config: SparkplugConfig,
         store: BirthStore | None = None,
+        cap: int = CAP,
         *,
         now: Callable[[], float] = time.monotonic,
         now_ms: Callable[[], int] = lambda: int(time.time() * 1000),
     ) -> None:
         self.config = config
         self.counts: Counter[str] = Counter()
-        self._store, self._now, self._now_ms = store, now, now_ms
+        self._store, self._cap, self._now, self._now_ms = store, cap, now, now_ms
         self._nodes = store.load() if store is not None else {}
         self._names = SparkplugNames(config.device_id, config.hub_id)
         self._named: dict[str, tuple[str, str, str]] = {}
@@ -71,7 +77,10 @@ class Sparkplug:
             for device in node.devices:
                 self._is_own_name(SparkplugTopic(node.group, "NBIRTH", node.name, device))
         self._settled_at: float | None = None
-        self._changed: list[tuple[Node, str]] = []
+        self._born: list[Numbered] = []
+        self._died: list[Numbered] = []
+        self._number = 0
+        self._kept: dict[bytes, int] = {}  # key of a record -> number of the change that it holds
         self._asking: dict[tuple[str, str], Node] = {}  # whose births are wanted
         self._metrics = sum(
             len(device.names) for node in self._nodes.values() for device in node.devices.values()
@@ -89,10 +98,11 @@ class Sparkplug:
             self._store.close(self._nodes.values() if whole else ())
 
     def take(self, topic: str, data: bytes, flags: int = 0) -> list[Frame]:
-        """The frames of one message. Births and deaths in it are kept on disk by `keep`."""
+        """The frames of one message. Births and deaths in it are for `keep` and `deaths`."""
         address = split_topic(topic)
         if address is None:
-            return [_unreadable(topic, data, "its topic is none of a Sparkplug message", flags)]
+            error = UnreadableError("its topic is none of a Sparkplug message")
+            return [_unreadable(topic, data, error, flags)]
         if flags & FRAME_RETAINED or address.type in COMMANDS:
             return [Frame(topic, data, flags)]  # decoding filters both
         self.counts["messages_total"] += 1
@@ -102,7 +112,7 @@ class Sparkplug:
             return list(self._frames(address, data)) if data else [Frame(topic, data)]
         except UnreadableError as error:
             self.counts["malformed_total"] += 1
-            return [_unreadable(topic, data, str(error))]
+            return [_unreadable(topic, data, error)]
         finally:
             node = self._nodes.get((address.group, address.node))
             if node is not None and node.wanted:
@@ -124,7 +134,7 @@ class Sparkplug:
                 for name, device in node.devices.items():
                     if name and device.there and not device.born:
                         frames += self._gone(SparkplugTopic(node.group, "NDEATH", node.name, name), device)
-                        self._changed.append((node, name))
+                        self._changes(self._died, node, name)
         if self._settled_at is not None and now >= self._settled_at:
             self._settled_at = None
             for node in self._nodes.values():
@@ -161,7 +171,7 @@ class Sparkplug:
     # messages
 
     def _frames(self, address: SparkplugTopic, data: bytes) -> Iterator[Frame]:
-        payload = values.read_payload(data)
+        payload = read_message(data, self._cap)
         node = self._node(address)
         if address.type == "NDEATH":
             yield from self._node_gone(address, node, payload)
@@ -178,85 +188,57 @@ class Sparkplug:
             device = node.devices.get(address.device)
             if device is not None and device.there:
                 yield from self._gone(address, device, int(payload.timestamp))
-                self._changed.append((node, address.device))
+                self._changes(self._died, node, address.device)
             return
         device = node.device(address.device)
         node.wanted |= not device.there and address.type in ("NDATA", "DDATA")
         if address.type in ("NBIRTH", "DBIRTH"):
-            yield from self._birth(address, node, device, payload)
+            yield from self._birth(address, node, device, payload, data)
         else:
             yield from self._data(address, node, device, payload, data)
 
     def _birth(
-        self, address: SparkplugTopic, node: Node, device: Device, payload: Payload
+        self, address: SparkplugTopic, node: Node, device: Device, payload: Payload, data: bytes
     ) -> Iterator[Frame]:
         """All metrics of a device with their types and numbers. A birth says what is the case now:
         its values are of its own time, whenever each was taken."""
-        told = [values.read_metric(metric) for metric in payload.metrics]
-        told = [one for one in told if one.name and not values.is_protocols_own(one.name)]
-        names = {one.name: one.datatype for one in told}
-        self._metrics += len(names) - len(device.names)
-        if self._metrics > MOST_METRICS and len(names) > len(device.names):
-            self._metrics -= len(names) - len(device.names)
-            raise UnreadableError(f"more than the {MOST_METRICS} metrics that a source follows")
-        device.names = names
-        device.aliases = {one.alias: one.name for one in told if one.alias is not None}
+        told = Told(device, int(payload.timestamp), birth=True, doubtful=node.doubtful)
+        told.take(payload.metrics)
+        self._count_metrics(len(told.names) - len(device.names))
+        device.names, device.aliases = told.names, told.aliases
         device.there = device.born = True
-        self._changed.append((node, address.device))
-        at_ms = min(int(payload.timestamp), values.LAST_MS)
-        found: list[tuple[bool, TypedValue]] = []
-        for one in told:
-            time_ms = one.time_ms if one.historical or not at_ms else at_ms
-            self._value(found, node, one, one.name, one.datatype, time_ms)
         if self.config.online is not None:
-            found.append((False, TypedValue(self.config.online, True, at_ms * 10**6)))
-        yield from self._packed(address, device, found)
+            at_ms = min(int(payload.timestamp), values.LAST_MS)
+            told.found.append((False, TypedValue(self.config.online, True, at_ms * 10**6)))
+        yield from self._told(address, node, device, told, data)
+        self._changes(self._born, node, address.device)
 
     def _data(
         self, address: SparkplugTopic, node: Node, device: Device, payload: Payload, data: bytes
     ) -> Iterator[Frame]:
-        found: list[tuple[bool, TypedValue]] = []
-        strangers: list[str] = []
-        at_ms = min(int(payload.timestamp), values.LAST_MS)
-        for metric in payload.metrics:
-            one = values.read_metric(metric)
-            name = one.name or device.aliases.get(-1 if one.alias is None else one.alias, "")
-            if not name:
-                strangers.append("a metric without a name" if one.alias is None else f"alias {one.alias}")
-                continue
-            if values.is_protocols_own(name):
-                continue
-            if name not in device.names:
-                node.wanted = True
-            self._value(
-                found, node, one, name, one.datatype or device.names.get(name, 0), one.time_ms or at_ms
-            )
-        yield from self._packed(address, device, found)
-        if strangers:
-            node.wanted = True
-            self.counts["unknown_aliases_total"] += len(strangers)
-            more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
-            why = f"{strangers[0]}{more}: no birth of {address.device or address.node} told of it"
-            yield _unreadable(str(address), data, why)
+        told = Told(device, int(payload.timestamp), birth=False, doubtful=node.doubtful)
+        told.take(payload.metrics)
+        self._count_metrics(len(told.names))
+        device.names |= told.names
+        node.wanted |= told.unknown or bool(told.strangers)
+        yield from self._told(address, node, device, told, data)
 
-    def _value(
-        self,
-        found: list[tuple[bool, TypedValue]],
-        node: Node,
-        one: values.Told,
-        name: str,
-        datatype: int,
-        time_ms: int,
-    ) -> None:
-        try:
-            value = values.value_of(one.metric, datatype)
-        except values.SkippedError:
-            self.counts["skipped_values_total"] += 1
-            return
-        quality = values.quality_of(one.metric)
-        if node.doubtful and quality == GOOD:
-            quality = UNCERTAIN
-        found.append((one.historical, TypedValue(name, value, time_ms * 10**6, quality=quality)))
+    def _count_metrics(self, more: int) -> None:
+        if more > 0 and self._metrics + more > MOST_METRICS:
+            raise UnreadableError(f"more than the {MOST_METRICS} metrics that a source follows")
+        self._metrics += more
+
+    def _told(
+        self, address: SparkplugTopic, node: Node, device: Device, told: Told, data: bytes
+    ) -> Iterator[Frame]:
+        """What could be read, and the message as it came where something of it could not."""
+        self.counts["skipped_values_total"] += told.skipped
+        self.counts["unknown_aliases_total"] += len(told.strangers)
+        yield from self._packed(address, device, told.found)
+        why = told.why(address.device or address.node)
+        if why:
+            self.counts["malformed_total"] += bool(told.problems)
+            yield _unreadable(str(address), data, UnreadableError(why))
 
     def _packed(
         self, address: SparkplugTopic, device: Device, found: Sequence[tuple[bool, TypedValue]]
@@ -292,7 +274,7 @@ class Sparkplug:
         for name, device in node.devices.items():
             if device.there:
                 yield from self._gone(address._replace(device=name), device)
-            self._changed.append((node, name))
+            self._changes(self._died, node, name)
 
     def _gone(self, address: SparkplugTopic, device: Device, at_ms: int = 0) -> Iterator[Frame]:
         """Nobody vouches for the values of this device any more: each is bad, without a value, at a
@@ -300,7 +282,11 @@ class Sparkplug:
         device.there = device.born = False
         self.counts["deaths_total"] += 1
         at_ms = max(min(at_ms or self._now_ms(), self._now_ms() + _TIME_AHEAD_MS), device.newest_ms + 1)
-        gone = [TypedValue(name, None, at_ms * 10**6, quality=BAD) for name in device.names]
+        gone = [
+            TypedValue(name, None, at_ms * 10**6, quality=BAD)
+            for name, datatype in device.names.items()
+            if datatype not in SEVERAL and datatype not in values.NOT_TAKEN
+        ]
         if self.config.online is not None:
             gone.append(TypedValue(self.config.online, False, at_ms * 10**6))
         yield from self._packed(address, device, [(False, one) for one in gone])
@@ -330,12 +316,34 @@ class Sparkplug:
         return owner == mine
 
     def keep(self) -> None:
-        """Births and deaths so far are on disk when it returns; to be called before what `take` and
-        `tick` gave can be acknowledged."""
-        if self._changed and self._store is not None:
-            self._store.keep(self._changed)
-        self._changed.clear()
+        """Births so far are on disk when it returns; to be called before what `take` gave leaves for the
+        journal. Most births come with QoS 0, once: without theirs, what comes again could not be read."""
+        self._write(self._born)
+        self._born.clear()
+
+    def deaths(self) -> list[Numbered]:
+        """What deaths since it was last asked have led to, for `keep_deaths`."""
+        found, self._died = self._died, []
+        return found
+
+    def keep_deaths(self, deaths: Sequence[Numbered]) -> None:
+        """These are on disk when it returns. To be called when their frames are durable, and before their
+        messages are acknowledged: a death that comes again after a kill must find a device that lives."""
+        self._write(deaths)
+
+    def _changes(self, into: list[Numbered], node: Node, name: str) -> None:
+        if self._store is not None:
+            self._number += 1
+            into.append((self._number, birth_of(node, name)))
+
+    def _write(self, changes: Sequence[Numbered]) -> None:
+        """What is not older than what is on disk already."""
+        if changes and self._store is not None:
+            self._store.keep(birth for number, birth in changes if number > self._kept.get(birth[0], 0))
+            for number, (key, _) in changes:
+                self._kept[key] = max(number, self._kept.get(key, 0))
 
 
-def _unreadable(topic: str, data: bytes, why: str, flags: int = 0) -> Frame:
-    return Frame(topic, data, flags, headers=((MALFORMED, why),))
+def _unreadable(topic: str, data: bytes, error: UnreadableError, flags: int = 0) -> Frame:
+    header = TOO_LARGE if isinstance(error, TooLargeError) else MALFORMED
+    return Frame(topic, data, flags, headers=((header, str(error)),))

@@ -21,6 +21,9 @@ _SEQUENCES: Final = b"sequences"
 log = logging.getLogger(__name__)
 
 
+Birth = tuple[bytes, bytes]  # a record and its key, see `birth_of`
+
+
 class _Record(msgspec.Struct, array_like=True):
     """One device; of a node (device "") also what is known of its session."""
 
@@ -65,15 +68,12 @@ class BirthStore:
                 nodes[group, name].doubtful = False
         return nodes
 
-    def keep(self, changed: Iterable[tuple[Node, str]]) -> None:
-        """Devices (node, name) whose births or deaths were heard, in one commit."""
+    def keep(self, births: Iterable[Birth]) -> None:
+        """In this order, in one commit."""
         try:
             with self._environment.begin(write=True) as transaction:
-                for node, name in changed:
-                    record = _Record(node.group, node.name, name, node.devices[name], node.bd_seq, node.there)
-                    transaction.put(
-                        _key(node.group, node.name, name), msgspec.msgpack.encode(record), overwrite=True
-                    )
+                for key, record in births:
+                    transaction.put(key, record, overwrite=True)
         except lmdb.MapFullError:
             log.error("the births of edge nodes are beyond %d MB; they are not kept", MAP_BYTES >> 20)
 
@@ -87,6 +87,12 @@ class BirthStore:
         with self._environment.begin(write=True) as transaction:
             transaction.put(_SEQUENCES, msgspec.msgpack.encode(whole))
         self._environment.close()
+
+
+def birth_of(node: Node, name: str) -> Birth:
+    """A device as its births and deaths so far have left it."""
+    record = _Record(node.group, node.name, name, node.devices[name], node.bd_seq, node.there)
+    return _key(node.group, node.name, name), msgspec.msgpack.encode(record)
 
 
 def _key(*names: str) -> bytes:

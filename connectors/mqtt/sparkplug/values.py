@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Final
 
+import numpy as np
 from google.protobuf.message import DecodeError
 
 from connectors.mqtt.sparkplug.sparkplug_b_pb2 import DataType, Payload
@@ -24,62 +25,48 @@ _SIGNED: Final[Mapping[int, int]] = {
     DataType.Int64: 64,
 }
 _UNSIGNED: Final[Mapping[int, int]] = {DataType.UInt8: 8, DataType.UInt16: 16, DataType.UInt32: 32}
-_NO_SCALARS: Final = ("dataset_value", "template_value", "bytes_value", "extension_value")
-_FIRST_ARRAY: Final = int(DataType.Int8Array)
-_NOT_SCALAR: Final = {
-    *(DataType.DataSet, DataType.Bytes, DataType.File, DataType.Template),
-    *(DataType.PropertySet, DataType.PropertySetList),
-}
-_COMPRESSED: Final = "SPBV1.0_COMPRESSED"  # Tahu's own, outside the specification
+SCALARS: Final = frozenset(
+    ("int_value", "long_value", "float_value", "double_value", "boolean_value", "string_value")
+)
+NOT_TAKEN: Final = frozenset(
+    (int(DataType.Bytes), int(DataType.File), int(DataType.PropertySet), int(DataType.PropertySetList))
+)
+"""Types whose values are no numbers, booleans or texts, and not made of them."""
 _FLOATING: Final = ("float_value", "double_value")
+_PACKED: Final[Mapping[int, str]] = {
+    **{getattr(DataType, f"Int{bits}Array"): f"<i{bits // 8}" for bits in (8, 16, 32, 64)},
+    **{getattr(DataType, f"UInt{bits}Array"): f"<u{bits // 8}" for bits in (8, 16, 32, 64)},
+    **{DataType.FloatArray: "<f4", DataType.DoubleArray: "<f8", DataType.DateTimeArray: "<i8"},
+}
+ELEMENTS: Final[Mapping[int, int]] = {
+    int(kind): int(DataType.Value(DataType.Name(kind).removesuffix("Array")))
+    for kind in (*_PACKED, DataType.BooleanArray, DataType.StringArray)
+}
+"""Types of arrays -> those of their elements."""
 
 
 class UnreadableError(ValueError):
     """Bytes that are no Sparkplug payload."""
 
 
+class TooLargeError(UnreadableError):
+    """More than a source takes."""
+
+
 class SkippedError(ValueError):
     """A value that is no number, boolean or text."""
 
 
-class Told(NamedTuple):
-    """What one metric of a message says. time_ms: its own, 0 for none; alias: None where it has a name
-    alone; datatype: 0 where the message does not say it."""
-
-    name: str
-    alias: int | None
-    datatype: int
-    time_ms: int
-    historical: bool
-    metric: Metric
-
-
 def read_payload(data: bytes) -> Payload:
-    """Raises `UnreadableError`."""
+    """The payload as it stands. Raises `UnreadableError`."""
     try:
         payload: Payload = Payload.FromString(data)
     except DecodeError as error:
         raise UnreadableError("its bytes are no protobuf") from error
-    if data and not payload.metrics and not payload.HasField("seq") and not payload.HasField("timestamp"):
+    told = payload.metrics or payload.body or payload.HasField("seq") or payload.HasField("timestamp")
+    if data and not told:
         raise UnreadableError("it holds neither metrics nor a sequence number nor a time")
-    if payload.uuid == _COMPRESSED:
-        raise UnreadableError("its body is compressed, which Sparkplug 3.0 does not know")
     return payload
-
-
-def read_metric(metric: Metric) -> Told:
-    """Raises `UnreadableError` for a name that is no text."""
-    name = metric.name
-    if not isinstance(name, str):  # the library leaves what is no UTF-8 as it came
-        raise UnreadableError("the name of a metric is not valid UTF-8")
-    return Told(
-        name,
-        int(metric.alias) if metric.HasField("alias") else None,
-        int(metric.datatype),
-        min(int(metric.timestamp), LAST_MS),
-        bool(metric.is_historical),
-        metric,
-    )
 
 
 def is_protocols_own(name: str) -> bool:
@@ -87,29 +74,49 @@ def is_protocols_own(name: str) -> bool:
     return name == BD_SEQ or name.startswith(_COMMANDS)
 
 
-def value_of(metric: Metric, datatype: int) -> Value:
-    """The value; None for a null. datatype: as the birth or the message says, 0 for unknown.
+def value_of(holder: Metric | Payload.DataSet.DataSetValue, which: str, datatype: int) -> Value:
+    """The value in the field `which` of SCALARS. datatype: as the birth or the message says, 0 for unknown.
 
     Signed integers arrive as unsigned ones of two's complement and of their own width or a wider
     one. A whole number without a known type whose highest bit is set may be negative or not: it is
-    taken as null. A DateTime is milliseconds since 1970. Raises `SkippedError` for a DataSet, a
-    Template, bytes and arrays, `UnreadableError` for a text that is no UTF-8.
+    taken as null. A DateTime is milliseconds since 1970. Raises `SkippedError` where the type is none of a
+    scalar, `UnreadableError` for a text that is no UTF-8.
     """
-    which = metric.WhichOneof("value")
-    if which in _NO_SCALARS or datatype in _NOT_SCALAR or datatype >= _FIRST_ARRAY:
+    if datatype in NOT_TAKEN:
         raise SkippedError
-    if which is None or metric.is_null:
-        return None
-    raw = getattr(metric, which)
+    raw = getattr(holder, which)
+    if which in _FLOATING and datatype != DataType.Boolean:
+        return float(raw)
     if which == "string_value":
-        if not isinstance(raw, str):
-            raise UnreadableError(f"the text of metric '{metric.name}' is not valid UTF-8")
-        return raw
+        if raw.__class__ is not str:
+            raise UnreadableError("is not valid UTF-8")
+        return str(raw)
     if which == "boolean_value" or datatype == DataType.Boolean:
         return bool(raw)
-    if which in _FLOATING:
-        return float(raw)
     return _whole(int(raw), datatype, 32 if which == "int_value" else 64)
+
+
+def array_of(data: bytes, datatype: int) -> Sequence[Value]:
+    """The elements of an array (section 6.4.17): packed, little-endian; booleans as bits, the first the
+    highest, behind how many they are; texts each with a zero behind it. Raises `UnreadableError`."""
+    if datatype == DataType.StringArray:
+        if data and data[-1]:
+            raise UnreadableError("ends within a text")
+        try:
+            return [text.decode() for text in data.split(b"\0")[:-1]]
+        except UnicodeDecodeError as error:
+            raise UnreadableError("holds a text that is not valid UTF-8") from error
+    if datatype == DataType.BooleanArray:
+        count = int.from_bytes(data[:4], "little")
+        if len(data) < 4 or len(data) - 4 != (count + 7) // 8:
+            raise UnreadableError(f"has {len(data)} bytes, which do not hold its {count} booleans")
+        bits = np.unpackbits(np.frombuffer(data, np.uint8, offset=4), count=count)
+        return [bool(bit) for bit in bits.tolist()]
+    kind = np.dtype(_PACKED[datatype])
+    if len(data) % kind.itemsize:
+        raise UnreadableError(f"has {len(data)} bytes, no multiple of {kind.itemsize}")
+    found: list[Value] = np.frombuffer(data, kind).tolist()
+    return found
 
 
 def _whole(raw: int, datatype: int, width: int) -> int | None:
