@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from connectors.errors import ConfigError, PenstockError
-from connectors.files.recording import RecordingWriter
+from connectors.files.capture import RecordingWriter
 from connectors.journal.reader import JournalReader
 from flows.folder import data_directory
 from flows.shards import shard_folders

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from connectors.errors import ConfigError
 from connectors.files.capture import RecordingWriter
 from connectors.files.config import FilesConfig
-from connectors.files.recording import CsvInput, has_tick, read_recording
+from connectors.files.recorded_lines import has_tick
+from connectors.files.recording import CsvInput, read_recording
 from connectors.journal.entries import decode_entry, pack_control, pack_frames, pack_tick, stamp
 from connectors.journal.merging import Merger
 from connectors.journal.source import slices
