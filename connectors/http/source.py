@@ -6,48 +6,36 @@ Granian does HTTP, in threads of its own, and calls `__rsgi__` in this event loo
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import json
 import logging
-import socket
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from granian.constants import HTTPModes, Interfaces, SSLProtocols
-from granian.http import HTTP1Settings
 from granian.rsgi import ProtocolClosed, ProtocolError  # type: ignore[attr-defined]  # imported there, not listed
-from granian.server.embed import Server
 
-from connectors.backoff import Backoff
-from connectors.errors import ConfigError, JournalError
+from connectors.errors import JournalError
 from connectors.gather import Gather
 from connectors.http.bodies import Batch, Refused, split, unpack
 from connectors.http.config import HttpConfig
+from connectors.http.heads import Heads
+from connectors.http.listening import Listening
 from connectors.journal.entries import ENTRY_BYTES, ENTRY_ROWS
 from connectors.source import Appender, Frame, FrameRows, SourceStatus, Surroundings, Where
-from connectors.tcp.config import listen_address
-from connectors.tls import in_folder, server_context
 
 WAITING_FRAMES: Final = 200_000  # received and not yet durable, before requests are put off
 WAITING_BYTES: Final = 64_000_000  # bodies in hand, all requests together
 BUSY_FRAMES: Final = 8  # each is a request that waits, so there are never many more than connections
 AT_ONCE: Final = 256  # frames of a request that go into an append of their own
-ADDRESS_CHARS: Final = 1024
-KEY_CHARS: Final = 255
-KEYS_KNOWN: Final = 10_000  # newest idempotency keys whose bodies are remembered
 BUSY_RETRY_S: Final = 1
 AWAY_RETRY_S: Final = 5
 FINISH_S: Final = 3.0  # of the 5 s in which a receiver ends
 LEAVE_S: Final = 0.1  # for Granian's threads: one that ends together with the interpreter aborts it
 SWEEP_S: Final = 0.25
 DRAIN_S: Final = 1.0
-PREFIX: Final = "/ingest/"
 LARGEST_INLINE: Final = 65_536  # a body beyond is unpacked and split beside the event loop
 
 log = logging.getLogger(__name__)
@@ -68,20 +56,8 @@ class HttpReceiver:
         self.name = name
         self.config = config
         self.status = SourceStatus()
-        self.port = 0
-        try:
-            self._host, self._port = listen_address(config.listen)
-        except ValueError as error:
-            raise ConfigError(f"source {name}: {error}") from error
-        self._files = {
-            key: in_folder(folder, getattr(config, key)) for key in ("cert_file", "key_file", "ca_file")
-        }
-        self._keys = [hashlib.sha256(key.encode()).digest() for key in config.api_keys]
-        kind, _, named = config.device.partition(":")
-        wanted = [*config.headers, *([named] if kind == "header" else [])]
-        self._wanted = tuple(dict.fromkeys(name.lower() for name in wanted))
-        self._peer = kind == "peer"
-        self._known: OrderedDict[str, bytes] = OrderedDict()
+        self._listening = Listening(name, config, folder)
+        self._heads = Heads(name, config)
         self._unpacking = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading: dict[asyncio.Task[Any] | None, float] = {}  # requests whose body comes, since when
@@ -94,6 +70,11 @@ class HttpReceiver:
         self.last_frame = time.monotonic()
         self.gather: Gather[asyncio.Future[None] | None]
         self.appender: Appender
+
+    @property
+    def port(self) -> int:
+        """The one that it listens on; 0: on none yet."""
+        return self._listening.port
 
     @classmethod
     def build(cls, name: str, config: HttpConfig, surroundings: Surroundings) -> HttpReceiver:
@@ -112,7 +93,7 @@ class HttpReceiver:
             max_bytes=WAITING_BYTES,
             busy_frames=BUSY_FRAMES,
         )
-        server = await self._listen(stop)
+        server = await self._listening.server(self, stop, self.status)
         if server is None:
             self.status.state = "stopped"
             return
@@ -185,21 +166,9 @@ class HttpReceiver:
 
     async def _answer(self, scope: Any, proto: Any) -> str:
         headers = scope.headers
-        path = scope.path
         if not self._open:
             raise Refused(503, "the source is stopping", AWAY_RETRY_S)
-        if self._keys:
-            self._authorize(headers)
-        elif headers.get("origin"):
-            raise Refused(403, "requests of web pages are not taken without an API key")
-        if not path.startswith(PREFIX):
-            raise Refused(404, "there is nothing here; POST /ingest/{address}")
-        if scope.method != "POST":
-            raise Refused(405, f"{scope.method} is not taken; POST /ingest/{{address}}")
-        topic = path[len(PREFIX) :]
-        if not topic or len(topic) > ADDRESS_CHARS or "\ufffd" in topic or not topic.isprintable():
-            raise Refused(400, f"the address is 1 to {ADDRESS_CHARS} printable characters of UTF-8")
-        port = _port(scope.query_string)
+        topic, port = self._heads.address(scope)
         if self.gather.under_pressure or self._direct_frames >= WAITING_FRAMES:
             raise Refused(429, "the journal is behind; send again later", BUSY_RETRY_S)
         held = 0
@@ -211,26 +180,16 @@ class HttpReceiver:
                     batch = await asyncio.to_thread(self._batch, body, encoding, headers)
             else:
                 batch = self._batch(body, encoding, headers)
-            head = self._head(scope, batch)
+            where = (topic, port, self._heads.headers(scope, batch.csv))
             key = headers.get("idempotency-key")
-            name = None if key is None else self._key(key, topic, port, head, body)
+            name = None if key is None else self._heads.append_name(key, where, body)
             size = len(body)
             del body  # the payloads are copies, and may wait for long
-            await self._commit((topic, port, head), batch.payloads, name)
+            await self._commit(where, batch.payloads, name)
         finally:
             self._in_hand -= held
         self.status.bytes += size
         return '{"accepted": %d}' % len(batch.payloads)  # noqa: UP031 - braces
-
-    def _authorize(self, headers: Any) -> None:
-        """Every key is compared, in constant time."""
-        given = headers.get("x-api-key", "")
-        scheme, _, rest = headers.get("authorization", "").partition(" ")
-        if not given and scheme.lower() == "bearer":
-            given = rest.strip()
-        digest = hashlib.sha256(given.encode()).digest()
-        if not sum(hmac.compare_digest(digest, key) for key in self._keys):
-            raise Refused(401, "an API key is expected: X-API-Key, or Authorization: Bearer")
 
     async def _read(self, headers: Any, proto: Any) -> tuple[int, bytes]:
         """The body, and how many bytes of it are counted as in hand."""
@@ -288,15 +247,6 @@ class HttpReceiver:
             max_batch=config.max_batch,
         )
 
-    def _head(self, scope: Any, batch: Batch) -> tuple[tuple[str, str], ...]:
-        """The headers of a request's frames."""
-        found = [(name, value) for name in self._wanted if (value := scope.headers.get(name)) is not None]
-        if self._peer:
-            found.append(("peer", scope.client.rpartition(":")[0]))
-        if batch.csv is not None:
-            found.append(("csv", batch.csv))
-        return tuple(found)
-
     async def _commit(self, where: Where, payloads: list[bytes], name: str | None) -> None:
         """Return when every frame is durable."""
         if not payloads:
@@ -351,21 +301,6 @@ class HttpReceiver:
         for number, rows in enumerate(runs):
             await self.appender.append_rows(rows, None if name is None else f"{name}/{number}")
 
-    def _key(self, key: str, topic: str, port: int, headers: tuple[tuple[str, str], ...], body: bytes) -> str:
-        """The append's name. The body is part of it: another body under a key that the memory here has
-        lost is another append, so that nothing is lost in silence."""
-        if not 0 < len(key) <= KEY_CHARS:
-            raise Refused(400, f"Idempotency-Key has 1 to {KEY_CHARS} characters")
-        text = json.dumps([self.name, key, topic, port])
-        digest = hashlib.sha256(json.dumps([text, headers]).encode() + b"\0" + body).digest()
-        before = self._known.setdefault(text, digest)
-        if before != digest:
-            raise Refused(422, "this Idempotency-Key came with another body or other headers")
-        self._known.move_to_end(text)
-        if len(self._known) > KEYS_KNOWN:
-            self._known.popitem(last=False)
-        return f"http:{self.name}:{digest.hex()}"
-
     def _durable(self, tokens: Sequence[asyncio.Future[None] | None]) -> None:
         for done in tokens:
             if done is not None and not done.done():
@@ -378,56 +313,12 @@ class HttpReceiver:
                 "%s: %d, %s (refused so far: %d)", peer, refused.status, refused.why, self.status.refused
             )
 
-    async def _listen(self, stop: asyncio.Event) -> Server | None:
-        if self.config.tls:
-            server_context(**self._files)  # says in words what is wrong; Granian reads the files again
-        backoff = Backoff(limit_s=5.0)
-        while not stop.is_set():
-            try:
-                self.port = _free(self._host, self._port)
-                return self._server()
-            except OSError as error:
-                said = f"cannot listen on {self.config.listen}: {error.strerror or error}"
-                if isinstance(error, (PermissionError, socket.gaierror)):
-                    raise ConfigError(f"source {self.name}: {said}") from error
-                self.status.state, self.status.detail = "disconnected", said
-                log.warning("%s", said)
-                await backoff.wait(stop)
-        return None
-
-    def _server(self) -> Server:
-        config, files = self.config, self._files
-        secure: dict[str, Any] = {}
-        if config.tls:
-            secure = {
-                "ssl_cert": Path(files["cert_file"] or ""),
-                "ssl_key": Path(files["key_file"] or ""),
-                "ssl_protocol_min": SSLProtocols.tls12,
-            }
-            if files["ca_file"] is not None:
-                secure |= {"ssl_ca": Path(files["ca_file"]), "ssl_client_verify": True}
-        return Server(
-            self,
-            self._host or "0.0.0.0",  # noqa: S104 - ":8081" asks for every interface
-            self.port,
-            interface=Interfaces.RSGI,
-            http=HTTPModes.http1,
-            websockets=False,
-            backlog=1024,
-            backpressure=config.max_connections,
-            http1_settings=HTTP1Settings(
-                header_read_timeout=max(1, config.header_timeout // 1_000_000),
-                max_buffer_size=max(8192, config.max_header),
-            ),
-            log_enabled=False,
-            **secure,
-        )
-
     def _connected(self) -> None:
         self.status.state = "connected"
-        self.status.detail = f"listening on {self._host or '*'}:{self.port}"
+        at = f"{self._listening.host or '*'}:{self.port}"
+        self.status.detail = f"listening on {at}"
         self.last_frame = time.monotonic()
-        log.info("listening on %s:%d", self._host or "*", self.port)
+        log.info("listening on %s", at)
         self.gather.control("connected", {"source": self.name})
 
     def _sweep(self) -> None:
@@ -486,22 +377,3 @@ def _columns(where: Where, payloads: list[bytes]) -> list[FrameRows]:
         )
         start = stop
     return runs
-
-
-def _port(query: str) -> int:
-    """The frame's sub-address of `port=N`, -1 where the query is empty. Raises `Refused`."""
-    if not query:
-        return -1
-    name, _, text = query.partition("=")
-    if name != "port" or not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise Refused(400, "the query is ?port=N or nothing")
-    return int(text)
-
-
-def _free(host: str, port: int) -> int:
-    """The port, or a free one for 0, found by binding it: Granian would share an address in use."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, port))
-        return int(probe.getsockname()[1])
