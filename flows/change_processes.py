@@ -1,8 +1,7 @@
-"""What a changed plant asks of the processes: configurations on disk, and who ends and starts."""
+"""What a changed plant asks of the processes: which targets are named, and who ends and starts."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,6 +12,8 @@ from flows.components import Component
 from flows.shards import FOLDER, shard_folders
 
 STOP_SECONDS: Final = 10.0  # that a process has to end
+NAMED: Final = b"{}\n"
+LEFT_BEHIND: Final = ("source-*.json", "partition.json", "archive.json")  # once with secrets in them
 
 
 class Changing:
@@ -48,28 +49,27 @@ def folder_of(data: Path, component: Component) -> Path:
     return data if component.shard is None else data / FOLDER / str(component.shard)
 
 
-def configuration_path(data: Path, component: Component) -> Path | None:
-    """Where a component's configuration stands; None where it has none."""
-    return None if component.file is None else folder_of(data, component) / "run" / component.file
+def name_targets(data: Path, components: Iterable[Component]) -> None:
+    """Name the targets whose records the output log keeps, durably, by `run/target-NAME.json`; those
+    that are no more are named until `forget_targets`."""
+    for path in _target_files(data, components):
+        if not path.exists() or path.read_bytes() != NAMED:
+            replace_durably(path, NAMED)
 
 
-def write_configurations(data: Path, components: Iterable[Component]) -> None:
-    """Resolved configuration for the processes, durable, readable by the owner alone; those of
-    targets and sources that are no more are left until `remove_configurations`."""
-    for component in components:
-        path = configuration_path(data, component)
-        if path is not None:
-            body = json.dumps(component.body).encode()
-            if not path.exists() or path.read_bytes() != body:
-                replace_durably(path, body)
-
-
-def remove_configurations(data: Path, components: Iterable[Component]) -> None:
-    """Take away what belongs to no component: the output log keeps records for every target that
-    has such a file, and secrets should not stay."""
-    named = {configuration_path(data, component) for component in components}
+def forget_targets(data: Path, components: Iterable[Component]) -> None:
+    """Take away what names no target of the plant's, and configurations that earlier versions left there."""
+    named = set(_target_files(data, components))
     for folder in {data, *shard_folders(data)}:
-        for pattern in ("target-*.json", "source-*.json", "partition.json"):
+        for pattern in ("target-*.json", *LEFT_BEHIND):
             for path in (folder / "run").glob(pattern):
                 if path not in named:
                     path.unlink(missing_ok=True)
+
+
+def _target_files(data: Path, components: Iterable[Component]) -> list[Path]:
+    return [
+        folder_of(data, one) / "run" / f"target-{one.target}.json"
+        for one in components
+        if one.target is not None
+    ]

@@ -8,6 +8,7 @@ historian's drainer by the records themselves.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -34,18 +35,22 @@ _DECODED: Final[Mapping[str, tuple[str, ...]]] = {
 
 class Component(msgspec.Struct, frozen=True, kw_only=True):
     """One process. `rank`: it starts in that order; stopping goes the other way. shard: whose folder is
-    its data directory; None: that of the plant. arguments: behind the data directory. file, body: its
-    configuration, written to `run/FILE` there for the owner alone. start: of all that, what counts at
-    its start."""
+    its data directory; None: that of the plant. arguments: behind the data directory. body: its
+    configuration, with secrets, which no file ever holds; None: it has none. start: of all that, what
+    counts at its start. target: of the output log, which keeps records for each that is named."""
 
     name: str
     module: str
     rank: int
     shard: int | None = None
     arguments: tuple[str, ...] = ()
-    file: str | None = None
     body: Any = None
     start: Any = None
+    target: str | None = None
+
+    def configuration(self) -> bytes | None:
+        """What the process reads from its `--config`; None: it has none."""
+        return None if self.body is None else json.dumps(self.body).encode()
 
     def starts_like(self, other: Component) -> bool:
         """Whether the same process serves both."""
@@ -118,7 +123,7 @@ def _partition(plant: Plant, shard: int | None) -> dict[str, Any]:
     runs = number in shards_here(plant.journal, count)
     told = PartitionConfig(journal=plant.journal, partition=number, partitions=count, runs=runs)
     body = msgspec.to_builtins(told)
-    return {"file": "partition.json", "body": body, "start": body}
+    return {"body": body, "start": body}
 
 
 def _archiver(plant: Plant, archive: ArchiveConfig, shard: int | None) -> Component:
@@ -132,7 +137,6 @@ def _archiver(plant: Plant, archive: ArchiveConfig, shard: int | None) -> Compon
         module="flows.archiver",
         rank=DRAINER,
         shard=shard,
-        file="archive.json",
         body=body,
         start=body,
     )
@@ -165,7 +169,7 @@ def _drainers(plant: Plant, shard: int | None) -> list[Component]:
                 rank=DRAINER,
                 shard=shard,
                 arguments=(name,),
-                file=f"target-{name}.json",
+                target=name,
                 body=msgspec.to_builtins({**about, **body}),
                 start=msgspec.to_builtins({**about, "config": start}),
             )
@@ -201,7 +205,6 @@ def _receiver(
         module="flows.receiver",
         rank=RECEIVER,
         arguments=(name,),
-        file=f"source-{name}.json",
         body={**body, "folder": str(folder.resolve()) if folder is not None else None},
         start={**body, "config": start},
     )

@@ -233,7 +233,7 @@ class Drainer:
 
 
 def build_target(name: str, config: dict[str, Any], data: Path, identity: str) -> Target:
-    """The target of that name; `config` is what the supervisor wrote to `run/target-NAME.json`."""
+    """The target of that name; `config` is what the supervisor tells it."""
     if name == "alarms-file":
         note = data / "cursors" / "alarms-file.note"
         return AlarmsFile(data / "alarms.jsonl", note, identity)

@@ -14,7 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -35,10 +36,27 @@ def _begin_child(nice: int) -> None:
         os.nice(nice)
 
 
+@contextmanager
+def _readable(content: bytes | None) -> Iterator[tuple[int, ...]]:
+    """A descriptor to read the content from, none where there is none: memory, not a pipe, whose reader
+    would have to be waited for where there is much of it."""
+    if content is None:
+        yield ()
+        return
+    number = os.memfd_create("configuration")
+    try:
+        with os.fdopen(os.dup(number), "wb") as file:
+            file.write(content)
+        yield (number,)
+    finally:
+        os.close(number)
+
+
 @dataclass(slots=True)
 class Child:
     """One component. `order` is the rank in which it starts; stopping goes the other way. `nice`:
-    how far it stands back where processors are short."""
+    how far it stands back where processors are short. `configuration`: what it reads at its next start
+    from `--config`, a descriptor that only it inherits: it may hold secrets, so no file has it."""
 
     name: str
     module: str
@@ -46,6 +64,7 @@ class Child:
     order: int
     log: Path
     nice: int = 0
+    configuration: bytes | None = None
     process: subprocess.Popen[bytes] | None = None
     restarts: int = 0
     started_at: float = 0.0
@@ -70,15 +89,17 @@ class Child:
         """Start now; its stderr and stdout are appended to its log."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         rotate(self.log)
-        with self.log.open("ab") as log:
+        with self.log.open("ab") as log, _readable(self.configuration) as descriptors:
+            given = [f"--config=/dev/fd/{number}" for number in descriptors]
             self.process = subprocess.Popen(
-                [sys.executable, "-m", self.module, *self.arguments],
+                [sys.executable, "-m", self.module, *self.arguments, *given],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=environment,
                 start_new_session=True,
                 preexec_fn=partial(_begin_child, self.nice),
+                pass_fds=descriptors,
             )
         self.started_at = time.monotonic()
 

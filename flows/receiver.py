@@ -1,8 +1,8 @@
 """The receiver process: one source of a plant, from its peers into the journal.
 
-`python -m flows.receiver DATA SOURCE [--config FILE]`. FILE (default `DATA/run/source-SOURCE.json`,
-written by the supervisor, readable by the owner alone) holds the source's configuration with
-environment references and secrets resolved: `{"plant", "source", "config", "folder"}`.
+`python -m flows.receiver DATA SOURCE [--config FILE]`. FILE (of the supervisor a descriptor that only this
+process inherits; default `DATA/run/source-SOURCE.json`) holds the source's configuration with environment
+references and secrets resolved: `{"plant", "source", "config", "folder"}`.
 
 Exit codes: 0 stopped, 1 the configuration is wrong, 3 the journal is gone or the receiver broke.
 """
@@ -47,7 +47,7 @@ log = logging.getLogger("receiver")
 
 
 class SourceFile(msgspec.Struct, kw_only=True):
-    """What the supervisor writes for a receiver. folder: the plant's, for relative paths; files: path ->
+    """What the supervisor tells a receiver. folder: the plant's, for relative paths; files: path ->
     text of what the configuration names of the applied plant. shards: how frames are divided, where
     the plant has several; devices: those of devices.csv, where a peer's name is looked up in them."""
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import signal
 import time
@@ -31,10 +32,9 @@ from flows.broken_flow import BrokenFlow
 from flows.change_processes import (
     STOP_SECONDS,
     Changing,
-    configuration_path,
     folder_of,
-    remove_configurations,
-    write_configurations,
+    forget_targets,
+    name_targets,
 )
 from flows.components import FLOW, JOURNAL, Component, components
 from flows.plant_file import Plant
@@ -48,6 +48,7 @@ from flows.unwell import Unwell
 PROMPT = ("receiver-", "flow", "drainer-alarms-file", "drainer-kafka")
 STANDS_BACK = 5
 WATCH_SECONDS = 0.05
+SAME_SIGNAL_S = 0.5
 JOURNAL_START_SECONDS = 30.0
 FLOW_READY_SECONDS = 10.0
 FOLLOW_SECONDS = 0.2  # how often the journal is asked whether another plant was applied
@@ -70,6 +71,7 @@ class Supervisor:
         self.say = say
         self.children: list[Child] = []
         self.stop_signals = 0
+        self._signalled = -math.inf
         self.started_ms = int(time.time() * 1000)
         self._lock: IO[str] | None = None
         self._asked_at = 0.0
@@ -100,6 +102,7 @@ class Supervisor:
             while not self.stop_signals and not until():
                 self.watch()
                 time.sleep(WATCH_SECONDS)
+            self.say("stopping; a second signal ends all at once")
         finally:
             self.stop()
 
@@ -141,10 +144,12 @@ class Supervisor:
     def _prepare(self) -> None:
         """The processes of the plant, none of them started but the journals that run already."""
         self.components = components(self.plant, self.folder)
-        write_configurations(self.data, self.components.values())
-        remove_configurations(self.data, self.components.values())
+        name_targets(self.data, self.components.values())
+        forget_targets(self.data, self.components.values())
         running = {child.name: child for child in self.children if child.pid is not None}
         self.children = [running.get(one.name) or self._child_of(one) for one in self.components.values()]
+        for child in self.children:
+            child.configuration = self.components[child.name].configuration()
         self._broken = {
             one.name: self._broken_of(one) for one in self.components.values() if one.rank == FLOW
         }
@@ -215,7 +220,9 @@ class Supervisor:
                 while child.pid is not None and time.monotonic() < until and self.stop_signals < 2:
                     time.sleep(0.02)
                 if not child.wait(0.01):
-                    self.say(f"{child.name} did not stop within {STOP_SECONDS:.0f} s and was killed")
+                    late = f"did not stop within {STOP_SECONDS:.0f} s"
+                    why = late if self.stop_signals < 2 else "was still stopping at the second signal"
+                    self.say(f"{child.name} {why} and was killed")
         self._report()
         for broken in self._broken.values():
             broken.close()
@@ -229,7 +236,11 @@ class Supervisor:
         return next(child for child in self.children if child.name == name)
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        self.stop_signals += 1
+        # make and timeout pass a signal on to a group that has had it: that is no second wish
+        now = time.monotonic()
+        if now >= self._signalled + SAME_SIGNAL_S:
+            self.stop_signals += 1
+            self._signalled = now
 
     def _take_lock(self) -> None:
         self.data.mkdir(parents=True, exist_ok=True)
@@ -245,10 +256,8 @@ class Supervisor:
         log = self.data / "logs" / f"{component.name}.jsonl"
         nice = 0 if component.rank == JOURNAL or component.name.startswith(PROMPT) else STANDS_BACK
         arguments = [str(folder_of(self.data, component)), *component.arguments]
-        path = configuration_path(self.data, component)
-        if path is not None:
-            arguments += ["--config", str(path)]
-        return Child(component.name, component.module, arguments, component.rank, log, nice)
+        told = component.configuration()
+        return Child(component.name, component.module, arguments, component.rank, log, nice, told)
 
     def _broken_of(self, component: Component) -> BrokenFlow:
         log = self.data / "logs" / f"{component.name.replace('flow', 'quarantine')}.jsonl"
@@ -309,9 +318,12 @@ class Supervisor:
         self._begin(self._changing)
 
     def _begin(self, changing: Changing) -> None:
-        """The new configurations are on disk before a process that would read the old ones ends."""
-        write_configurations(self.data, changing.after.values())
+        """Targets are named, and a process that goes on has its new configuration for when it starts again,
+        before any ends."""
+        name_targets(self.data, changing.after.values())
         for child in self.children:
+            if child.name in changing.after:
+                child.configuration = changing.after[child.name].configuration()
             if child.name in changing.ending:
                 child.terminate()
         self._change = {"entry": changing.entry, "state": "restarting", "detail": changing.words()}
@@ -336,7 +348,7 @@ class Supervisor:
             if child.name in changing.starting:
                 child.start(self._environment)
         self.components = changing.after
-        remove_configurations(self.data, self.components.values())
+        forget_targets(self.data, self.components.values())
         self._change = {"entry": changing.entry, "state": "done", "detail": changing.words()}
         self._changing = None
         self.say(

@@ -77,7 +77,7 @@ _CODE = re.compile(r"[Cc]ode: (\d+)")
 
 
 class HistorianFile(msgspec.Struct, kw_only=True):
-    """What the supervisor writes for this target."""
+    """What the supervisor tells of this target."""
 
     shard: int = 0  # whose output log it drains
     historian: ClickHouseConfig
@@ -86,7 +86,7 @@ class HistorianFile(msgspec.Struct, kw_only=True):
 
 
 def historian_config(config: Mapping[str, Any]) -> HistorianFile:
-    """The typed form of `run/target-historian.json`. Raises `ConfigError`."""
+    """The typed form of what the drainer is told. Raises `ConfigError`."""
     try:
         return msgspec.convert(config, HistorianFile)
     except msgspec.ValidationError as error:

@@ -25,7 +25,7 @@ _FORBIDDEN: Final = frozenset(
 
 
 class KafkaTarget(msgspec.Struct, kw_only=True):
-    """What the supervisor writes to `run/target-kafka.json` that concerns this target."""
+    """What the supervisor tells the drainer that concerns this target."""
 
     plant: str = ""
     shard: int | None = None  # whose output log it drains, where there are several
@@ -33,7 +33,7 @@ class KafkaTarget(msgspec.Struct, kw_only=True):
 
 
 def kafka_target(config: Mapping[str, Any]) -> KafkaTarget:
-    """The typed form of `run/target-kafka.json`. Raises `ConfigError`."""
+    """The typed form of what the drainer is told. Raises `ConfigError`."""
     try:
         return msgspec.convert(config, KafkaTarget)
     except msgspec.ValidationError as error:
