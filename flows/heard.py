@@ -7,37 +7,29 @@ columns, or binary frames of which a length is the same.
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from connectors.errors import ConfigError
 from connectors.files.recording import read_recording
-from flows.scaffold import NUMBER, leaves, separator_of
+from flows.scaffold import leaves, separator_of
 from operators.batch import Address
-from operators.decode.routing import DEFAULT_TEMPLATE, Template
 
 MOST_FRAMES: Final = 100_000
+LONGEST_WORD: Final = 200  # of a text that is a value by itself
 ALIKE: Final = 0.5  # of the members that two devices of a kind send together, those that both send
-_ROLES: Final = frozenset(
-    {
-        *("data", "event", "events", "json", "measurement", "measurements", "metrics", "out", "pub", "raw"),
-        *("reading", "readings", "sensor", "sensors", "state", "status", "tele", "telemetry", "up", "uplink"),
-        *("value", "values"),
-    }
-)
-_DEVICE_KEYS: Final = ("device_id", "deviceId", "device", "deviceName", "dev_eui", "devEUI", "serial")
 
 
 class HeardFrame(NamedTuple):
-    """A frame as it came in. ingest_ms: milliseconds since 1970."""
+    """A frame as it came in. ingest_ms: milliseconds since 1970; retained: a broker kept it from before."""
 
     address: Address
     payload: bytes
     ingest_ms: int
+    retained: bool = False
 
     @property
     def header(self) -> str:
@@ -51,40 +43,16 @@ def counted(number: int, what: str) -> str:
 
 
 @dataclass(slots=True)
-class HeardSource:
-    """How the addresses of a source name devices. kind: mqtt | tcp | files; template: of its topics,
-    "" = that of FORMATS section 1; device: the source's `device:`, "" = its kind's own."""
-
-    name: str
-    kind: str
-    template: str = ""
-    device: str = ""
-    topics: list[str] = field(default_factory=list)
-
-    def device_of(self, frame: HeardFrame) -> str | None:
-        """The device that sent a frame; None where it is no telemetry of a device."""
-        topic = frame.address.topic
-        if self.device.startswith("payload:"):
-            named = _member(frame.payload, self.device.partition(":")[2])
-            return named if isinstance(named, str) and named else None
-        if self.device == "peer":
-            return topic
-        if self.kind == "files":
-            return re.sub(r"\.[^./]*\Z", "", topic.rpartition("/")[2])
-        parts = Template(self.template or DEFAULT_TEMPLATE).parts(topic)
-        if parts is None or parts.get("direction") == "sub":
-            return None
-        return parts["device_id"] if parts.get("role", "telemetry") == "telemetry" else None
-
-
-@dataclass(slots=True)
 class Kind:
-    """Devices that send the same. shape: json | csv | binary; frames: theirs of this shape."""
+    """Devices that send the same. shape: json | csv | binary; frames: theirs of this shape. source, label:
+    of topics that are told apart from others of these devices, "" where none are."""
 
     shape: str
     traits: set[Any]
     devices: list[str] = field(default_factory=list)
     frames: list[HeardFrame] = field(default_factory=list)
+    source: str = ""
+    label: str = ""
 
 
 def recorded_frames(path: Path) -> list[HeardFrame]:
@@ -131,67 +99,6 @@ def write_frames(path: Path, frames: Iterable[HeardFrame]) -> None:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def heard_sources(frames: Sequence[HeardFrame]) -> list[HeardSource]:
-    """The sources of frames, in the order in which they were heard."""
-    by_name: dict[str, list[HeardFrame]] = {}
-    for frame in frames:
-        by_name.setdefault(frame.address.source, []).append(frame)
-    return [_source(name, heard) for name, heard in by_name.items()]
-
-
-def _source(name: str, frames: Sequence[HeardFrame]) -> HeardSource:
-    topics = list(dict.fromkeys(frame.address.topic for frame in frames))
-    if any(frame.header for frame in frames):
-        return HeardSource(name, "files", topics=topics)
-    if any("peer" in dict(frame.address.headers) for frame in frames):
-        return HeardSource(name, "tcp", device="peer", topics=topics)
-    default = Template(DEFAULT_TEMPLATE)
-    if all(default.parts(topic) is not None for topic in topics):
-        return HeardSource(name, "mqtt", topics=topics)
-    if len(topics) == 1 and (key := _naming_member(frames)):
-        return HeardSource(name, "mqtt", device=f"payload:{key}", topics=topics)
-    return HeardSource(name, "mqtt", _template(topics), topics=topics)
-
-
-def _naming_member(frames: Sequence[HeardFrame]) -> str:
-    """The member of every payload that names its device; "" where none does."""
-    for key in _DEVICE_KEYS:
-        if all(isinstance(named := _member(frame.payload, key), str) and named for frame in frames):
-            return key
-    return ""
-
-
-def _member(payload: bytes, key: str) -> Any:
-    try:
-        body = json.loads(payload)
-    except (ValueError, RecursionError):
-        return None
-    return body.get(key) if isinstance(body, dict) else None
-
-
-def _template(topics: Sequence[str]) -> str:
-    """A template of topics: the level that most looks like a device's name is {device_id}."""
-    rows = [topic.split("/") for topic in topics]
-    shortest = min(map(len, rows))
-    columns = [list(dict.fromkeys(row[at] for row in rows)) for at in range(shortest)]
-
-    def likely(at: int) -> tuple[bool, int, int, int]:
-        told = [one for one in columns[at] if one.lower() not in _ROLES and one]
-        return bool(told), sum(any(map(str.isdigit, one)) for one in told), len(told), at
-
-    best = max(range(shortest), key=likely)
-    levels = [
-        "{device_id}" if at == best else (values[0] if len(values) == 1 and is_literal(values[0]) else "+")
-        for at, values in enumerate(columns)
-    ]
-    return "/".join(levels + ["#"] * any(len(row) > shortest for row in rows))
-
-
-def is_literal(level: str) -> bool:
-    """Whether a level of a topic stands for itself in a template and in plant.yaml."""
-    return bool(level) and not re.search(r"[{}+#$]", level) and level.isprintable()
-
-
 def shape_of(frame: HeardFrame) -> tuple[str, set[Any]]:
     """A payload's shape, and what it has in common with others of its kind: JSON's members, CSV's header
     or separator and number of columns, a binary frame's length."""
@@ -205,10 +112,11 @@ def shape_of(frame: HeardFrame) -> tuple[str, set[Any]]:
             return "json", {path for path, _ in leaves(json.loads(text), ())}
         except (ValueError, RecursionError):
             return "binary", {(len(payload), frame.address.port)}
-    separator = separator_of(text)
-    if frame.header or (separator and text.replace("\t", " ").strip("\r\n").isprintable()):
+    line = text.strip("\r\n")
+    if frame.header or (separator_of(text) and line.replace("\t", " ").isprintable()):
+        separator = separator_of(text)
         return "csv", {frame.header or (separator, text.count(separator))}
-    if NUMBER.match(text.strip()):  # a topic a value: a row of one cell
+    if line.isprintable() and len(line) <= LONGEST_WORD:  # a topic a value: a row of one cell
         return "csv", {("", 0)}
     return "binary", {(len(payload), frame.address.port)}
 
@@ -216,21 +124,28 @@ def shape_of(frame: HeardFrame) -> tuple[str, set[Any]]:
 def heard_kinds(sent: Iterable[tuple[str, HeardFrame]]) -> list[Kind]:
     """The kinds of devices in what they sent, in the order in which their first devices were heard.
     A device that sends several shapes is of the one that it sends most."""
-    devices: dict[str, list[tuple[HeardFrame, str, set[Any]]]] = {}
+    devices: dict[str, list[HeardFrame]] = {}
     for device, frame in sent:
         if frame.payload:
-            devices.setdefault(device, []).append((frame, *shape_of(frame)))
+            devices.setdefault(device, []).append(frame)
     kinds: list[Kind] = []
     for device, heard in devices.items():
-        shape = Counter(shape for _, shape, _ in heard).most_common(1)[0][0]
-        traits = set().union(*(some for _, one, some in heard if one == shape))
+        shape, frames, traits = most_sent(heard)
         kind = next((kind for kind in kinds if kind.shape == shape and _alike(kind, traits)), None)
         if kind is None:
             kinds.append(kind := Kind(shape, set()))
         kind.traits |= traits
         kind.devices.append(device)
-        kind.frames += [frame for frame, one, _ in heard if one == shape]
+        kind.frames += frames
     return kinds
+
+
+def most_sent(frames: Sequence[HeardFrame]) -> tuple[str, list[HeardFrame], set[Any]]:
+    """The shape of most of the frames, those that have it, and what these have in common with others."""
+    shapes = [shape_of(frame) for frame in frames]
+    most = Counter(shape for shape, _ in shapes).most_common(1)[0][0]
+    traits = set().union(*(some for shape, some in shapes if shape == most))
+    return most, [frame for frame, (shape, _) in zip(frames, shapes, strict=True) if shape == most], traits
 
 
 def _alike(kind: Kind, traits: set[Any]) -> bool:
@@ -238,14 +153,3 @@ def _alike(kind: Kind, traits: set[Any]) -> bool:
     if kind.shape != "json":
         return both > 0
     return both > 0 and both >= ALIKE * min(len(kind.traits), len(traits))
-
-
-def of_sources(
-    frames: Iterable[HeardFrame], sources: Iterable[HeardSource]
-) -> Iterator[tuple[str, HeardFrame]]:
-    """Each frame that is a device's telemetry, with the device: one whose name devices.csv can hold."""
-    named = {source.name: source for source in sources}
-    for frame in frames:
-        device = named[frame.address.source].device_of(frame)
-        if device and device == device.strip() and device.isprintable():
-            yield device, frame

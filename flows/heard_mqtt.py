@@ -91,7 +91,8 @@ def listen(broker: Broker, seconds: float, ear: Ear | None = None) -> list[Heard
             frames.extend(ear(client, message.topic, bytes(message.payload)))
         else:
             address = Address(SOURCE, message.topic, -1, ())
-            frames.append(HeardFrame(address, bytes(message.payload), time.time_ns() // 1_000_000))
+            at = time.time_ns() // 1_000_000
+            frames.append(HeardFrame(address, bytes(message.payload), at, bool(message.retain)))
         size += len(message.payload)
         if len(frames) >= MOST_FRAMES or size >= MOST_BYTES:
             full.set()

@@ -17,19 +17,17 @@ from flows.check_command import check_folder
 from flows.engine import run_recording
 from flows.heard import (
     HeardFrame,
-    HeardSource,
     Kind,
     counted,
     heard_kinds,
-    heard_sources,
-    is_literal,
-    of_sources,
+    most_sent,
     recorded_frames,
     write_frames,
 )
 from flows.heard_mqtt import Broker, broker_of, listen
 from flows.heard_product import product_text
 from flows.heard_tcp import framed, listen_tcp, tcp_address
+from flows.heard_topics import HeardSource, heard_sources, of_sources, taken
 from flows.recorded import recorded_slices
 from flows.scaffold import yaml_text
 from flows.schema_command import write_schemas
@@ -120,17 +118,61 @@ def make_plant(
 ) -> Made:
     """Write the plant, check it, and run the frames through its decoder."""
     sources = heard_sources(frames)
-    kinds = heard_kinds(of_sources(frames, sources))
+    heard = taken(frames, sources)
+    kinds = _kinds(heard, sources)
     if not kinds:
         raise ConfigError(f"{len(frames)} frames were heard, and none is telemetry of a device")
     names, products, kinds, empty = _products(kinds, product)
+    own = {kind.source: name for name, kind in zip(names, kinds, strict=True) if kind.source}
+    sources = [source for source in sources if not source.label or source.name in own]
     contents = {
         folder / "products" / f"{name}.yaml": text for name, text in zip(names, products, strict=True)
     }
     contents[folder / "devices.csv"] = devices_text(names, kinds)
-    contents[folder / "plant.yaml"] = _plant(folder, sources, live)
-    paths = write_plant(folder, contents, frames if live is not None else ())
-    return Made(paths, [*_told(names, kinds), *map(plain, empty), *decoded(folder, frames)])
+    contents[folder / "plant.yaml"] = _plant(folder, sources, own, live)
+    renamed = any(source.name != source.origin for source in sources)
+    paths = write_plant(folder, contents, heard if live is not None or renamed else ())
+    told = [*_told(names, kinds), *map(plain, [*empty, *_hints(frames, heard, sources)])]
+    return Made(paths, [*told, *decoded(folder, heard)])
+
+
+def _kinds(frames: Sequence[HeardFrame], sources: Sequence[HeardSource]) -> list[Kind]:
+    """The kinds of devices; a source with a label has one of its own, for what else its devices send."""
+    whole = [source for source in sources if not source.label]
+    kinds = heard_kinds(of_sources(frames, whole))
+    for source in sources:
+        sent = list(of_sources(frames, [source])) if source.label else []
+        sent = [(device, frame) for device, frame in sent if frame.payload]
+        if sent:
+            shape, heard, traits = most_sent(list({id(frame): frame for _, frame in sent}.values()))
+            devices = list(dict.fromkeys(device for device, _ in sent))
+            kinds.append(Kind(shape, traits, devices, heard, source.name, source.label))
+    return kinds
+
+
+def _hints(
+    frames: Sequence[HeardFrame], heard: Sequence[HeardFrame], sources: Sequence[HeardSource]
+) -> list[str]:
+    """What a person should know of what was guessed."""
+    lines = []
+    if len(heard) < len(frames):
+        kept = {frame.address.topic for frame in heard}
+        left = next(frame.address.topic for frame in frames if frame.address.topic not in kept)
+        told = counted(len(frames) - len(heard), "frame")
+        lines.append(
+            f"{told} left out, always empty or under topics that no filter can tell from others, e.g. "
+            f"'{left[:100]}'"
+        )
+    if retained := sum(frame.retained for frame in heard):
+        told = counted(retained, "frame")
+        lines.append(f"{told} retained by the broker from before; a plant that runs filters those")
+    lines += [
+        f"sources.{source.name} takes {len(source.filters)} kinds of topics into one product, for want of "
+        "sources: give those that matter a source and a product each"
+        for source in sources
+        if source.mixed
+    ]
+    return lines
 
 
 def write_plant(folder: Path, contents: Mapping[Path, str], frames: Sequence[HeardFrame]) -> list[Path]:
@@ -176,6 +218,7 @@ def product_names(kinds: Sequence[Kind], product: str) -> list[str]:
     for kind in kinds:
         stems = Counter(re.match(r"[A-Za-z]*(?:[-_][A-Za-z]+)*", device)[0] for device in kind.devices)  # type: ignore[index]
         stem = min(stems, key=lambda one: (-stems[one], one)).strip("-_") or "device"
+        stem = kind.label or stem
         free = (f"{stem}{n}-v1" for n in ("", *range(2, len(kinds) + 2)))
         names.append(next(name for name in free if name.lower() not in {one.lower() for one in names}))
     return names
@@ -185,15 +228,25 @@ def devices_text(names: Sequence[str], kinds: Sequence[Kind]) -> str:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["device_id", "productId", "name"])
+    seen: set[str] = set()  # what else a device sends is the product of that source
     for name, kind in zip(names, kinds, strict=True):
-        rows.writerows([device, name, ""] for device in sorted(kind.devices))
+        rows.writerows([device, name, ""] for device in sorted(kind.devices) if device not in seen)
+        seen.update(kind.devices)
     return text.getvalue()
 
 
-def _plant(folder: Path, sources: Sequence[HeardSource], live: Broker | Listener | None) -> str:
+def _plant(
+    folder: Path, sources: Sequence[HeardSource], own: Mapping[str, str], live: Broker | Listener | None
+) -> str:
+    """own: source -> product, of those that have one of their own."""
     lines = [plant_head(folder)]
+    if len(sources) == 1 and isinstance(live, Broker) and live.filter != "#":
+        sources[0].filters = [live.filter]  # more than was heard, as it was asked for
     for source in sources:
         lines += [f"  {yaml_text(source.name)}:", *_source(source, live)]
+        if source.label:
+            told = "   # for want of sources: several meanings in one product" if source.mixed else ""
+            lines.append(f"    product: {yaml_text(own[source.name])}{told}")
     return "\n".join([*lines, TAIL])
 
 
@@ -215,30 +268,29 @@ def _source(source: HeardSource, live: Broker | Listener | None) -> list[str]:
             "    kind: tcp",
             f"    listen: {yaml_text(live.address)}",
             f"    framing: {live.framing}   # the first that fits what was heard",
-            "    device: peer                   # a device is called as its address",
+            _tcp_device(source),
         ]
     if source.kind == "tcp":
         return [
             "    kind: tcp",
             '    listen: "127.0.0.1:7001"       # TODO: a recording does not tell the address',
             "    framing: {kind: length_prefix, size: 2}   # TODO: nor how frames are told apart",
-            "    device: peer",
+            _tcp_device(source),
         ]
     broker = live
     host, port = (broker.host, broker.port) if broker is not None else ("127.0.0.1", 1883)
-    filters = [broker.filter] if broker is not None else _filters(source)
     lines = [
         "    kind: mqtt",
         f'    host: "${{MQTT_HOST:-{host}}}"',
         f'    port: "${{MQTT_PORT:-{port}}}"',
-        f"    subscribe: [{', '.join(map(yaml_text, filters))}]",
+        f"    subscribe: [{', '.join(map(yaml_text, source.filters))}]",
     ]
     if broker is not None and broker.username:
         lines += [f"    username: {yaml_text(broker.username)}", '    password: "${MQTT_PASSWORD:-}"']
     if broker is not None and broker.tls:
         lines.append("    tls: true")
         if "SSL_CERT_FILE" in os.environ:
-            lines.append(f"    ca_file: {yaml_text(os.environ['SSL_CERT_FILE'])}")
+            lines.append(f"    ca_file: {yaml_text(os.path.abspath(os.environ['SSL_CERT_FILE']))}")
     if source.template:
         lines.append(f"    topic: {yaml_text(source.template)}")
     if source.device:
@@ -246,13 +298,10 @@ def _source(source: HeardSource, live: Broker | Listener | None) -> list[str]:
     return lines
 
 
-def _filters(source: HeardSource) -> list[str]:
-    if source.device:
-        levels = (topic.split("/") for topic in source.topics)
-        return ["/".join(one if is_literal(one) else "+" for one in parts) for parts in levels]
-    if not source.template:
-        return ["iotlink/+/+/+/+/pub/+/+"]
-    return [source.template.replace("{device_id}", "+")]
+def _tcp_device(source: HeardSource) -> str:
+    if source.device == "peer":
+        return "    device: peer                   # a device is called as its address"
+    return f"    device: {yaml_text(source.device)}"
 
 
 def _told(names: Sequence[str], kinds: Sequence[Kind]) -> list[str]:

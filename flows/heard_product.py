@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from connectors.errors import ConfigError
 from flows.heard import HeardFrame, Kind, counted
+from flows.heard_rows import Path, Rows, member, rows_of
 from flows.plant_products import read_products
 from flows.scaffold import (
     COMMA_NUMBER,
@@ -30,8 +32,6 @@ from operators.decode.json_spec import path_text
 from operators.document import Problems, load_yaml
 
 _SHOWN: Final = 6  # texts that a comment lists
-
-Path = tuple[str | int, ...]
 
 
 @dataclass(slots=True)
@@ -79,12 +79,12 @@ def product_text(product: str, kind: Kind) -> str:
 
 
 def _json(kind: Kind) -> str:
-    heard: dict[Path, Heard] = {}
-    for frame in kind.frames:
-        for path, value in leaves(json.loads(frame.payload), ()):
-            one = heard.setdefault(path, Heard())
-            one.take(value)
-            one.times += is_time(path, value)
+    bodies = [json.loads(frame.payload) for frame in kind.frames]
+    if (rows := rows_of(bodies)) is not None:
+        return _rows(kind, rows, bodies)
+    if any(isinstance(body, list) for body in bodies):  # of which only rows are read
+        return _lengths(kind)
+    heard = _members(bodies)
     time = next((path for path, one in heard.items() if one.frames and one.times == one.frames), None)
     fields: dict[str, tuple[str, Heard]] = {}
     for path, one in heard.items():
@@ -96,11 +96,57 @@ def _json(kind: Kind) -> str:
     if time is None:
         lines.append("  timestamp: null                # no time was found; that of arrival stands in")
     else:
-        unit, where = time_unit(heard[time].sample), yaml_text(path_text(time))
-        lines.append(f"  timestamp: {where if unit in ('', 'ms') else f'{{path: {where}, unit: {unit}}}'}")
+        lines.append(_timestamp(path_text(time), [heard[time].sample]))
     lines.append("  metrics:                       # metric: where it stands")
     lines += [f"    {yaml_text(name)}: {yaml_text(path)}" for name, (path, _) in fields.items()]
     return "\n".join([*lines, *_metrics({name: one for name, (_, one) in fields.items()}, len(kind.frames))])
+
+
+def _members(bodies: Iterable[Any]) -> dict[Path, Heard]:
+    """What was heard of each member, by its path."""
+    heard: dict[Path, Heard] = {}
+    for body in bodies:
+        for path, value in leaves(body, ()):
+            one = heard.setdefault(path, Heard())
+            one.take(value)
+            one.times += is_time(path, value)
+    return heard
+
+
+def _rows(kind: Kind, rows: Rows, bodies: Sequence[Any]) -> str:
+    """A reading, or a metric's value, in each element of an array."""
+    elements = [element for body in bodies for element in rows.elements(body)]
+    fields: dict[str, tuple[str, Heard]] = {}
+    if rows.metric:
+        for element in elements:
+            name = element[rows.metric]
+            fields.setdefault(name, (name, Heard()))[1].take(element.get(rows.value))
+    else:
+        for path, one in _members(elements).items():
+            if path not in ((rows.device,), (rows.time,)) and len(fields) < MOST_FIELDS:
+                fields[metric_name(path, fields)] = (path_text(path), one)
+    if not fields:
+        raise ConfigError(f"{kind.devices[0]}: its frames hold no value that could become a metric")
+    lines = ["decode:", "  format: json", f"  rows: {yaml_text(path_text(rows.array) + '[*]')}"]
+    named = {"device": rows.device, "metric": rows.metric, "value": rows.value, "quality": rows.quality}
+    lines += [f"  {key}: {yaml_text(path_text((name,)))}" for key, name in named.items() if name]
+    if rows.time:
+        lines.append(_timestamp(path_text((rows.time,)), [one[rows.time] for one in elements]))
+    elif rows.of_frame is not None:
+        there = [member(body, rows.of_frame) for body in bodies]
+        lines.append(_timestamp(f"$.{path_text(rows.of_frame)}", there))
+    else:
+        lines.append("  timestamp: null                # no time was found; that of arrival stands in")
+    if not rows.metric:
+        lines.append("  metrics:                       # metric: where it stands in an element")
+        lines += [f"    {yaml_text(name)}: {yaml_text(path)}" for name, (path, _) in fields.items()]
+    many = len(elements) if not rows.metric else math.inf
+    return "\n".join([*lines, *_metrics({name: one for name, (_, one) in fields.items()}, many)])
+
+
+def _timestamp(path: str, values: Sequence[Any]) -> str:
+    unit, where = time_unit(values[0]), yaml_text(path)
+    return f"  timestamp: {where if unit in ('', 'ms') else f'{{path: {where}, unit: {unit}}}'}"
 
 
 def _csv(kind: Kind) -> str:
@@ -121,7 +167,7 @@ def _csv(kind: Kind) -> str:
         one = Heard()
         for cell in cells:
             one.take(cell_value(cell, comma))
-        columns[metric_name((told or f"column{at + 1}",), columns)] = (place, one)
+        columns[metric_name((told or _column(kind, rows, at),), columns)] = (place, one)
     if not columns:
         raise ConfigError(f"{kind.devices[0]}: its rows hold no column that could become a metric")
     lines = ["decode:", "  format: csv"]
@@ -132,6 +178,13 @@ def _csv(kind: Kind) -> str:
     lines.append("  columns:                       # metric: the name of its column, or its place from 1")
     lines += [f"    {yaml_text(name)}: {place}" for name, (place, _) in columns.items()]
     return "\n".join([*lines, *_metrics({name: one for name, (_, one) in columns.items()}, len(rows))])
+
+
+def _column(kind: Kind, rows: list[list[str]], at: int) -> str:
+    """What a column without a name is called: a topic a value has its word."""
+    if max(map(len, rows)) > 1:
+        return f"column{at + 1}"
+    return kind.frames[0].address.topic.rpartition("/")[2] if kind.label else "value"
 
 
 def _cells(frame: HeardFrame, separator: str) -> list[str]:
@@ -155,7 +208,7 @@ def _lengths(kind: Kind) -> str:
     return "\n".join([_BINARY_HEAD, *told[:50], _BINARY])
 
 
-def _metrics(values: dict[str, Heard], frames: int) -> list[str]:
+def _metrics(values: dict[str, Heard], frames: float) -> list[str]:
     lines = ["", _METRICS]
     return [
         *lines,
@@ -164,13 +217,17 @@ def _metrics(values: dict[str, Heard], frames: int) -> list[str]:
     ]
 
 
-def _metric(name: str, one: Heard, frames: int) -> str:
+def _metric(name: str, one: Heard, frames: float) -> str:
     required = ["required: true"] * (one.frames == frames)
     if one.frames == 0:
         return "{}                          # always null: taken for a number"
     if one.texts:
         shown = [json.dumps(text[:40]) for text in one.texts]
         heard = ", ".join(shown[:_SHOWN]) + ", ..." * (len(shown) > _SHOWN)
+        if one.low <= one.high:  # a number, and a word where there is none
+            low, high = widened(name, one.low, one.high)
+            numbers = f"range: [{low}, {high}], on_breach: bad"
+            return f"{{{numbers}}}   # heard: {one.low:.6g} to {one.high:.6g}, and {heard}"
         return f"{{{', '.join(['type: string', *required])}}}   # heard: {heard}"
     if one.booleans == one.frames:
         return f"{{{', '.join(['type: boolean', *required])}}}"

@@ -21,11 +21,12 @@ from paho.mqtt.enums import CallbackAPIVersion
 from connectors.errors import ConfigError, ConnectError
 from flows.broker import start_broker
 from flows.check_command import check_folder, check_product
-from flows.heard import HeardFrame, heard_kinds, heard_sources, of_sources
+from flows.heard import HeardFrame, heard_kinds
 from flows.heard_mqtt import Broker, broker_of, listen
 from flows.heard_plant import make_plant, new_from
 from flows.heard_product import product_text, widened
 from flows.heard_tcp import Read, framed
+from flows.heard_topics import heard_sources, of_sources, taken
 from flows.new_command import new
 from flows.plant_file import Plant
 from operators.batch import Address
@@ -343,7 +344,8 @@ def test_whatever_the_topics_the_plant_passes_check(
 ) -> None:
     folder = tmp_path_factory.mktemp("topics") / "works"
     frames = [HeardFrame(Address("line1", topic, -1, ()), b'{"x": 1}', START) for topic in topics]
-    if list(of_sources(frames, heard_sources(frames))):
+    sources = heard_sources(frames)
+    if list(of_sources(taken(frames, sources), sources)):
         make_plant(folder, frames)
         checked(folder)
     else:

@@ -1,0 +1,441 @@
+"""The sources of what was heard: where addresses and payloads name devices, and topics cut into families.
+
+A source has one template, and devices.csv gives a device one product. So the topics of a broker become
+several sources where their levels differ, or where one device sends under several topics what no one
+product can read: JSON with a member that is a number here and a text there, values that stand alone,
+bytes. No two sources take the same topic, else every frame of it would come twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Final
+
+from flows.heard import HeardFrame, most_sent
+from flows.heard_rows import DEVICE_NAMES, LIKELY_NAMES, Path, Rows, json_of, member, rows_of, word
+from flows.scaffold import leaves
+from operators.decode.json_spec import parse_path, path_text
+from operators.decode.routing import DEFAULT_TEMPLATE, Template, TopicFilters
+
+MOST_SOURCES: Final = 12  # a receiver process each
+MOST_PLACES: Final = 60  # of one level of the topics; beyond it they tell no messages apart
+_ROLES: Final = frozenset(
+    {
+        *("data", "event", "events", "json", "measurement", "measurements", "metrics", "out", "pub", "raw"),
+        *("reading", "readings", "sensor", "sensors", "state", "status", "tele", "telemetry", "up", "uplink"),
+        *("value", "values", "stat", "online", "availability", "lwt", "config", "info", "result", "alarm"),
+        *("temp", "temperature", "hum", "humidity", "pressure", "flow", "level", "speed", "rpm", "co2"),
+        *("power", "energy", "voltage", "current", "frequency", "battery", "rssi", "signal", "vibration"),
+    }
+)
+_ANY: Final = frozenset({"value", "val", "v", "reading", "measurement", "result", "raw", "state", "data"})
+
+
+@dataclass(slots=True)
+class HeardSource:
+    """How the addresses of a source name devices. origin: the name under which it was heard; kind: mqtt |
+    tcp | files; template: of its topics, "" = that of FORMATS section 1; device: the source's `device:`, ""
+    = its kind's own; filters: of topics, none two sources take alike; label: what its topics say, where
+    its devices send other things under other topics, so that it has a product of its own. mixed: it takes
+    topics of several meanings, for want of sources. rows: its frames hold readings of several devices."""
+
+    name: str
+    kind: str
+    template: str = ""
+    device: str = ""
+    topics: list[str] = field(default_factory=list)
+    origin: str = ""
+    filters: list[str] = field(default_factory=list)
+    label: str = ""
+    mixed: bool = False
+    rows: Rows | None = None
+
+    def devices_of(self, frame: HeardFrame) -> list[str]:
+        """The devices whose readings a frame holds."""
+        if self.rows is None:
+            device = self.device_of(frame)
+            return [device] if device else []
+        elements = self.rows.elements(json_of(frame.payload))
+        return list(dict.fromkeys(str(one.get(self.rows.device, "")) for one in elements))
+
+    def device_of(self, frame: HeardFrame) -> str | None:
+        """The device that sent a frame; None where it is no telemetry of a device."""
+        topic = frame.address.topic
+        if self.device.startswith("payload:"):
+            named = _member(frame.payload, _path(self.device.partition(":")[2]))
+            return named if isinstance(named, str) and named else None
+        if self.device == "peer":
+            return topic
+        if self.kind == "files":
+            return re.sub(r"\.[^./]*\Z", "", topic.rpartition("/")[2])
+        parts = _compiled(self.template or DEFAULT_TEMPLATE).parts(topic)
+        if parts is None or parts.get("direction") == "sub":
+            return None
+        return parts["device_id"] if parts.get("role", "telemetry") == "telemetry" else None
+
+
+_compiled: Final = cache(Template)
+_path: Final = cache(parse_path)
+
+
+def heard_sources(frames: Sequence[HeardFrame]) -> list[HeardSource]:
+    """The sources of frames, in the order in which they were heard. A topic that no template can tell from
+    others is in none."""
+    by_name: dict[str, list[HeardFrame]] = {}
+    for frame in frames:
+        by_name.setdefault(frame.address.source, []).append(frame)
+    found: list[HeardSource] = []
+    for name, heard in by_name.items():
+        for source in _sources(name, heard):
+            source.origin = name
+            _find_rows(source, heard)
+            source.name = _free(source.name, {one.name for one in found} | (by_name.keys() - {name}))
+            found.append(source)
+    return found
+
+
+def taken(frames: Iterable[HeardFrame], sources: Iterable[HeardSource]) -> list[HeardFrame]:
+    """The frames that a source takes, each under that source's name."""
+    takers = {(source.origin, topic): source for source in sources for topic in source.topics}
+    found = []
+    for frame in frames:
+        source = takers.get((frame.address.source, frame.address.topic))
+        if source is not None:
+            found.append(frame._replace(address=frame.address._replace(source=source.name)))
+    return found
+
+
+def of_sources(
+    frames: Iterable[HeardFrame], sources: Iterable[HeardSource]
+) -> Iterator[tuple[str, HeardFrame]]:
+    """Each of the frames that sources have `taken` that is a device's telemetry, with the device: one whose
+    name devices.csv can hold."""
+    by_name = {source.name: source for source in sources}
+    for frame in frames:
+        source = by_name.get(frame.address.source)
+        for device in source.devices_of(frame) if source is not None else ():
+            if device and device == device.strip() and device.isprintable():
+                yield device, frame
+
+
+def _find_rows(source: HeardSource, frames: Sequence[HeardFrame]) -> None:
+    """Whether each reading of a source's frames names its device."""
+    topics = set(source.topics)
+    sent = [frame for frame in frames if frame.payload and frame.address.topic in topics]
+    rows = rows_of([json_of(frame.payload) for frame in sent])
+    if rows is None or not rows.device or (source.device and source.device != "peer"):
+        return
+    named = {str(one[rows.device]) for frame in sent for one in rows.elements(json_of(frame.payload))}
+    if len(named) > 1:
+        source.rows = rows
+        source.label = source.label or _clean(source.name.removeprefix(f"{source.origin}-"))
+
+
+def _sources(name: str, frames: Sequence[HeardFrame]) -> list[HeardSource]:
+    topics = list(dict.fromkeys(frame.address.topic for frame in frames))
+    if any(frame.header for frame in frames):
+        return [HeardSource(name, "files", topics=topics)]
+    if any("peer" in dict(frame.address.headers) for frame in frames):
+        member = naming_member(frames)
+        return [HeardSource(name, "tcp", device=f"payload:{member}" if member else "peer", topics=topics)]
+    default = [topic for topic in topics if _compiled(DEFAULT_TEMPLATE).parts(topic) is not None]
+    found = [HeardSource(name, "mqtt", topics=default, filters=["iotlink/+/+/+/+/pub/+/+"])] * bool(default)
+    others = set(topics).difference(default)
+    cut = _cut(name, [frame for frame in frames if frame.address.topic in others]) if others else []
+    found += cut
+    if len(found) == 1:
+        found[0].name = name
+    return _apart(found)
+
+
+def _apart(sources: Sequence[HeardSource]) -> list[HeardSource]:
+    """The sources, those that would take topics of others by their own topics alone; without those that
+    cannot be told apart even so."""
+    owners = {topic: number for number, source in enumerate(sources) for topic in source.topics}
+    takers = TopicFilters(
+        (str(number), one) for number, source in enumerate(sources) for one in source.filters
+    )
+    wide = {
+        int(number)
+        for topic, owner in owners.items()
+        for number in takers.takers(topic)
+        if int(number) != owner
+    }
+    for number in wide:
+        sources[number].filters = sources[number].topics
+    return [
+        source
+        for number, source in enumerate(sources)
+        if number not in wide or all(map(is_literal, source.topics))
+    ]
+
+
+# -- what names devices
+
+
+def naming_member(frames: Sequence[HeardFrame]) -> str:
+    """The member of every payload that names its device, as a path; "" where none does."""
+    bodies = [json_of(frame.payload) for frame in frames]
+    if not bodies or not all(isinstance(body, dict) for body in bodies):
+        return ""
+    paths = [path for path, _ in leaves(bodies[0], ()) if len(path) <= 3 and not any_place(path)]
+    for words in (DEVICE_NAMES, LIKELY_NAMES):
+        for path in sorted(paths, key=len):
+            names = [member(body, path) for body in bodies] if word(path[-1]) in words else []
+            if not names or not all(isinstance(one, str) and one.strip() == one != "" for one in names):
+                continue
+            if words is DEVICE_NAMES or 2 * len(set(names)) <= len(names):  # an id may be that of a message
+                return path_text(path)
+    return ""
+
+
+def any_place(path: Path) -> bool:
+    """Whether a place of an array is in a path."""
+    return any(isinstance(part, int) for part in path)
+
+
+def _member(payload: bytes, path: Path | str) -> Any:
+    return None if isinstance(path, str) else member(json_of(payload), path)
+
+
+# -- topics
+
+
+def is_literal(level: str) -> bool:
+    """Whether a level of a topic stands for itself in a template and in plant.yaml."""
+    return not re.search(r"[{}+#]", level) and level.isprintable()
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """Topics of as many levels. at: the level that names the device, -1 where `member` of the payload does;
+    apart: the levels under which a device sends several messages."""
+
+    rows: list[list[str]]
+    frames: dict[str, list[HeardFrame]]  # by topic
+    rooted: bool  # all begin alike
+    at: int = -1
+    member: str = ""
+    apart: list[int] = field(default_factory=list)
+
+    def device(self, frame: HeardFrame) -> str:
+        """Whose a frame is, as far as the address or the payload says."""
+        if self.member:
+            return str(_member(frame.payload, _path(self.member)) or "")
+        return frame.address.topic.split("/")[self.at]
+
+    def pattern(self, place: Sequence[str] | None, device: str) -> str:
+        """A template, or with '+' for the device a filter. place: what stands at the levels `apart`."""
+        levels = []
+        for at in range(len(self.rows[0])):
+            values = {row[at] for row in self.rows}
+            value = next(iter(values))
+            if at in self.apart and place is not None:
+                value = place[self.apart.index(at)]
+                levels.append(value)
+            elif at == self.at:
+                levels.append(device)
+            else:
+                levels.append(value if len(values) == 1 and is_literal(value) else "+")
+        return "/".join(levels)
+
+
+@dataclass(slots=True, eq=False)
+class _Cell:
+    """What devices send under one message's topics. sent: device -> shape and the types of JSON's members."""
+
+    group: _Group
+    place: tuple[str, ...]
+    topics: list[str]
+    frames: list[HeardFrame]
+    sent: dict[str, tuple[str, dict[Path, str]]]
+
+    def isjson_of(self) -> bool:
+        """Whether all devices send JSON."""
+        return all(shape == "json" for shape, _ in self.sent.values())
+
+    def is_literal(self) -> bool:
+        """Whether a filter can tell its topics from others."""
+        return all(map(is_literal, self.place))
+
+    def label(self) -> str:
+        """What the topics say of the message."""
+        return _clean("-".join(self.place)) or "value"
+
+
+def _cut(name: str, frames: Sequence[HeardFrame]) -> list[HeardSource]:
+    """The sources of a broker's topics: one for each group of topics, and one for each message that cannot
+    be read with the others of its devices."""
+    groups = _groups(frames)
+    whole: list[_Cell] = []
+    alone: list[_Cell] = []
+    cells = [cell for group in groups for cell in _cells(group)]
+    for cell in cells:
+        against = whole if cell.isjson_of() else [other for other in cells if other is not cell]
+        (whole if all(_agree(cell, other) for other in against) else alone).append(cell)
+    literal = [cell for cell in alone if cell.is_literal()]
+    found: list[HeardSource] = []
+    for group in groups:
+        several = any(cell.group is group for cell in alone)
+        mine = [cell for cell in whole if cell.group is group and (cell.is_literal() or not several)]
+        if mine:
+            label = _clean(group.rows[0][0]) if group.rooted else ""
+            found.append(_source(f"{name}-{label}".rstrip("-"), group, mine, several))
+    room = max(1, MOST_SOURCES - len(found))
+    literal.sort(key=lambda cell: -len(cell.frames))  # stable: as they were heard
+    if len(literal) > room:
+        literal, rest = literal[: room - 1], literal[room - 1 :]
+    else:
+        rest = []
+    for cell in literal:
+        source = _source(f"{name}-{cell.label()}", cell.group, [cell], True)
+        source.label = cell.label()
+        found.append(source)
+    while rest:  # all that is left of a group, together
+        mine = [cell for cell in rest if cell.group is rest[0].group]
+        rest = [cell for cell in rest if cell.group is not mine[0].group]
+        source = _source(f"{name}-others", mine[0].group, mine, True)
+        source.label, source.mixed = "others", len(mine) > 1
+        found.append(source)
+    return found
+
+
+def _source(name: str, group: _Group, cells: Sequence[_Cell], several: bool) -> HeardSource:
+    """several: the group has other messages, which are not to be taken."""
+    place = cells[0].place if several and len(cells) == 1 else None
+    device = f"payload:{group.member}" if group.member else ""
+    topics = [topic for cell in cells for topic in cell.topics]
+    filters = [group.pattern(cell.place if several else None, "+") for cell in cells]
+    if any(set(one) <= {"+", "/"} for one in filters) and all(map(is_literal, topics)):
+        filters = topics  # every topic of as many levels would be too many
+    return HeardSource(
+        name=name,
+        kind="mqtt",
+        template="" if device else group.pattern(place, "{device_id}"),
+        device=device,
+        topics=topics,
+        filters=list(dict.fromkeys(filters)),
+    )
+
+
+def _groups(frames: Sequence[HeardFrame]) -> list[_Group]:
+    """Topics of as many levels, the same of them empty, that begin alike; those of which the first level
+    names the device begin as they like."""
+    by_topic: dict[str, list[HeardFrame]] = {}
+    for frame in frames:
+        by_topic.setdefault(frame.address.topic, []).append(frame)
+    shapes: dict[tuple[bool, ...], list[list[str]]] = {}
+    for topic in by_topic:
+        if topic.startswith("$"):  # the broker's own, which no filter that begins with '+' takes
+            continue
+        row = topic.split("/")
+        shapes.setdefault(tuple(not level for level in row), []).append(row)
+    groups: list[_Group] = []
+    beginnings: set[str] = set()  # first levels that are no device's name elsewhere
+    for rows in sorted(shapes.values(), key=len, reverse=True):
+        roots = dict.fromkeys(row[0] for row in rows)
+        first = int(len(rows[0]) > 1 and beginnings.issuperset(roots))
+        if _device_level(rows, first) == 0:
+            groups.append(_group(rows, by_topic, first, rooted=len(roots) == 1))
+            continue
+        beginnings.update(roots)
+        groups += [
+            _group([row for row in rows if row[0] == root], by_topic, 1, rooted=True)
+            for root in roots
+            if is_literal(root)
+        ]
+    return groups
+
+
+def _group(
+    rows: list[list[str]], by_topic: dict[str, list[HeardFrame]], first: int, *, rooted: bool
+) -> _Group:
+    """first: the first level that may name the device."""
+    frames = {"/".join(row): by_topic["/".join(row)] for row in rows}
+    group = _Group(rows, frames, rooted, _device_level(rows, first))
+    every = [frame for some in frames.values() for frame in some]
+    member = naming_member(every)
+    if member:
+        named = {_member(frame.payload, _path(member)) for frame in every}
+        if len(rows) == 1 or len(named) > len({row[group.at] for row in rows}):
+            group.at, group.member = -1, member
+    places: dict[str, list[list[str]]] = {}
+    for frame in every:
+        places.setdefault(group.device(frame), []).append(frame.address.topic.split("/"))
+    group.apart = [
+        at
+        for at in range(len(rows[0]))
+        if at != group.at
+        and any(len({row[at] for row in some}) > 1 for some in places.values())
+        and len({row[at] for row in rows}) <= MOST_PLACES
+    ]
+    return group
+
+
+def _device_level(rows: Sequence[Sequence[str]], first: int) -> int:
+    """The level that most looks like a device's name: with digits in it, and found in one place only."""
+
+    def likely(at: int) -> tuple[bool, int, bool, int, int, int]:
+        column = dict.fromkeys(row[at] for row in rows)
+        told = [one for one in column if one.lower() not in _ROLES and one]
+        digits = sum(any(map(str.isdigit, one)) for one in told)
+        named = 2 if any(not one.isdigit() and any(map(str.isdigit, one)) for one in told) else digits > 0
+        single = len({tuple(row[: at + 1]) for row in rows}) == len(column)
+        return bool(told), named, single, digits, len(told), at
+
+    return max(range(first, len(rows[0])), key=likely)
+
+
+def _cells(group: _Group) -> list[_Cell]:
+    cells: dict[tuple[str, ...], _Cell] = {}
+    for topic, frames in group.frames.items():
+        row = topic.split("/")
+        place = tuple(row[at] for at in group.apart)
+        cell = cells.setdefault(place, _Cell(group, place, [], [], {}))
+        cell.topics.append(topic)
+        cell.frames += frames
+    for cell in cells.values():
+        sent: dict[str, list[HeardFrame]] = {}
+        for frame in cell.frames:
+            if frame.payload:
+                sent.setdefault(group.device(frame), []).append(frame)
+        for device, frames in sent.items():
+            shape, heard, _ = most_sent(frames)
+            cell.sent[device] = shape, _types(heard) if shape == "json" else {}
+    return [cell for cell in cells.values() if cell.sent]
+
+
+def _types(frames: Iterable[HeardFrame]) -> dict[Path, str]:
+    """What each member of JSON is, by its path."""
+    found: dict[Path, str] = {}
+    for frame in frames:
+        for path, value in leaves(json_of(frame.payload), ()):
+            if value is not None:
+                number = isinstance(value, int | float) and not isinstance(value, bool)
+                found[path] = "number" if number else type(value).__name__
+    return found
+
+
+def _agree(one: _Cell, other: _Cell) -> bool:
+    """Whether one product can read what a device sends under two messages' topics."""
+    for device in one.sent.keys() & other.sent.keys():
+        (shape, members), (other_shape, others) = one.sent[device], other.sent[device]
+        if shape != "json" or other_shape != "json":
+            return False
+        for path in members.keys() & others.keys():
+            if members[path] != others[path]:
+                return False
+            if str(path[-1]).lower() in _ANY and not one.group.member:
+                return False
+    return True
+
+
+def _clean(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-._")[:40]
+
+
+def _free(name: str, taken: set[str]) -> str:
+    return next(one for one in (name, *(f"{name}-{n}" for n in range(2, len(taken) + 3))) if one not in taken)
