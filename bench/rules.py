@@ -50,7 +50,6 @@ def _logic() -> RulesLogic:
 
 def _slice(number: int, values: Float64) -> Slice:
     rows = DEVICES * SECONDS_A_SLICE
-    none = np.empty(0, np.int64)
     seconds = np.repeat(np.arange(SECONDS_A_SLICE, dtype=np.int64), DEVICES) + number * SECONDS_A_SLICE
     times = _START + seconds * SECOND
     first = number * rows
@@ -70,18 +69,7 @@ def _slice(number: int, values: Float64) -> Slice:
             _START + (np.arange(1, SECONDS_A_SLICE + 1) + number * SECONDS_A_SLICE) * SECOND,
         ),
     )
-    frames = FrameBatch(
-        none.astype(np.uint8),
-        none,
-        none,
-        none.astype(np.int32),
-        (),
-        none,
-        none,
-        none.astype(np.uint8),
-        Ticks.none(),
-    )
-    return Slice(number, first + rows, frames, readings=[batch])
+    return Slice(number, first + rows, FrameBatch.none(), readings=[batch])
 
 
 def _values(number: int, share: float) -> Float64:

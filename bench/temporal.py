@@ -43,7 +43,6 @@ def _logic(condition: Callable[[str], str]) -> RulesLogic:
 
 def _slice(number: int) -> Slice:
     rows = DEVICES * SECONDS_A_SLICE
-    none = np.empty(0, np.int64)
     seconds = np.repeat(np.arange(SECONDS_A_SLICE, dtype=np.int64), DEVICES) + number * SECONDS_A_SLICE
     times = _START + seconds * SECOND
     first = number * rows
@@ -61,18 +60,7 @@ def _slice(number: int) -> Slice:
         {},
         Ticks.none(),
     )
-    frames = FrameBatch(
-        none.astype(np.uint8),
-        none,
-        none,
-        none.astype(np.int32),
-        (),
-        none,
-        none,
-        none.astype(np.uint8),
-        Ticks.none(),
-    )
-    return Slice(number, first + rows, frames, readings=[batch])
+    return Slice(number, first + rows, FrameBatch.none(), readings=[batch])
 
 
 def _measure(condition: Callable[[str], str], warm: int, slices: int) -> dict[str, float]:

@@ -166,6 +166,13 @@ class FrameBatch:
     flags: Bytes
     ticks: Ticks
 
+    @classmethod
+    def none(cls) -> FrameBatch:
+        """No frame and no tick."""
+        none = np.empty(0, np.int64)
+        small, short = none.astype(np.uint8), none.astype(np.int32)
+        return cls(small, none, none, short, (), none, none, small, Ticks.none())
+
     def __len__(self) -> int:
         return len(self.offset)
 

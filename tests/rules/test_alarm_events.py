@@ -51,21 +51,6 @@ def logic(*rules: Rule) -> RulesLogic:
     return RulesLogic(spec(*rules), devices)
 
 
-def frames() -> FrameBatch:
-    none = np.empty(0, np.int64)
-    return FrameBatch(
-        none.astype(np.uint8),
-        none,
-        none,
-        none.astype(np.int32),
-        (),
-        none,
-        none,
-        none.astype(np.uint8),
-        Ticks.none(),
-    )
-
-
 def readings(*rows: tuple[float, float], first: int = 0, ticks: tuple[tuple[int, int], ...] = ()) -> Slice:
     """Rows (seconds, tempC) of press-01 from position `first` on; ticks (row, second)."""
     n = len(rows)
@@ -90,7 +75,7 @@ def readings(*rows: tuple[float, float], first: int = 0, ticks: tuple[tuple[int,
             np.array([START + tick[1] * SECOND for tick in ticks], np.int64),
         ),
     )
-    return Slice(1, first + n, frames(), readings=[batch])
+    return Slice(1, first + n, FrameBatch.none(), readings=[batch])
 
 
 def process(stage: RulesLogic, item: Slice) -> list[AlarmEvent]:
@@ -229,7 +214,7 @@ def test_deadband_moves_the_bound_that_clears() -> None:
 def control(stage: RulesLogic, changed: RulesSpec) -> list[AlarmEvent]:
     stage.apply(changed)
     data = {"sha256": "x", "files": {}}
-    return process(stage, Slice(2, 9, frames(), Control("plant", START + 99 * SECOND, data)))
+    return process(stage, Slice(2, 9, FrameBatch.none(), Control("plant", START + 99 * SECOND, data)))
 
 
 def test_an_unchanged_rule_keeps_its_state_over_a_changed_plant() -> None:

@@ -406,19 +406,7 @@ def action_slice(item: Item) -> Slice:
         "why": "because",
         "until_ms": did.until,
     }
-    none = np.empty(0, np.int64)
-    frames = FrameBatch(
-        none.astype(np.uint8),
-        none,
-        none,
-        none.astype(np.int32),
-        (),
-        none,
-        none,
-        none.astype(np.uint8),
-        Ticks.none(),
-    )
-    return Slice(1, item.before + 1, frames, Control("action", item.now * MS, data))
+    return Slice(1, item.before + 1, FrameBatch.none(), Control("action", item.now * MS, data))
 
 
 def slices(items: list[Item], size: int) -> list[Slice]:

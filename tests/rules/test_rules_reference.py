@@ -279,19 +279,7 @@ def batch_of(items: list[Item]) -> ReadingBatch:
 
 
 def slice_of(items: list[Item]) -> Slice:
-    none = np.empty(0, np.int64)
-    frames = FrameBatch(
-        none.astype(np.uint8),
-        none,
-        none,
-        none.astype(np.int32),
-        (),
-        none,
-        none,
-        none.astype(np.uint8),
-        Ticks.none(),
-    )
-    return Slice(1, 0, frames, readings=[batch_of(items)])
+    return Slice(1, 0, FrameBatch.none(), readings=[batch_of(items)])
 
 
 def compressed(items: list[Item]) -> list[Item]:
