@@ -22,7 +22,7 @@ from connectors.errors import ConfigError, PenstockError
 from connectors.files.config import FilesConfig
 from connectors.http.config import HttpConfig
 from connectors.kafka.config import KafkaConfig
-from connectors.mqtt.config import MqttConfig
+from connectors.mqtt.config import MqttConfig, in_plant
 from connectors.opcua.config import OpcuaConfig
 from connectors.source import Surroundings
 from connectors.tcp.config import TcpConfig, listen_address
@@ -76,7 +76,7 @@ def _attempts(plant: Plant, folder: Path) -> Iterator[tuple[str, str, Callable[[
     for name, source in plant.sources.items():
         what = f"sources.{name}"
         if isinstance(source, MqttConfig):
-            yield what, f"{source.host}:{source.port}", partial(_mqtt, plant, source)
+            yield what, f"{source.host}:{source.port}", partial(_mqtt, plant, source, folder)
         elif isinstance(source, TcpConfig | HttpConfig):
             yield what, source.listen, partial(_served, source, folder)
         elif isinstance(source, OpcuaConfig):
@@ -239,8 +239,8 @@ def _kafka_source(source: KafkaConfig, what: str, folder: Path) -> str:
     return try_source(msgspec.structs.replace(source, **files), what)
 
 
-def _mqtt(plant: Plant, source: MqttConfig) -> tuple[str, list[str]]:
+def _mqtt(plant: Plant, source: MqttConfig, folder: Path) -> tuple[str, list[str]]:
     """A session with the source's credentials, and whether the broker would drop what it has acknowledged."""
     from connectors.mqtt.check import try_broker
 
-    return try_broker(plant.name, source)
+    return try_broker(plant.name, in_plant(source, folder))

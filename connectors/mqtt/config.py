@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 
+from connectors.tls import in_folder
 from operators.sparkplug import PREFIX
 from operators.spec import SECOND, Duration, Size
 
@@ -50,6 +52,12 @@ class MqttConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_f
     product: str | None = None
     carries: Literal["frames", "master"] = "frames"  # master: each frame is a change of master data
     max_frame: Size = 1_000_000
+
+
+def in_plant(config: MqttConfig, folder: Path) -> MqttConfig:
+    """The same source with its TLS files as this process can open them. folder: the plant's."""
+    files = {key: in_folder(folder, getattr(config, key)) for key in ("ca_file", "cert_file", "key_file")}
+    return msgspec.structs.replace(config, **files)
 
 
 def subscriptions(config: MqttConfig) -> list[str]:
