@@ -21,6 +21,7 @@ from operators.decode.json_spec import parse_path, path_text
 from operators.decode.routing import DEFAULT_TEMPLATE, Template, TopicFilters
 
 MOST_SOURCES: Final = 12  # a receiver process each
+MOST_BEGINNINGS: Final = 8  # of topics of as many levels
 MOST_PLACES: Final = 60  # of one level of the topics; beyond it they tell no messages apart
 _ROLES: Final = frozenset(
     {
@@ -334,20 +335,40 @@ def _groups(frames: Sequence[HeardFrame]) -> list[_Group]:
         row = topic.split("/")
         shapes.setdefault(tuple(not level for level in row), []).append(row)
     groups: list[_Group] = []
-    beginnings: set[str] = set()  # first levels that are no device's name elsewhere
-    for rows in sorted(shapes.values(), key=len, reverse=True):
-        roots = dict.fromkeys(row[0] for row in rows)
-        first = int(len(rows[0]) > 1 and beginnings.issuperset(roots))
-        if _device_level(rows, first) == 0:
-            groups.append(_group(rows, by_topic, first, rooted=len(roots) == 1))
+    for rows in shapes.values():
+        alike = _first_names(rows)
+        rooted: dict[str, list[list[str]]] = {}
+        for row in rows:
+            if row[0] not in alike:
+                rooted.setdefault(row[0], []).append(row)
+        if len(rooted) > MOST_BEGINNINGS:
+            groups.append(_group(rows, by_topic, 0, rooted=False))
             continue
-        beginnings.update(roots)
+        if alike:
+            some = [row for row in rows if row[0] in alike]
+            groups.append(_group(some, by_topic, 0, rooted=len(alike) == 1))
         groups += [
-            _group([row for row in rows if row[0] == root], by_topic, 1, rooted=True)
-            for root in roots
+            _group(some, by_topic, int(_is_told(some)), rooted=True)
+            for root, some in rooted.items()
             if is_literal(root)
         ]
     return groups
+
+
+def _first_names(rows: Sequence[Sequence[str]]) -> set[str]:
+    """The first levels that name devices: the same stands below several of them."""
+    below: dict[tuple[str, ...], set[str]] = {}
+    for row in rows:
+        if row[0].lower() not in _ROLES:
+            below.setdefault(tuple(row[1:]), set()).add(row[0])
+    alike = set().union(*(some for some in below.values() if len(some) > 1))
+    some = [row for row in rows if row[0] in alike]
+    return alike if some and _device_level(some, 0) == 0 else set()
+
+
+def _is_told(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether a level behind the first may name a device."""
+    return any(level and level.lower() not in _ROLES for row in rows for level in row[1:])
 
 
 def _group(
