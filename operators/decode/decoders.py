@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from operators.decode.csv_spec import CsvSpec
 from operators.decode.enclosed import EnclosedDecoder
 from operators.decode.encoded import EncodedDecoder
 from operators.decode.json_binary import JsonBinaryDecoder
-from operators.decode.json_decoder import JsonDecoder, device_names
+from operators.decode.json_decoder import JsonDecoder, Spelled, details, device_names
 from operators.decode.json_rows import JsonRowsDecoder
 from operators.decode.json_rows_binary import JsonRowsBinaryDecoder
 from operators.decode.json_spec import JsonSpec, parse_path
@@ -79,12 +80,23 @@ def _json_decoder(product: ProductDecode, layout: JsonSpec, depth: int) -> Decod
 @dataclass(slots=True, eq=False)
 class Names:
     """Names of R frames' devices: status int32[R] 0 or a `Reason`, place int64[R], detail and device
-    by frame."""
+    by frame. span: int64[R, >= 2], where a name that is spelled in the payload itself stands there,
+    from its first byte to behind its last, -1: nowhere."""
 
     status: Int32
     place: Int64
     detail: MutableMapping[int, str] = field(default_factory=dict)
-    device: dict[int, str] = field(default_factory=dict)
+    device: Mapping[int, str] = field(default_factory=dict)
+    span: Int64 | None = None
+
+
+class Way(NamedTuple):
+    """How the device's name is found: `where` in the payload; csv: the product by whose layout its rows are
+    read, or ""; packed: msgpack or cbor, or ""."""
+
+    where: str
+    csv: str
+    packed: str
 
 
 class DeviceNames:
@@ -96,28 +108,42 @@ class DeviceNames:
         self.plan = plan
         self._decoders: dict[tuple[str, str], JsonDecoder | CsvDecoder] = {}
 
-    def read(self, source: SourceSpec, takers: tuple[str, ...], frames: FrameBatch, rows: Int64) -> Names:
-        """The names in the frames at `rows`; a frame without one is `unknown_device`."""
+    def way(self, source: SourceSpec, takers: tuple[str, ...]) -> Way:
+        """How to read the frames of a source that these products may take."""
         where = source.device.partition(":")[2]
         known = [self.plan.products[name] for name in takers if name in self.plan.products]
         csv = next((p.productId for p in known if isinstance(p.decode.layout, CsvSpec)), "")
         packed = next((p.decode.format for p in known if p.decode.format in PACKED), "")
-        decoder = self._decoders.get((where, csv))
+        return Way(where, csv, packed)
+
+    def read(self, way: Way, frames: FrameBatch, rows: Int64) -> Names:
+        """The names in the frames at `rows`; a frame without one is `unknown_device`."""
+        decoder = self._decoders.get(way[:2])
         if decoder is None:
-            decoder = self._decoders[where, csv] = self._make(where, csv)
-        detail: MutableMapping[int, str]
+            decoder = self._decoders[way[:2]] = self._make(way.where, way.csv)
         if isinstance(decoder, CsvDecoder):
-            status, place, detail, device = decoder.texts(frames, rows, where)
-        elif packed:
-            status, place, detail, device = self._packed(decoder, frames, rows, packed)
+            names = Names(*decoder.texts(frames, rows, way.where))
+        elif way.packed:
+            names = Names(*self._packed(decoder, frames, rows, way.packed))
         else:
-            status, place, detail, device = device_names(decoder, frames, rows)
-        for at in range(len(rows)):
-            if not status[at] and not device.get(at):
-                status[at] = Reason.unknown_device
-                place[at] = -1
-                detail[at] = f"the payload names no device at '{where}'"
-        return Names(status, place, detail, device)
+            names = self._spelled(decoder, frames, rows)
+        if names.span is None:
+            nameless = [at for at in range(len(rows)) if not names.status[at] and not names.device.get(at)]
+        else:
+            there = names.span[:, 0] < names.span[:, 1]
+            nameless = np.flatnonzero((names.status == 0) & ~there).tolist()
+        for at in nameless:
+            names.status[at] = Reason.unknown_device
+            names.place[at] = -1
+            names.detail[at] = f"the payload names no device at '{way.where}'"
+        return names
+
+    @staticmethod
+    def _spelled(decoder: JsonDecoder, frames: FrameBatch, rows: Int64) -> Names:
+        found = decoder.walker.walk(frames, rows)
+        details(found)
+        span = found.spans[0]
+        return Names(found.status, found.place, found.detail, Spelled(frames.payload, span), span)
 
     def _packed(
         self, decoder: JsonDecoder, frames: FrameBatch, rows: Int64, kind: str

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
 
-from operators.batch import GOOD, Float64, FrameBatch, Int32, Int64
+from operators.batch import GOOD, Bytes, Float64, FrameBatch, Int32, Int64
 from operators.decode import json_kernels as k
 from operators.decode.columns import Decoded, Sentences
 from operators.decode.derive import Deriving
@@ -267,6 +267,27 @@ class JsonDecoder:
             unknown=found.unknown,
             unknown_frame=found.unknown_frame,
         )
+
+
+class Spelled(Mapping[int, str]):
+    """frame -> the text at its span (int64[R, 3] of `json_kernels.walk`), read when it is asked for."""
+
+    __slots__ = ("_payload", "_span")
+
+    def __init__(self, payload: Bytes, span: Int64) -> None:
+        self._payload, self._span = payload, span
+
+    def __getitem__(self, frame: int) -> str:
+        start, stop, kind = self._span[frame].tolist()
+        if start < 0:
+            raise KeyError(frame)
+        return _text(self._payload[start:stop].tobytes(), kind == k.SPAN_ESCAPED)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(np.flatnonzero(self._span[:, 0] >= 0).tolist())
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(self._span[:, 0] >= 0))
 
 
 def device_names(

@@ -6,7 +6,14 @@ from __future__ import annotations
 import numpy as np
 
 from operators.batch import Address, FrameBatch, Ticks
-from operators.decode import evaluate, json_kernels, json_rows_kernels, member_kernels, packed_kernels
+from operators.decode import (
+    evaluate,
+    json_kernels,
+    json_rows_kernels,
+    known_names,
+    member_kernels,
+    packed_kernels,
+)
 from operators.decode.json_decoder import JsonDecoder
 from operators.decode.json_spec import JsonSpec
 
@@ -30,4 +37,5 @@ def warm_up() -> None:
     json_rows_kernels.warm_up()
     packed_kernels.warm_up()
     member_kernels.warm_up()
+    known_names.warm_up()
     evaluate.warm_up()

@@ -42,8 +42,9 @@ from operators.batch import (
 from operators.contract.messages import duration_text
 from operators.decode.columns import Decoded, Decoder
 from operators.decode.cuts import Place, between, late_batch
-from operators.decode.decoders import DeviceNames, build_decoder
+from operators.decode.decoders import DeviceNames, Names, Way, build_decoder
 from operators.decode.held import HeldFrame, HeldFrames, sums
+from operators.decode.known_names import KnownNames
 from operators.decode.master import MasterReader, master_device, numbers_of
 from operators.decode.reports import UnreadableReportError, read_report
 from operators.decode.routing import FILTERED, GO, HELD, MASTER, PROVISION, REPORT, UNREAD, Route, Router
@@ -118,6 +119,8 @@ class _Addresses:
         self.of: dict[str, list[int]] = {}  # by device
         self.keys: list[Any] = []
         self.routes: list[Route] = []
+        self.ways: dict[int, Way] = {}  # of those whose payloads name the device
+        self.names = KnownNames()  # that payloads of an address held: the number of both
         self.table: Int64 = np.empty((len(self.COLUMNS), 256), np.int64)
         self.resubmitted = False  # whether any address is of a frame that is sent again
 
@@ -548,24 +551,55 @@ class DecodeLogic(Kept):
     def _read_names(self, frames: FrameBatch, places: Int64, status: Int32, messages: dict[int, str]) -> None:
         """Frames whose payload names their device: read the name and route them by it."""
         unread = np.flatnonzero(status == UNREAD)
+        ways: dict[Way, list[int]] = {}
         for number in np.unique(places[unread]).tolist():
-            rows = unread[places[unread] == number]
-            route = self._addresses.routes[number]
-            source = self.router.source(route.source)
-            takers = self.router.takers(source, frames.addresses[int(frames.address[rows[0]])].topic)
-            names = self._names.read(source, takers, frames, rows)
-            for at, row in enumerate(rows.tolist()):
-                if names.status[at]:
-                    status[row] = names.status[at]
-                    messages[row] = names.detail.get(at, "")
-                    continue
-                address = frames.addresses[int(frames.address[row])]
-                key = (address, names.device[at])
-                known = self._addresses.rows.get(key)
-                if known is None:
-                    known = self._add(key, self.router.route(address, names.device[at]))
-                places[row] = known
-                status[row] = self._addresses.table[_Addresses.VERDICT, known]
+            ways.setdefault(self._way(number), []).append(number)
+        for way, numbers in ways.items():
+            rows = unread if len(ways) == 1 else unread[np.isin(places[unread], numbers)]
+            self._route_by_names(self._names.read(way, frames, rows), frames, rows, places, status, messages)
+
+    def _way(self, number: int) -> Way:
+        """How the frames of an address name their device."""
+        way = self._addresses.ways.get(number)
+        if way is None:
+            address = self._addresses.address(number)
+            source = self.router.source(address.source)
+            way = self._names.way(source, self.router.takers(source, address.topic))
+            self._addresses.ways[number] = way
+        return way
+
+    def _route_by_names(
+        self,
+        names: Names,
+        frames: FrameBatch,
+        rows: Int64,
+        places: Int64,
+        status: Int32,
+        messages: dict[int, str],
+    ) -> None:
+        table, left = self._addresses, np.arange(len(rows))
+        if names.span is not None:
+            known = table.names.find(frames.payload, names.span, places[rows])
+            met = (known >= 0) & (names.status == 0)
+            if met.any():
+                status[rows[met]] = table.table[_Addresses.VERDICT][known[met]]
+                places[rows[met]] = known[met]
+                left = np.flatnonzero(~met)
+        for at in left.tolist():
+            row = int(rows[at])
+            if names.status[at]:
+                status[row] = names.status[at]
+                messages[row] = names.detail.get(at, "")
+                continue
+            address, device = frames.addresses[int(frames.address[row])], names.device[at]
+            number = table.rows.get((address, device))
+            if number is None:
+                number = self._add((address, device), self.router.route(address, device))
+            if names.span is not None:
+                start, stop = names.span[at, :2].tolist()
+                table.names.add(frames.payload[start:stop].tobytes(), int(places[row]), number)
+            places[row] = number
+            status[row] = table.table[_Addresses.VERDICT, number]
 
     def _reports(self, item: Slice, places: Int64, status: Int32, messages: dict[int, str]) -> None:
         """Frames in which devices tell of alarms: decoded, with no reading."""

@@ -283,7 +283,8 @@ def test_devices_named_in_the_payload(kind: str) -> None:
     names = DeviceNames(DecodePlan({"p": product}))
     payloads = [PACK[kind]({"sn": "a1"}), b"\xc1", PACK[kind]({"sn": 7}), PACK[kind]({})]
     frames = batch(payloads, addresses=(Address("s", "t"),))
-    found = names.read(SourceSpec("s", device="payload:sn"), ("p",), frames, np.arange(4))
+    way = names.way(SourceSpec("s", device="payload:sn"), ("p",))
+    found = names.read(way, frames, np.arange(4))
     assert found.device == {0: "a1", 2: "7"}
     assert [int(one) for one in found.status] == [
         0,
