@@ -34,6 +34,7 @@ from operators.decode.binary_tree import (
 from operators.decode.binary_tree import BinarySpec as Spec
 from operators.decode.exact import EXACT
 from operators.decode.layout import Layout, LayoutBuilder
+from operators.decode.layout_names import Names
 from operators.decode.layout_tables import crc_table, scale_parts
 from operators.decode.straight_kernels import COLUMNS, SLOW, classify, fill_columns, fill_times
 
@@ -124,7 +125,7 @@ class StraightBuilder:
         top = self.layout.spec.top
         if not self._plain(top):
             raise NotStraight
-        self.builder = LayoutBuilder(self.layout.spec, self.layout.columns, ())
+        self.builder = LayoutBuilder(self.layout.spec, Names(self.layout.spec, self.layout.columns, ()))
         for check in top.checks:
             row, table = self._check(check)
             self.checks.append(row)
@@ -136,12 +137,12 @@ class StraightBuilder:
         """A case: tests, then fields behind the common ones."""
         rows, scales, times = self.common
         self.rows, self.scales, self.times = list(rows), list(scales), list(times)
-        self.first = len(self.builder.tests)
+        self.first = len(self.builder.rows.tests)
 
     def test(self, what: int, at: int, value: int) -> None:
         """The length of the frame (1) or its byte at a place (2) is this value."""
-        self.builder.tests.append([what, at, 0, len(self.builder.ranges), 1])
-        self.builder.ranges.append((value, value))
+        self.builder.rows.tests.append([what, at, 0, len(self.builder.rows.values.ranges), 1])
+        self.builder.rows.values.ranges.append((value, value))
 
     def moved(self, fragment: Fragment, base: int) -> None:
         """The fields of a fragment that begins at byte `base`."""
@@ -158,7 +159,7 @@ class StraightBuilder:
             action = SLOW  # a frame without a metric is no reading
         self.cases.append(
             [
-                *(self.first, len(self.builder.tests) - self.first, action, max(least, self.start)),
+                *(self.first, len(self.builder.rows.tests) - self.first, action, max(least, self.start)),
                 *(len(self.all_rows), len(self.rows), len(self.all_times), len(self.times), place),
             ]
         )
@@ -174,13 +175,13 @@ class StraightBuilder:
         builder = self.builder
         return StraightLayout(
             self.layout,
-            _table(builder.tests, 5),
+            _table(builder.rows.tests, 5),
             _table(self.cases, 9),
             _table(self.all_rows, COLUMNS),
             np.ascontiguousarray(np.array(self.all_scales or [[0.0] * 6], np.float64)),
-            _table(builder.ranges, 2),
-            _table(builder.mi, 3),
-            np.ascontiguousarray(np.array(builder.mf or [(0.0,) * 4], np.float64)),
+            _table(builder.rows.values.ranges, 2),
+            _table(builder.rows.values.mi, 3),
+            np.ascontiguousarray(np.array(builder.rows.values.mf or [(0.0,) * 4], np.float64)),
             _table(self.checks, 11) if self.checks else np.empty((0, 11), np.int64),
             np.array(self.tables or [np.zeros((_TABLE_BYTES + 2, 256))]).astype(np.uint32).reshape(-1),
             max((row[5] for row in self.checks), default=0),
@@ -295,11 +296,11 @@ class StraightBuilder:
         if by_float and (one.missing or one.valid or one.map):
             raise NotStraight
         builder = self.builder
-        row[8], row[9] = builder._ranges(one.missing, False, 0, False)
-        row[10], row[11] = builder._ranges(one.valid, False, 0, False)
+        row[8], row[9] = builder.rows.values.tested(one.missing, False, 0, False)
+        row[10], row[11] = builder.rows.values.tested(one.valid, False, 0, False)
         row[12], row[13], row[14] = 0, -1, -1
         if one.map is not None:
-            row[12], row[13], row[14] = builder._map(one.map, 0, False, False)
+            row[12], row[13], row[14] = builder.rows.values.mapped(one.map, 0, False, False)
         row[15] = int(one.is_bool)
         scale = [1.0, 0.0, 1.0, -math.inf, math.inf, 0.0]
         if one.scale is not None:
@@ -328,7 +329,7 @@ class StraightBuilder:
         if one.scale or one.map or one.valid or one.clamp or one.bit or self._common_time(one):
             raise NotStraight
         at = one.at if one.source == "at" else 0
-        first, count = self.builder._ranges(one.missing, False, 0, False)
+        first, count = self.builder.rows.values.tested(one.missing, False, 0, False)
         if one.missing is not None and one.type.kind == UINT and one.type.size == 8:
             raise NotStraight
         self.times = [
