@@ -60,13 +60,16 @@ def pack(values: Iterable[TypedValue]) -> bytes:
     rows = []
     for one in values:
         name = names.setdefault(one.metric, len(names))
-        value, kind = 0.0, NULL
-        if isinstance(one.value, bool):
-            value, kind = float(one.value), BOOLEAN
-        elif isinstance(one.value, str):
-            value, kind = float(texts.setdefault(one.value, len(texts))), TEXT
-        elif one.value is not None:
-            value, kind = _double(one.value), NUMBER
+        value, kind = one.value, NUMBER
+        if value.__class__ is not float:  # of most it is
+            if value is None:
+                value, kind = 0.0, NULL
+            elif isinstance(value, bool):
+                value, kind = float(value), BOOLEAN
+            elif isinstance(value, str):
+                value, kind = float(texts.setdefault(value, len(texts))), TEXT
+            else:
+                value = _double(value)
         rows.append(_ROW.pack(one.time_ns, one.server_ns, value, name, kind, one.quality))
     if max(len(names), len(texts)) > MOST_NAMES:
         raise ValueError(f"more than {MOST_NAMES} names or texts in one frame")

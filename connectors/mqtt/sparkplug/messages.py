@@ -11,6 +11,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Final
 
 from connectors.mqtt.config import SparkplugConfig
@@ -43,6 +44,8 @@ FIGURES: Final = (
     *("unknown_aliases_total", "gaps_total", "lost_messages_total", "repeats_total", "deaths_total"),
     *("old_deaths_total", "rebirths_total", "same_names_total"),
 )
+ADDRESSES: Final = 50_000  # whose devices are known, before they are looked up anew
+_TIME: Final = attrgetter("time_ns")
 _TIME_AHEAD_MS: Final = 300_000  # a device's time further ahead of ours is no time to go by
 
 log = logging.getLogger(__name__)
@@ -73,6 +76,7 @@ class Sparkplug:
         self._nodes = store.load() if store is not None else {}
         self._names = SparkplugNames(config.device_id, config.hub_id)
         self._named: dict[str, tuple[str, str, str]] = {}
+        self._addresses: dict[str, SparkplugTopic] = {}  # of messages so far, none of another's name
         for node in self._nodes.values():
             for device in node.devices:
                 self._is_own_name(SparkplugTopic(node.group, "NBIRTH", node.name, device))
@@ -99,7 +103,7 @@ class Sparkplug:
 
     def take(self, topic: str, data: bytes, flags: int = 0) -> list[Frame]:
         """The frames of one message. Births and deaths in it are for `keep` and `deaths`."""
-        address = split_topic(topic)
+        address = self._addresses.get(topic) or split_topic(topic)
         if address is None:
             error = UnreadableError("its topic is none of a Sparkplug message")
             return [_unreadable(topic, data, error, flags)]
@@ -107,8 +111,12 @@ class Sparkplug:
             return [Frame(topic, data, flags)]  # decoding filters both
         self.counts["messages_total"] += 1
         try:
-            if not self._is_own_name(address):
-                raise UnreadableError("another device of the source has the same name")
+            if topic not in self._addresses:
+                if not self._is_own_name(address):
+                    raise UnreadableError("another device of the source has the same name")
+                if len(self._addresses) >= ADDRESSES:
+                    self._addresses.clear()
+                self._addresses[topic] = address
             return list(self._frames(address, data)) if data else [Frame(topic, data)]
         except UnreadableError as error:
             self.counts["malformed_total"] += 1
@@ -209,7 +217,7 @@ class Sparkplug:
         device.there = device.born = True
         if self.config.online is not None:
             at_ms = min(int(payload.timestamp), values.LAST_MS)
-            told.found.append((False, TypedValue(self.config.online, True, at_ms * 10**6)))
+            told.live.append(TypedValue(self.config.online, True, at_ms * 10**6))
         yield from self._told(address, node, device, told, data)
         self._changes(self._born, node, address.device)
 
@@ -232,31 +240,33 @@ class Sparkplug:
         self, address: SparkplugTopic, node: Node, device: Device, told: Told, data: bytes
     ) -> Iterator[Frame]:
         """What could be read, and the message as it came where something of it could not."""
-        self.counts["skipped_values_total"] += told.skipped
-        self.counts["unknown_aliases_total"] += len(told.strangers)
-        yield from self._packed(address, device, told.found)
-        why = told.why(address.device or address.node)
-        if why:
+        yield from self._packed(address, device, told.live, told.backlog)
+        if told.skipped:
+            self.counts["skipped_values_total"] += told.skipped
+        if told.strangers or told.problems:
+            self.counts["unknown_aliases_total"] += len(told.strangers)
             self.counts["malformed_total"] += bool(told.problems)
+            why = told.why(address.device or address.node)
             yield _unreadable(str(address), data, UnreadableError(why))
 
     def _packed(
-        self, address: SparkplugTopic, device: Device, found: Sequence[tuple[bool, TypedValue]]
+        self, address: SparkplugTopic, device: Device, live: list[TypedValue], backlog: list[TypedValue]
     ) -> Iterator[Frame]:
         """The backlog first, in an order of times."""
-        newest = self._now_ms() + _TIME_AHEAD_MS
-        for historical in (True, False):
-            chosen = sorted(
-                (one for flagged, one in found if flagged is historical), key=lambda one: one.time_ns
-            )
-            if not historical:
-                told = [one.time_ns // 10**6 for one in chosen]
-                device.newest_ms = max([device.newest_ms, *(ms for ms in told if ms <= newest)])
-            flags = FRAME_HISTORICAL if historical else 0
-            for first in range(0, len(chosen), VALUES_OF_FRAME):
-                part = chosen[first : first + VALUES_OF_FRAME]
-                self.counts["values_total"] += len(part)
-                yield Frame(str(address), pack(part), flags)
+        for found, flags in ((backlog, FRAME_HISTORICAL), (live, 0)):
+            if not found:
+                continue
+            found.sort(key=_TIME)
+            if not flags:
+                newest = self._now_ms() + _TIME_AHEAD_MS
+                for one in reversed(found):
+                    if (ms := one.time_ns // 1_000_000) <= newest:
+                        device.newest_ms = max(device.newest_ms, ms)
+                        break
+            self.counts["values_total"] += len(found)
+            topic = str(address)
+            for first in range(0, len(found), VALUES_OF_FRAME):
+                yield Frame(topic, pack(found[first : first + VALUES_OF_FRAME]), flags)
 
     # deaths
 
@@ -289,7 +299,7 @@ class Sparkplug:
         ]
         if self.config.online is not None:
             gone.append(TypedValue(self.config.online, False, at_ms * 10**6))
-        yield from self._packed(address, device, [(False, one) for one in gone])
+        yield from self._packed(address, device, gone, [])
 
     # who is who
 

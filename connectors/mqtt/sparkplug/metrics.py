@@ -16,7 +16,7 @@ from connectors.mqtt.sparkplug.values import LAST_MS, SCALARS, Metric, Unreadabl
 from connectors.typed import TypedValue
 from operators.batch import GOOD, UNCERTAIN
 
-MOST_VALUES: Final = 200_000  # of one message
+MOST_VALUES: Final = 200_000  # of one message, and so many of a backlog
 MOST_DEEP: Final = 8  # templates in templates
 SEVERAL: Final = frozenset((int(DataType.Template), int(DataType.DataSet), *values.ELEMENTS))
 """Types of metrics that are taken apart."""
@@ -39,7 +39,7 @@ class Told:
     """Read by `take`, once.
 
     device: as it is known so far, which is not changed. birth: the message tells names and types; its
-    values are of its own time. found: (historical, value) in the order of the message; names: metric ->
+    values are of its own time. live, backlog: the values, in the order of the message; names: metric ->
     datatype, of a birth all, else those that were not known; aliases: of a birth. strangers: what
     cannot be named; problems: what cannot be read, for a person; skipped: how many values are none that
     is taken; unknown: whether a metric is named that no birth told of.
@@ -48,7 +48,8 @@ class Told:
     def __init__(self, device: Device, at_ms: int, *, birth: bool, doubtful: bool) -> None:
         self._device, self._at_ms, self._birth = device, min(at_ms, LAST_MS), birth
         self._best = UNCERTAIN if doubtful else GOOD
-        self.found: list[tuple[bool, TypedValue]] = []
+        self.live: list[TypedValue] = []
+        self.backlog: list[TypedValue] = []
         self.names: dict[str, int] = {}
         self.aliases: dict[int, str] = {}
         self.strangers: list[str] = []
@@ -60,10 +61,40 @@ class Told:
 
     def take(self, metrics: Iterable[Metric]) -> None:
         """Raises `UnreadableError` for a message that tells nothing that could be trusted."""
-        for metric in metrics:
-            self._metric(metric, _TOP)
-        if self._whole and not self._birth:
+        if self._birth:
+            for metric in metrics:
+                self._metric(metric, _TOP)
+            return
+        self._data(metrics)
+        if self._whole:
             self._end_parts()
+
+    def _data(self, metrics: Iterable[Metric]) -> None:
+        """Most metrics of data are plain values of now, of a type that a birth told: these in a few steps."""
+        names, aliases, live, best = self._device.names, self._device.aliases, self.live, self._best
+        for metric in metrics:
+            name = metric.name or (aliases.get(metric.alias, "") if metric.HasField("alias") else "")
+            datatype = names.get(name, 0) if name.__class__ is str else 0
+            if (
+                datatype not in values.PLAIN
+                or metric.is_null
+                or metric.is_historical
+                or metric.HasField("properties")
+                or metric.datatype not in (0, datatype)
+            ):
+                self._metric(metric, _TOP)
+                continue
+            which = metric.WhichOneof("value")
+            time_ms = metric.timestamp or self._at_ms
+            time_ns = (time_ms if time_ms < LAST_MS else LAST_MS) * 1_000_000
+            if which == "double_value" and datatype != values.BOOLEAN:
+                live.append(TypedValue(name, metric.double_value, time_ns, 0, best))
+            elif which in SCALARS:
+                self._scalar(name, metric, which, datatype, min(time_ms, LAST_MS), False, GOOD)
+            else:
+                self._metric(metric, _TOP)
+        if len(live) > MOST_VALUES:
+            raise _too_many()
 
     def why(self, of: str) -> str:
         """What is wrong with the message, "" for nothing. of: the device."""
@@ -149,10 +180,11 @@ class Told:
             self._add(name, value, time_ms, historical, quality)
 
     def _add(self, name: str, value: Value, time_ms: int, historical: bool, quality: int) -> None:
-        if len(self.found) >= MOST_VALUES:
-            raise UnreadableError(f"it has more than {MOST_VALUES} values")
+        found = self.backlog if historical else self.live
+        if len(found) >= MOST_VALUES:
+            raise _too_many()
         best = self._best if quality == GOOD else quality
-        self.found.append((historical, TypedValue(name, value, time_ms * 10**6, 0, best)))
+        found.append(TypedValue(name, value, time_ms * 1_000_000, 0, best))
 
     # metrics of several values
 
@@ -215,7 +247,7 @@ class Told:
 
     def _end_parts(self) -> None:
         """Parts that a data set, an array or a null has no more are null."""
-        told = {value.metric for _, value in self.found}
+        told = {value.metric for value in (*self.live, *self.backlog)}
         for name, datatype in self._device.names.items():
             if name in told or datatype in SEVERAL or datatype in values.NOT_TAKEN:
                 continue
@@ -226,6 +258,10 @@ class Told:
                     self._add(name, None, whole.time_ms, whole.historical, whole.quality)
                     break
                 at = name.find("/", at + 1)
+
+
+def _too_many() -> UnreadableError:
+    return UnreadableError(f"it has more than {MOST_VALUES} values")
 
 
 def _and_more(told: list[str]) -> str:

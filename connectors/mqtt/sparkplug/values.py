@@ -15,6 +15,9 @@ Value = float | str | bool | None
 Metric = Payload.Metric
 
 LAST_MS: Final = (1 << 63) // 10**6 - 1  # what nanoseconds in 64 bits can say
+PLAIN: Final = frozenset(range(int(DataType.Int8), int(DataType.UUID) + 1))
+"""Types of one number, boolean or text."""
+BOOLEAN: Final = int(DataType.Boolean)  # the library looks a name up at every use
 BD_SEQ: Final = "bdSeq"
 REBIRTH: Final = "Node Control/Rebirth"
 _COMMANDS: Final = ("Node Control/", "Device Control/")
@@ -85,13 +88,13 @@ def value_of(holder: Metric | Payload.DataSet.DataSetValue, which: str, datatype
     if datatype in NOT_TAKEN:
         raise SkippedError
     raw = getattr(holder, which)
-    if which in _FLOATING and datatype != DataType.Boolean:
+    if which in _FLOATING and datatype != BOOLEAN:
         return float(raw)
     if which == "string_value":
         if raw.__class__ is not str:
             raise UnreadableError("is not valid UTF-8")
         return str(raw)
-    if which == "boolean_value" or datatype == DataType.Boolean:
+    if which == "boolean_value" or datatype == BOOLEAN:
         return bool(raw)
     return _whole(int(raw), datatype, 32 if which == "int_value" else 64)
 
