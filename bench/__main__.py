@@ -26,6 +26,7 @@ BENCHMARKS = {
     "http": "messages a second of the HTTP source on one core, one a request and in batches",
     "opcua": "CPU a value and loss of the OPC UA source at 30,000 values/s, plain and encrypted",
     "mqtt": "a backlog of QoS 1 messages into the journal, against a bare drain of the same socket",
+    "sparkplug": "CPU a Sparkplug message and metric in the receiver, beside a plain reader",
     "start": "start to first alarm, caches warm",
 }
 

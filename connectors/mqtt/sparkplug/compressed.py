@@ -16,7 +16,7 @@ _WINDOWS: Final = {"DEFLATE": 15, "GZIP": 31, "": 47}  # of zlib; without a word
 def read_message(data: bytes, cap: int) -> Payload:
     """A payload, compressed or not. cap: bytes of one that is unpacked. Raises `UnreadableError`."""
     payload = read_payload(data)
-    if payload.uuid != UUID:
+    if not payload.HasField("uuid") or payload.uuid != UUID:
         return payload
     inner = read_payload(_unpacked(payload, cap))
     if inner.uuid == UUID:

@@ -45,6 +45,11 @@ class Told:
     is taken; unknown: whether a metric is named that no birth told of.
     """
 
+    __slots__ = (
+        *("live", "backlog", "names", "aliases", "strangers", "problems", "skipped", "unknown"),
+        *("_device", "_at_ms", "_birth", "_best", "_whole"),
+    )
+
     def __init__(self, device: Device, at_ms: int, *, birth: bool, doubtful: bool) -> None:
         self._device, self._at_ms, self._birth = device, min(at_ms, LAST_MS), birth
         self._best = UNCERTAIN if doubtful else GOOD

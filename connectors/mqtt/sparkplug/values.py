@@ -66,7 +66,7 @@ def read_payload(data: bytes) -> Payload:
         payload: Payload = Payload.FromString(data)
     except DecodeError as error:
         raise UnreadableError("its bytes are no protobuf") from error
-    told = payload.metrics or payload.body or payload.HasField("seq") or payload.HasField("timestamp")
+    told = payload.HasField("seq") or payload.HasField("timestamp") or payload.metrics or payload.body
     if data and not told:
         raise UnreadableError("it holds neither metrics nor a sequence number nor a time")
     return payload
