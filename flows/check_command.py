@@ -15,6 +15,7 @@ from connectors.errors import ConfigError
 from flows.check_connect import try_addresses
 from flows.check_rules import rule_tables, rules_told
 from flows.plant_file import Plant, Product
+from flows.plant_paths import check_paths
 from flows.plant_products import read_products
 from flows.plant_reader import load_plant, python_beside, read_folder
 from flows.plant_tests import check_tests
@@ -64,6 +65,7 @@ def check_folder(folder: Path, *, vectors: bool = True) -> tuple[Plant | None, P
     loaded, problems = load_plant(read_folder(folder), os.environ, name_hint=folder.resolve().name)
     if loaded is not None:
         check_tests(loaded, problems)
+        check_paths(loaded, folder, problems)
         if vectors:
             told_problems(run_plant_vectors(loaded), problems)
     return (None if problems.errors else loaded), problems

@@ -28,6 +28,7 @@ from connectors.source import Surroundings
 from connectors.tcp.config import TcpConfig, listen_address
 from connectors.tls import in_folder, server_context
 from flows.plant_file import Plant
+from flows.plant_paths import watch_problem
 
 TIMEOUT_S: Final = 5.0  # of one answer; a dead address is told after it
 LONGEST_S: Final = 20.0  # for everything: an address that answers is asked several things
@@ -181,17 +182,10 @@ def _listen(address: str) -> str:
 def _watched(source: FilesConfig, folder: Path) -> str:
     """Whether files of the folder could be read and put away."""
     watch = folder / source.watch
+    if (problem := watch_problem(watch)) is not None:
+        raise ConfigError(problem)
     if not watch.exists():
-        parent = next(path for path in watch.absolute().parents if path.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-            raise ConfigError(f"is not there, and cannot be made: {parent} cannot be written")
         return "is not there yet; it is made at the start"
-    if not watch.is_dir():
-        raise ConfigError("is no folder")
-    if not os.access(watch, os.R_OK | os.X_OK):
-        raise ConfigError("cannot be read")
-    if not os.access(watch, os.W_OK):
-        raise ConfigError("cannot be written, so files that are read could not be put away")
     return "a folder, readable and writable"
 
 

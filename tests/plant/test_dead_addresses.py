@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -108,19 +108,20 @@ def test_what_is_said_of_an_address(how: str, tmp_path: Path) -> None:
 def test_names_and_own_addresses(tmp_path: Path) -> None:
     """A name that nobody knows; addresses that are taken, or another machine's."""
     nobody = "no-such-host.invalid"
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with ExitStack() as held:
+        taken = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+        ports = [one.getsockname()[1] for one in taken]
         code, said = tried(
             tmp_path / "plant",
             [
                 f'mqtt: {{kind: mqtt, host: {nobody}, subscribe: ["a/#"]}}',
                 f'opcua: {{kind: opcua, endpoint: "opc.tcp://{nobody}:4840", browse: {{}}}}',
                 f'kafka: {{kind: kafka, bootstrap: "{nobody}:9092", topic: frames, device: key}}',
-                f'tcp: {{kind: tcp, listen: "127.0.0.1:{port}", framing: {{kind: json_lines}}}}',
-                f'http: {{kind: http, listen: "127.0.0.1:{port}"}}',
+                f'tcp: {{kind: tcp, listen: "127.0.0.1:{ports[0]}", framing: {{kind: json_lines}}}}',
+                f'http: {{kind: http, listen: "127.0.0.1:{ports[1]}"}}',
                 'other: {kind: tcp, listen: "192.0.2.1:7001", framing: {kind: json_lines}}',
             ],
-            f'historian: {{listen: "127.0.0.1:{port}"}}',
+            f'historian: {{listen: "127.0.0.1:{ports[2]}"}}',
         )
     assert code == 3
     unknown = ("Name or service not known", "Temporary failure in name resolution")  # without a resolver
@@ -136,7 +137,7 @@ def test_what_never_comes_back_is_left_behind(tmp_path: Path, monkeypatch: pytes
     """A name that the system looks up for minutes holds up nothing but its own line."""
     hold = threading.Event()
     monkeypatch.setattr(check_connect, "LONGEST_S", 1.0)
-    monkeypatch.setattr(check_connect, "_mqtt", lambda plant, source: str(hold.wait(60)))
+    monkeypatch.setattr(check_connect, "_mqtt", lambda *_: str(hold.wait(60)))
     code, said = tried(tmp_path / "plant", ['mqtt: {kind: mqtt, host: h, subscribe: ["a/#"]}'])
     hold.set()
     assert code == 3
