@@ -132,7 +132,7 @@ def make_plant(
     contents[folder / "plant.yaml"] = _plant(folder, sources, own, live)
     renamed = any(source.name != source.origin for source in sources)
     paths = write_plant(folder, contents, heard if live is not None or renamed else ())
-    told = [*_told(names, kinds), *map(plain, [*empty, *_hints(frames, heard, sources)])]
+    told = [*_told(names, kinds), *map(plain, [*empty, *_hints(frames, heard, sources), *_shared(kinds)])]
     return Made(paths, [*told, *decoded(folder, heard)])
 
 
@@ -173,6 +173,18 @@ def _hints(
         if source.mixed
     ]
     return lines
+
+
+def _shared(kinds: Sequence[Kind]) -> list[str]:
+    """What becomes of devices that are of several kinds."""
+    counts = Counter(device for kind in kinds for device in kind.devices)
+    several = sorted(device for device, count in counts.items() if count > 1)
+    if not several:
+        return []
+    return [
+        f"{counted(len(several), 'device')} of several products, e.g. '{several[0]}': telemetry, windows and "
+        "rules have all of them, `penstock state` and AAS the one that was heard last"
+    ]
 
 
 def write_plant(folder: Path, contents: Mapping[Path, str], frames: Sequence[HeardFrame]) -> list[Path]:
