@@ -26,6 +26,7 @@ from flows.alarm_filters import SEVERITIES, STATES, AlarmFilters
 from flows.alarm_tables import alarms_table, count_line, event_line, events_table, state_text
 from flows.look_command import Plant, RemotePlant, emit, find, plant_options, show
 from flows.plant_tests import parse_time
+from flows.show_group import ShowGroup
 from flows.views import Views
 
 LIVE_S: Final = 1.0
@@ -34,20 +35,7 @@ FOLLOW_AT_ONCE: Final = 10_000
 PREFIX_LEAST: Final = 6
 
 
-class _Alarms(click.Group):
-    """`penstock alarms PLANT` is `penstock alarms show PLANT`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        named = bool(args) and (args[0] in self.commands and not Path(args[0]).is_dir())
-        if not named and args[:1] not in (["--help"], ["-h"]):
-            args = ["show", *args]
-        return super().parse_args(ctx, args)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-
-@click.group(cls=_Alarms)
+@click.group(cls=ShowGroup)
 def alarms() -> None:
     """Open alarms of a plant, their events, and what operators do about them.
 

@@ -22,22 +22,13 @@ from flows.health import is_running
 from flows.look_command import devices as show_devices
 from flows.look_command import emit
 from flows.master_actions import checked_changes
+from flows.show_group import ShowGroup
 from flows.status import read_status
 from flows.views import Views
 from operators.master import KEYS
 
 
-class _Devices(click.Group):
-    """`penstock devices PLANT` is `penstock devices show PLANT`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        named = bool(args) and args[0] in self.commands and not Path(args[0]).is_dir()
-        if not named and args[:1] not in (["--help"], ["-h"]):
-            args = ["show", *args]
-        return super().parse_args(ctx, args)
-
-
-@click.group(cls=_Devices)
+@click.group(cls=ShowGroup)
 def devices() -> None:
     """Devices of a plant, when they were last heard, and changing their master data.
 

@@ -24,6 +24,7 @@ from flows.health import is_running
 from flows.look_command import emit, show
 from flows.plant_file import Plant
 from flows.plant_reader import load_bundle
+from flows.show_group import ShowGroup
 from flows.status import read_status
 from flows.views import Views
 from operators.document import nearest
@@ -33,17 +34,7 @@ from rules.check import number_of
 NAMES: Final = 256  # parameters of one call
 
 
-class _Params(click.Group):
-    """`penstock params PLANT` is `penstock params show PLANT`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        named = bool(args) and args[0] in self.commands and not Path(args[0]).is_dir()
-        if not named and args[:1] not in (["--help"], ["-h"]):
-            args = ["show", *args]
-        return super().parse_args(ctx, args)
-
-
-@click.group(cls=_Params)
+@click.group(cls=ShowGroup)
 def params() -> None:
     """Parameters of a plant's devices: what counts, where it comes from, and setting it.
 
