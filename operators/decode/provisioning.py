@@ -4,7 +4,8 @@
     any frame of JSON             {"nodes": [{"device_id", "role": hub | child, "parent"?, "productId"?}]}
 
 The device of the first is that of its address. Either registers devices as a change of master data
-would (`operators.master`). A device without `productId` is of the product that takes its address.
+would (`operators.master`). A device without `productId` is of the product that takes its address. So is
+one that a birth of Sparkplug registers, where the plant's devices come by stream.
 """
 
 from __future__ import annotations
@@ -49,6 +50,20 @@ def read_nodes(payload: bytes, path: Path, device: str, hub: str, depth: int) ->
     """What `nodes` of a frame of telemetry say; device, hub: of its address. Raises `ChangeError`."""
     found = value_at(_json(payload, depth), path)
     return [] if found is None else _nodes(found, path, device, hub)
+
+
+def read_birth(device: str, hub: str, product: str, known: Row | None) -> list[Wanted]:
+    """What a Sparkplug birth says: its device is there, under its edge node. A node tells its births whenever
+    it connects, so they fill in what master data leave open, and take nothing back. hub, product: as in
+    `read_provisioning`; a device that no one product takes is not registered. Raises `ChangeError`."""
+    if (known is None and not product) or (known is not None and known.get("status") == RETIRED):
+        return []
+    told = {"hub_id": hub, "productId": product}
+    cells = {name: cell for name, cell in told.items() if cell and not (known and known.get(name))}
+    if not cells:
+        return []
+    name = _text(device, "the birth's device", LONGEST_NAME)
+    return [Wanted("devices", name, {"device_id": name, **cells}, "birth: ")]
 
 
 def _json(payload: bytes, depth: int) -> Any:

@@ -190,13 +190,15 @@ class ReportSpec:
 @dataclass(frozen=True, slots=True)
 class RoutingSpec:
     """From an address to a device and its product. reports: role -> productId -> what a frame of that
-    role, which is no telemetry, holds. hold_for: nanoseconds that a frame waits with `unknown: hold`."""
+    role, which is no telemetry, holds. hold_for: nanoseconds that a frame waits with `unknown: hold`.
+    births: whether births of Sparkplug register their devices."""
 
     sources: tuple[SourceSpec, ...] = ()
     devices: Mapping[str, MasterDevice] = field(default_factory=dict)
     unknown: Literal["reject", "hold", "accept"] = "reject"
     hold_for: int = 7 * DAY
     reports: Mapping[str, Mapping[str, ReportSpec]] = field(default_factory=dict)
+    births: bool = False
 
 
 @dataclass(frozen=True, slots=True)
