@@ -224,6 +224,7 @@ class JournalServer:
             "component": self.options.name,
             "pid": os.getpid(),
             "started_ms": self.started_ms,
+            "updated_ms": int(time.time() * 1000),
             "state": "full" if full else self._state,
             "detail": self._detail(full),
             "metrics": metrics,

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import random
+import signal
 import socket
 import stat
 import subprocess
@@ -26,6 +27,7 @@ from connectors.journal.entries import CONTROL
 from connectors.journal.merging import merge
 from connectors.journal.reader import JournalReader
 from connectors.source import Frame
+from flows import health
 from tests.waiting import LIMIT_S, until
 
 
@@ -291,3 +293,22 @@ def test_what_is_durable_stays_for_a_while_for_captures(tmp_path: Path) -> None:
         client.durable(client.status()["metrics"]["journal_last_entry"])
         until(lambda: client.status()["metrics"]["journal_oldest_entry"] > 1, "the trim")
         assert time.monotonic() - began > 2.0
+
+
+def test_a_journal_that_stands_still_is_told_as_hanging(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "STALE_S", 3.0)
+
+    def told() -> str:
+        return str(health.readiness(tmp_path)["components"]["journal"]["state"])
+
+    with RunningJournal(tmp_path) as journal:
+        child = {"state": "running", "pid": journal.process.pid, "restarts": 0}
+        supervisor = {"component": "supervisor", "pid": os.getpid(), "components": {"journal": child}}
+        (tmp_path / "run" / "supervisor.json").write_text(json.dumps(supervisor))
+        until(lambda: told() == "running", told=told)
+        journal.process.send_signal(signal.SIGSTOP)
+        until(lambda: told() == "hanging", told=told)
+        journal.process.send_signal(signal.SIGCONT)
+        until(lambda: told() == "running", told=told)
