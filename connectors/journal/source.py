@@ -8,6 +8,7 @@ up to which an output store says that it is applied, so that the store can ignor
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -128,6 +129,7 @@ class _Partition(StatefulSourcePartition[tuple[str, Slice], int]):
         }
 
     def close(self) -> None:
+        self._source.left()
         self._watch.close()
         self._reader.close()
 
@@ -194,11 +196,13 @@ class JournalSource(FixedPartitionedSource[tuple[str, Slice], int]):
         self.in_flight_bytes = in_flight_bytes
         self.start = start
         self._partition: _Partition | None = None
+        self._describing = threading.Lock()
 
     def describe(self) -> dict[str, int]:
         """Where the source stands: next_entry, durable_entry, last_entry (of the journal),
-        lag_entries, in_flight_bytes; {} before it runs. From any thread."""
-        return {} if self._partition is None else self._partition.describe()
+        lag_entries, in_flight_bytes; {} while it does not run. From any thread."""
+        with self._describing:
+            return {} if self._partition is None else self._partition.describe()
 
     def list_parts(self) -> list[str]:
         return [PARTITION]
@@ -206,3 +210,8 @@ class JournalSource(FixedPartitionedSource[tuple[str, Slice], int]):
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _Partition:
         self._partition = _Partition(self, self.start if resume_state is None else resume_state)
         return self._partition
+
+    def left(self) -> None:
+        """The partition is about to close its reader."""
+        with self._describing:
+            self._partition = None
