@@ -206,7 +206,10 @@ class HttpReceiver:
             if not chunked and size <= LARGEST_INLINE:
                 self._take(size)
                 held = size
-                return held, await proto()
+                try:
+                    return held, await proto()
+                except (ProtocolClosed, ProtocolError):
+                    raise Refused(400, "the body is cut short") from None
             parts: list[bytes] = []
             empty = 0
             async for part in proto:
@@ -326,6 +329,9 @@ class HttpReceiver:
         _give_up(self._reading, self.config.body_timeout)
         _give_up(self._pending, self.config.commit_timeout)
         status = self.status
+        if self._pending or self.gather.under_pressure:
+            self.last_frame = time.monotonic()  # who waits for the journal is not silent
+            status.state = "connected"
         if (
             time.monotonic() - self.last_frame > self.config.silent_after / 1e9
             and status.state == "connected"

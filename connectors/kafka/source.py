@@ -264,6 +264,8 @@ class KafkaReceiver:
         if not up:
             status.state, status.detail, status.peers = "disconnected", detail, 0
             return
+        if self._queue:
+            self._last_frame = time.monotonic()  # who waits for the journal is not silent
         quiet = time.monotonic() - self._last_frame > self.config.silent_after / 1e9
         if quiet and status.state == "connected":
             log.warning("%s: connected, but no message for %d s",

@@ -214,6 +214,8 @@ class MqttReceiver:
         status = self.status
         if session.refused:
             status.detail = f"{self._peer} refuses the subscription {'; '.join(session.refused)}"
+        if self._gather.frames:
+            self._last_frame = time.monotonic()  # who waits for the journal is not silent
         if time.monotonic() - self._last_frame > self.config.silent_after / 1e9:
             if status.state == "connected":
                 log.warning(

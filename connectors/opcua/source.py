@@ -64,6 +64,7 @@ class OpcuaReceiver:
         self._held: dict[int, Held] = {}
         self._kept = surroundings.data / "opcua" / name
         self._revised: dict[int, int] = {}
+        self._waiting = 0  # responses on their way into the journal
         self._last_frame = time.monotonic()
         self._gaps = self._overflows = self._values = self._unreadable = self._too_large = 0
 
@@ -194,7 +195,11 @@ class OpcuaReceiver:
                 subscription.absent(told.gone)
                 self._tell(number, subscription)
             if told.frames:
-                await self._appender.append(told.frames, name or None)
+                self._waiting += 1
+                try:
+                    await self._appender.append(told.frames, name or None)
+                finally:
+                    self._waiting -= 1
             self._gaps += lost
             self._overflows += told.overflows
             self._too_large += told.too_large
@@ -269,6 +274,8 @@ class OpcuaReceiver:
             )  # fmt: skip
             if len(self._up) < self._sessions:
                 continue
+            if self._waiting:
+                self._last_frame = time.monotonic()  # who waits for the journal is not silent
             quiet = time.monotonic() - self._last_frame > self.config.silent_after / 1e9
             if quiet and status.state == "connected":
                 log.warning("%s: connected, but no value for %d s", self.config.endpoint,

@@ -157,6 +157,8 @@ class TcpReceiver:
             elif now - connection.heard > idle:
                 connection.drop(f"no byte for {idle:g} s")
         status = self.status
+        if self.gather.frames:
+            self.last_frame = now  # who waits for the journal is not silent
         if now - self.last_frame > self.config.silent_after / 1e9 and status.state == "connected":
             log.warning("no frame from any peer for %d s", self.config.silent_after // 10**9)
             status.state = "silent"

@@ -24,6 +24,7 @@ class FilesSubject(Subject):
         self.waivers = {
             "secrets": "a files source has none",
             "silence": "a folder without files is what it is most of the time",
+            "who_waits_for_the_journal_is_not_silent": "a folder is never silent",
             "network": "a folder has no network",
             "back_off": "a folder is looked at as often as `poll` says",
         }

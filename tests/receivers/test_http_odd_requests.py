@@ -157,7 +157,9 @@ def test_a_body_that_breaks_off_leaves_nothing(size: int) -> None:
             writer.write(data)
             await writer.drain()
             writer.write_eof()
-            await asyncio.wait_for(reader.read(), LIMIT_S)
+            answer = await asyncio.wait_for(reader.read(), LIMIT_S)
+            assert b"400 Bad Request" in answer
+            assert b'"the body is cut short' in answer
             writer.close()
         await until(lambda: source._requests == 0)
         assert source._in_hand == 0
