@@ -14,6 +14,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 import paho.mqtt.client as mqtt
@@ -23,7 +24,7 @@ from connectors.backoff import Backoff
 from connectors.errors import ConfigError
 from connectors.http.config import HttpConfig
 from connectors.kafka.config import KafkaConfig
-from connectors.mqtt.config import MqttConfig
+from connectors.mqtt.config import MqttConfig, in_plant
 from connectors.tcp.config import Delimiter, LengthPrefix, TcpConfig, listen_address
 from connectors.tcp.framing import stream_bytes
 from flows.plant_file import Plant, Product
@@ -43,14 +44,15 @@ log = logging.getLogger("simulator")
 class Simulator:
     """All simulated devices of a plant.
 
-    rate: frames a second of each device. seed: of every value; times are the clock's. skipped:
-    devices that no source can carry, with the reason.
+    rate: frames a second of each device. seed: of every value; times are the clock's. folder: the
+    plant's, for the files that sources name. skipped: devices that no source can carry, with the reason.
     """
 
-    def __init__(self, plant: Plant, *, seed: int = 1, rate: float = 1.0) -> None:
+    def __init__(self, plant: Plant, *, seed: int = 1, rate: float = 1.0, folder: Path = Path()) -> None:
         if rate <= 0:
             raise ConfigError("the rate must be above 0 frames a second")
         self.told = Told()
+        self._folder = folder
         self.skipped: dict[str, str] = {}
         self._period = 1.0 / rate
         self._links: dict[str, Link] = {}
@@ -119,7 +121,9 @@ class Simulator:
                     reasons.append(f"{name} hears no edge node that would call it so")
                     continue
                 key = f"{name}/{node.group}/{node.node}"
-                sparkplug = self._links.get(key) or SparkplugLink(name, config, node, self.told)
+                sparkplug = self._links.get(key) or SparkplugLink(
+                    name, in_plant(config, self._folder), node, self.told
+                )
                 self._links[key] = sparkplug
                 return sparkplug, str(node)
             elif isinstance(config, MqttConfig):
@@ -130,7 +134,7 @@ class Simulator:
                 if not any(mqtt.topic_matches_sub(wanted, topic) for wanted in config.subscribe):
                     reasons.append(f"{name} does not subscribe to {topic}")
                     continue
-                link = self._links.get(name) or _MqttLink(name, config, self.told)
+                link = self._links.get(name) or _MqttLink(name, in_plant(config, self._folder), self.told)
                 self._links[name] = link
                 return link, topic
             elif isinstance(config, KafkaConfig):

@@ -32,7 +32,7 @@ def simulate(plant: Path, rate: float, seed: int, seconds: float | None, data: P
         log_as_json("simulator")
     else:
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    simulator = Simulator(open_plant(plant), seed=seed, rate=rate)
+    simulator = Simulator(open_plant(plant), seed=seed, rate=rate, folder=plant)
     if not simulator.running:
         raise ConfigError(f"{plant}: no device of devices.csv can be simulated")
     status = StatusThread(data, "simulator", lambda: describe(simulator)) if data is not None else None
