@@ -40,7 +40,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         "plant.yaml:5:35  sources.t.key_file: no file '/no/k.pem'",
         f"plant.yaml:6:69  sources.u.trust: warning: 'certs/servers' {missing}",
         "plant.yaml:7:69  sources.v.trust: warning: '${TRUST:-c.pem}' is no folder",
-        "plant.yaml:8:26  sources.f.watch: 'c.pem' is no folder",
+        "plant.yaml:8:27  sources.f.watch: 'c.pem' is no folder",
         "plant.yaml:11:16  sources.k.ca_file: no file '${CA:-away.pem}', seen from the plant's folder",
     ]
 
@@ -57,7 +57,7 @@ def test_what_this_user_may_not_touch(tmp_path: Path) -> None:
     why = "cannot be written, so files that are read could not be put away"
     assert told(tmp_path, plant).splitlines() == [
         "plant.yaml:3:68  sources.m.ca_file: 'ca.pem' cannot be read by this user",
-        f"plant.yaml:4:26  sources.f.watch: 'inbox' {why}",
+        f"plant.yaml:4:27  sources.f.watch: 'inbox' {why}",
     ]
 
 
