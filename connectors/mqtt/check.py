@@ -84,8 +84,9 @@ def _told_limits(config: MqttConfig, properties: Any) -> list[str]:
 
 
 def _refused_subscriptions(client: mqtt.Client, heard: _Heard, config: MqttConfig) -> list[str]:
-    """Subscribe as the receiver will, for a moment."""
-    _subscribe(client, heard, subscriptions(config), config.qos, config)
+    """Subscribe as the receiver will, for a moment. Of a shared subscription its filter alone: a member of
+    the group would be given messages that a running receiver waits for."""
+    _subscribe(client, heard, [_unshared(topic) for topic in subscriptions(config)], config.qos, config)
     found = []
     for topic, code in zip(subscriptions(config), heard.granted, strict=False):
         if code.is_failure:
@@ -95,6 +96,10 @@ def _refused_subscriptions(client: mqtt.Client, heard: _Heard, config: MqttConfi
                 f"the broker grants {topic} QoS {code.value} only: what it cannot send at once is lost"
             )
     return found
+
+
+def _unshared(topic: str) -> str:
+    return topic.split("/", 2)[-1] if topic.startswith("$share/") else topic
 
 
 def _probe(config: MqttConfig, name: str) -> list[str]:

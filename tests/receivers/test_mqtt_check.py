@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 
+import msgspec
+import paho.mqtt.client as mqtt
 import pytest
 from click.testing import CliRunner, Result
+from paho.mqtt.enums import CallbackAPIVersion
 
 from connectors.mqtt import check
 from connectors.mqtt.check import try_broker
@@ -15,7 +19,8 @@ from connectors.mqtt.config import MqttConfig
 from flows.broker import Broker, start_broker
 from flows.check_command import check as check_command
 from tests.ports import free_port
-from tests.receivers.brokers import need_mosquitto
+from tests.receivers.brokers import Publisher, need_mosquitto
+from tests.waiting import until
 
 ACCEPTS = "the broker accepts"
 DROPS = (
@@ -90,6 +95,39 @@ def test_what_a_broker_of_protocol_5_says_of_itself(tmp_path: Path) -> None:
         "the broker offers QoS 0 only: it sends each message once, received or not",
         "the broker takes packets of 5000 bytes; max_payload is 1000000",
     ]
+
+
+def test_the_check_takes_no_message_from_a_shared_subscription(tmp_path: Path) -> None:
+    one = broker(tmp_path, "")
+    heard: list[bytes] = []
+    member = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="member")
+    member.on_message = lambda client, userdata, message: heard.append(message.payload)
+    subscribed: list[object] = []
+    member.on_subscribe = lambda *told: subscribed.append(told)
+    member.connect(*one.address)
+    member.loop_start()
+    member.subscribe("$share/group/plant/#", 1)
+    until(lambda: subscribed, "the member's subscription")
+    shared = msgspec.structs.replace(config(one), subscribe=["$share/group/plant/#"])
+    checking = threading.Thread(target=try_broker, args=("works", shared))
+    device = Publisher(one)
+    sent: list[bytes] = []
+    try:
+        checking.start()
+        while checking.is_alive():
+            sent.append(b"%d" % len(sent))
+            device.send(sent[-1:])
+            device.wait()
+        until(
+            lambda: len(heard) == len(sent), "every message", told=lambda: (len(heard), len(sent)), seconds=20
+        )
+        assert heard == sent
+    finally:
+        checking.join()
+        device.close()
+        member.disconnect()
+        member.loop_stop()
+        one.stop()
 
 
 def test_qos_0_is_warned_of_without_a_probe(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from connectors.errors import ConfigError, JournalError
 from connectors.fakes import MemoryAppender
 from connectors.mqtt.config import MqttConfig
 from connectors.mqtt.source import MqttReceiver
+from connectors.source import Surroundings
 from flows.broker import Broker, start_broker
 from operators.batch import FRAME_RETAINED
 from operators.spec import SECOND
@@ -184,6 +185,11 @@ def test_tls(tmp_path: Path) -> None:
             await until(lambda: len(appender.frames) == 300)
             device.close()
         assert [frame.payload for frame in appender.frames] == sent
+        keys: dict[str, Any] = {"subscribe": ["plant/#"], "tls": True, "ca_file": "good.crt"}
+        config = MqttConfig(host=secure.address[0], port=port, **keys)
+        of_plant = MqttReceiver.build("line", config, Surroundings("works", data, data / "kept"))
+        async with running(of_plant, appender):  # a file of the plant's folder
+            await until(lambda: of_plant.status.state == "connected", of_plant.status.detail)
         wrong = receiver(secure, tls=True, ca_file=str(data / "other.crt"))
         async with running(wrong, appender):
             await until(lambda: "certificate verify failed" in wrong.status.detail)
