@@ -10,6 +10,7 @@ rows. The same code serves the embedded engine and a server.
 from __future__ import annotations
 
 import fcntl
+import logging
 import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -76,6 +77,12 @@ MISSING: Final = frozenset({16, 60})  # NO_SUCH_COLUMN_IN_TABLE, UNKNOWN_TABLE: 
 _CODE = re.compile(r"[Cc]ode: (\d+)")
 
 
+def _quiet() -> None:
+    """The client's loggers say nothing: that a server is away, and why, is told once by who uses it."""
+    for name in ("clickhouse_connect", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
 class HistorianFile(msgspec.Struct, kw_only=True):
     """What the supervisor tells of this target."""
 
@@ -128,6 +135,7 @@ class ClickHouseTarget:
             self._client = None
 
     def _connect(self) -> Any:
+        _quiet()
         historian = self.config.historian
         url = f"http://{historian.listen}" if historian.url == "embedded" else historian.url
         parts = urlsplit(url)
