@@ -115,8 +115,8 @@ def test_the_check_takes_no_message_from_a_shared_subscription(tmp_path: Path) -
     try:
         checking.start()
         while checking.is_alive():
-            sent.append(b"%d" % len(sent))
-            device.send(sent[-1:])
+            sent += [b"%d" % (len(sent) + number) for number in range(50)]
+            device.send(sent[-50:])
             device.wait()
         until(
             lambda: len(heard) == len(sent), "every message", told=lambda: (len(heard), len(sent)), seconds=20
