@@ -93,8 +93,11 @@ def _items(files: Mapping[str, bytes]) -> Items:
         elif path in TABLES:
             kind, key = TABLES[path]
             table = read_table(path, files[path], key, (key,), Problems())
-            for name_, row in (table.rows if table is not None else {}).items():
-                found[kind, name_] = (path, {column: cell for column, cell in row.items() if cell})
+            met: set[str] = set()
+            for name_, row, _ in table.every() if table is not None else ():
+                told = f"{name_} from {row['valid_from']}" if name_ in met else name_
+                met.add(name_)
+                found[kind, told] = (path, {column: cell for column, cell in row.items() if cell})
         elif not path.startswith("tests/") and not path.endswith(".yaml"):
             found["file", path] = (path, files[path])
     return found

@@ -18,6 +18,7 @@ import numpy as np
 from flows.explain_evaluation import Evaluation, samples_of_chain
 from flows.explain_recall import recalled
 from flows.explain_text import kind_of, written
+from operators.attributes import Attributes
 from operators.batch import HISTORICAL, IN_ORDER, QUALITY_NAMES, Int32, ReadingBatch, Slice
 from operators.devices import Devices
 from operators.expression.grammar import parse
@@ -106,17 +107,18 @@ def formulas_in(rule: Rule, scope: Scope) -> dict[Expr, str]:
 
 @dataclass(slots=True, eq=False)
 class ProbeSpec:
-    """What a probe is built from: a rule of a product, and the rows of devices.csv."""
+    """What a probe is built from: a rule of a product, and the attributes of devices as of event time."""
 
     product: RuleProduct
     rule: Rule
-    attributes: Mapping[str, Mapping[str, str]]
+    attributes: Attributes
     columns: Sequence[str] = ()
     scope: Scope = field(init=False)
     expressions: list[Expression] = field(init=False)
 
     def __post_init__(self) -> None:
-        samples = samples_of(self.attributes, self.columns)
+        rows = self.attributes.tables["devices"]
+        samples = samples_of(rows, self.columns, self.attributes.former())
         scope = scope_of(self.product, {name for row in samples.values() for name in row}, samples)
         # every parameter is a column of its own: what it is for a device is told beside it
         self.scope = replace(scope, params=dict.fromkeys(scope.params))
@@ -264,7 +266,8 @@ class Probe:
             age = math.nan if since is None else (ts_ns - since) / 1e9
             code = int(quality[j, row]) & 0x7F
             found[self.metrics[metric]] = (float(columns[metric, row]), QUALITY_NAMES[code], age)
-        return Evaluation(ts_ns, int(batch.ingest_ns[row]), int(batch.seq[row]) >> 16, values, found)
+        position, asked = int(batch.seq[row]) >> 16, self.asked(int(batch.device[row]), ts_ns)
+        return Evaluation(ts_ns, int(batch.ingest_ns[row]), position, values, found, False, *asked)
 
     def _held_since(self, batch: ReadingBatch, row: int, j: int, metric: int, device: int) -> int | None:
         """The event time of the reading that brought the value that stands at a row; None: none did."""
@@ -279,42 +282,54 @@ class Probe:
 
     def _fill_other(self, batch: ReadingBatch, columns: Any) -> None:
         first = len(self.metrics)
+        times = batch.ts_ns.tolist() if self.spec.attributes.dated else [None] * len(batch)
+        readings = list(zip(batch.device.tolist(), times, strict=True))
         for at, column in enumerate(self.program.columns[first:], first):
-            known = {slot: self.input(column, slot) for slot in dict.fromkeys(batch.device.tolist())}
-            columns[at, : len(batch)] = [known[slot] for slot in batch.device.tolist()]
+            known = {one: self.input(column, *one) for one in dict.fromkeys(readings)}
+            columns[at, : len(batch)] = [known[one] for one in readings]
 
-    def input(self, column: Column, slot: int) -> float:
+    def input(self, column: Column, slot: int, at_ns: int | None) -> float:
         if column.root == "param":
-            value, _ = self.param(column.name, slot)
+            value, _ = self.param(column.name, slot, at_ns)
         else:
-            value = self.attribute(column.name, slot)
+            value = self.attribute(column.name, slot, at_ns)
         if value is None:
             return math.nan
         return float(text_code(value)) if isinstance(value, str) else value
 
-    def param(self, name: str, slot: int) -> tuple[float | str | None, str]:
-        """A parameter for a device, and where it comes from."""
+    def asked(
+        self, slot: int, at_ns: int
+    ) -> tuple[dict[str, tuple[float | str | None, str]], dict[str, str | None]]:
+        """The parameters and attributes that the rule names, at a reading."""
+        others = self.program.columns[len(self.metrics) :]
+        params = {one.name: self.param(one.name, slot, at_ns) for one in others if one.root == "param"}
+        rest = {one.name: self.attribute(one.name, slot, at_ns) for one in others if one.root == "device"}
+        return params, rest
+
+    def param_then(self, name: str, slot: int) -> tuple[float | str | None, str]:
+        """A parameter as the device's last evaluating reading met it; without one, as it is."""
+        evaluation = self.evaluation(slot)
+        known = evaluation.params.get(name) if evaluation is not None else None
+        return self.param(name, slot) if known is None else known
+
+    def param(self, name: str, slot: int, at_ns: int | None = None) -> tuple[float | str | None, str]:
+        """A parameter for a device, now or as of event time, and where it comes from."""
         device = self.devices.names[slot]
         default = self.spec.product.params.get(name)
         value = self.parameters.value(device, name)
         if value is not None and (default is None or isinstance(value, str) == isinstance(default, str)):
             return value, "set by an operator"
-        cell = self.spec.attributes.get(device, {}).get(name, "")
+        cell = self.spec.attributes.row("devices", device, at_ns).get(name, "")
         if cell:
             return (cell if isinstance(default, str) else number_of(cell)), "devices.csv"
         return (
             float(default) if isinstance(default, int | float) else default
         ), f"{self.spec.product.productId}: params"
 
-    def attribute(self, name: str, slot: int) -> str | None:
-        """A column of devices.csv for a device; None where the cell is empty."""
-        row = self.spec.attributes.get(self.devices.names[slot], {})
-        own = {
-            "device_id": self.devices.names[slot],
-            "productId": self.spec.product.productId,
-            "hub_id": self.devices.hubs[slot],
-        }
-        return row.get(name) or own.get(name) or None
+    def attribute(self, name: str, slot: int, at_ns: int | None = None) -> str | None:
+        """An attribute of a device, now or as of event time; None where there is none."""
+        device, hub = self.devices.names[slot], self.devices.hubs[slot]
+        return self.spec.attributes.attribute(device, self.spec.product.productId, hub, name, at_ns) or None
 
     # -- what it found
 
@@ -406,14 +421,15 @@ class Probe:
         known = self.texts.get(int(code))
         if known is not None:
             return known
+        evaluation = self.evaluation(slot)
         for one in walk(node):
             text: Any = None
             if isinstance(one, Text):
                 text = one.value
             elif isinstance(one, Name) and one.root == "param":
-                text, _ = self.param(one.parts[0], slot)
-            elif isinstance(one, Name) and one.root == "device":
-                text = self.attribute(one.parts[0], slot)
+                text, _ = self.param_then(one.parts[0], slot)
+            elif isinstance(one, Name) and one.root == "device" and evaluation is not None:
+                text = evaluation.attributes.get(one.parts[0])
             if isinstance(text, str) and text_code(text) == int(code):
                 return text
         return "?"
@@ -422,7 +438,7 @@ class Probe:
         """What is told of a name beside its value."""
         name = node.parts[0]
         if node.root == "param":
-            return {"param": name, "from": self.param(name, slot)[1]}
+            return {"param": name, "from": self.param_then(name, slot)[1]}
         if node.root == "device":
             return {"from": "devices.csv"}
         evaluation = self.evaluation(slot)

@@ -227,7 +227,8 @@ def _parameters(probe: Probe, slot: int) -> list[dict[str, Any]]:
         if "param" in node
     }
     return [
-        dict(zip(("name", "value", "from"), (name, *probe.param(name, slot)), strict=True)) for name in names
+        dict(zip(("name", "value", "from"), (name, *probe.param_then(name, slot)), strict=True))
+        for name in names
     ]
 
 

@@ -38,11 +38,11 @@ def recalled(probe: Probe, slot: int) -> Evaluation:
         known = int(state["held_ns"][index, j]) != 0
         found[probe.metrics[metric]] = (value, QUALITY_NAMES[code], age / 1e9 if known else math.nan)
     for at, column in enumerate(probe.program.columns[len(probe.metrics) :], len(probe.metrics)):
-        row[at, 0] = probe.input(column, slot)
+        row[at, 0] = probe.input(column, slot, ts_ns)
     past = probe.machine.export(len(probe.slots))
     plain = {node: _remembered(probe, node, index, ts_ns, past, row) for node in probe.nodes}
     values = np.array([plain[node] for node in probe.nodes])
-    return Evaluation(ts_ns, ingest_ns, position, values, found, True)
+    return Evaluation(ts_ns, ingest_ns, position, values, found, True, *probe.asked(slot, ts_ns))
 
 
 def _remembered(probe: Probe, node: Expr, index: int, ts_ns: int, past: Mapping[str, Any], row: Any) -> float:

@@ -210,7 +210,7 @@ class _Replay:
         spec = specs.rules(plant)
         for name in rule.products:
             probe = Probe(
-                ProbeSpec(spec.products[name], rule, spec.attributes, spec.columns),
+                ProbeSpec(spec.products[name], rule, spec.joined, spec.columns),
                 self.shard.devices,
                 self.device,
             )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from flows.plant_file import MasterData, Plant
+from flows.plant_file import Plant
 from operators.master import KEYS, effective
 
 Changed = Iterable[tuple[str, str, Mapping[str, str] | None]]  # as `OutputReader.master` gives it
@@ -19,10 +19,6 @@ def with_changes(plant: Plant, changed: Changed) -> Plant:
         rows[table][key] = row
     if not any(rows.values()):
         return plant
-    files = {
-        "devices": plant.master.devices,
-        "sites": plant.master.sites,
-        "customers": plant.master.customers,
-    }
+    files = plant.master.tables()
     tables: dict[str, Any] = {table: effective(files[table], rows[table]) for table in KEYS}
-    return replace(plant, master=MasterData(**tables, columns=plant.master.columns))
+    return replace(plant, master=replace(plant.master, **tables))

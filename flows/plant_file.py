@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from connectors.opcua.config import OpcuaConfig
 from connectors.shards import By
 from connectors.tcp.config import TcpConfig
 from flows.plant_vectors import Vector
+from operators.attributes import PastTables
 from operators.contract.spec import Contract, Metric
 from operators.decode.spec import DecodeSpec
 from operators.document import Node
@@ -143,12 +144,27 @@ class PlantYaml(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 @dataclass(slots=True, eq=False)
 class MasterData:
     """Rows of devices.csv by device_id, in file order; every column is a text. columns: its header, and
-    with `source: stream` the columns that FORMATS names."""
+    with `source: stream` the columns that FORMATS names, and those of the tables that devices are joined
+    with. dated: by table and key, further rows of a file, each from its `valid_from` on. past: what rows
+    were as of event time, where changes are known."""
 
     devices: dict[str, dict[str, str]] = field(default_factory=dict)
     sites: dict[str, dict[str, str]] = field(default_factory=dict)
     customers: dict[str, dict[str, str]] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
+    dated: Mapping[str, Mapping[str, Sequence[Mapping[str, str]]]] = field(default_factory=dict)
+    past: PastTables = field(default_factory=dict)
+
+    def former(self) -> Iterator[Mapping[str, str]]:
+        """Rows of devices that counted once, or will from a day on."""
+        for later in self.dated.get("devices", {}).values():
+            yield from later
+        for past in self.past.get("devices", {}).values():
+            yield from (one.row for one in past)
+
+    def tables(self) -> dict[str, dict[str, dict[str, str]]]:
+        """Rows by table, as changes of master data call them."""
+        return {"devices": self.devices, "sites": self.sites, "customers": self.customers}
 
 
 @dataclass(slots=True, eq=False)

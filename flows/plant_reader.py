@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,8 @@ from flows.plant_rules import read_rules, rule_product
 from flows.plant_shards import check_shards
 from flows.plant_sources import check_plant_yaml, check_source_files, check_source_products
 from flows.plant_sparkplug import check_sparkplug_products
-from flows.plant_tables import DEVICE_COLUMNS, Table, check_devices, read_table
+from flows.plant_tables import DEVICE_COLUMNS, Table, check_devices, check_dividing, read_table
+from operators.attributes import NOT_JOINED
 from operators.convert import convert
 from operators.document import Node, Problem, Problems, decode_text, load_yaml, nearest
 from rules.check import samples_of, scope_of
@@ -119,7 +121,9 @@ def load_plant(
     columns = devices.columns if devices is not None else ()
     if config is not None and config.devices.source == "stream":
         columns = tuple(dict.fromkeys((*columns, *DEVICE_COLUMNS, "customer_id")))
-    samples = samples_of(rows, columns)
+    columns = tuple(dict.fromkeys((*columns, *_joined_columns(tables))))
+    dated = {file.removesuffix(".csv"): table.later() for file, table in tables.items()}
+    samples = samples_of(rows, columns, chain.from_iterable(dated.get("devices", {}).values()))
     formulas = read_formulas(
         _of("formulas", documents),
         products,
@@ -140,6 +144,8 @@ def load_plant(
     if config is not None:
         root = documents["plant.yaml"][0]
         check_shards(root, config, products.good, _of("products", documents), problems)
+        if devices is not None and _shards(config).count > 1 and _shards(config).by in devices.columns:
+            check_dividing(devices, _shards(config).by, problems)
         check_files_products(root, config, products.good, problems)
         check_sparkplug_products(root, config, products.good, problems)
     products.check_references(declared_rules, formulas.declared, problems)
@@ -152,6 +158,7 @@ def load_plant(
         sites=csv_rows.get("sites.csv", {}),
         customers=csv_rows.get("customers.csv", {}),
         columns=columns,
+        dated={table: rows for table, rows in dated.items() if rows},
     )
     plant = Plant(
         name=config.plant,
@@ -257,6 +264,17 @@ def _plant_yaml(
     if config is not None:
         check_plant_yaml(nodes[0], config, problems)
     return config
+
+
+def _joined_columns(tables: Mapping[str, Table]) -> list[str]:
+    """Columns of sites.csv and customers.csv that a device has as attributes."""
+    return [
+        column
+        for file in ("sites.csv", "customers.csv")
+        if file in tables
+        for column in tables[file].columns
+        if column not in NOT_JOINED and not (file == "customers.csv" and column == "customer_id")
+    ]
 
 
 def _tables(files: Mapping[str, bytes], problems: Problems) -> dict[str, Table]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from operators.document import Problem, Problems, decode_text, nearest
+from operators.master import time_ns
 from rules.check import number_of
 
 STATUSES: Final = ("in_service", "maintenance", "retired")
@@ -17,17 +19,29 @@ LONGEST_NAME: Final = 256
 
 
 class Table(NamedTuple):
-    """Rows by key in file order, every cell a text without blanks around it; `lines`: key -> line."""
+    """Rows by key in file order, every cell a text without blanks around it; `lines`: key -> line. dated:
+    key -> the further rows of it, each from its `valid_from` on, with their lines."""
 
     file: str
     columns: tuple[str, ...]
     rows: dict[str, dict[str, str]]
     lines: dict[str, int]
     text: list[str]
+    dated: Mapping[str, Sequence[tuple[dict[str, str], int]]] = MappingProxyType({})
 
-    def problem(self, key: str, column: str, text: str) -> Problem:
-        """A problem at a cell."""
-        line = self.lines[key]
+    def later(self) -> dict[str, list[dict[str, str]]]:
+        """`dated` without lines."""
+        return {key: [row for row, _ in rows] for key, rows in self.dated.items()}
+
+    def every(self) -> Iterator[tuple[str, dict[str, str], int]]:
+        """Key, row and line of all rows, those of one key together."""
+        for key, row in self.rows.items():
+            yield key, row, self.lines[key]
+            yield from ((key, *one) for one in self.dated.get(key, ()))
+
+    def problem(self, key: str, column: str, text: str, line: int = 0) -> Problem:
+        """A problem at a cell of a row; line 0: of the key's first."""
+        line = line or self.lines[key]
         return Problem(self.file, line, _cell(self.text, line, self.columns.index(column)), column, text)
 
 
@@ -46,6 +60,7 @@ def read_table(
     columns: tuple[str, ...] | None = None
     rows: dict[str, dict[str, str]] = {}
     places: dict[str, int] = {}
+    dated: dict[str, list[tuple[dict[str, str], int]]] = {}
     begin = 1
     try:
         for cells in reader:
@@ -59,6 +74,12 @@ def read_table(
                 continue
             row = {name: cell.strip() for name, cell in zip(columns, cells, strict=False)}
             told = _row(file, line, lines, columns, cells, row, key, required, places)
+            if told is None and row[key] in places:
+                before = dated[row[key]][-1] if row[key] in dated else (rows[row[key]], places[row[key]])
+                told = _behind(file, line, lines, columns, row, key, *before)
+                if told is None:
+                    dated.setdefault(row[key], []).append((row, line))
+                    continue
             if told is not None:
                 problems.found.append(told)
             else:
@@ -73,7 +94,34 @@ def read_table(
             Problem(file, 1, 1, "", f"the file is empty; its first line names the columns: {wanted}")
         )
         return None
-    return Table(file, columns, rows, places, lines)
+    return Table(file, columns, rows, places, lines, dated)
+
+
+def _behind(
+    file: str,
+    line: int,
+    lines: list[str],
+    columns: tuple[str, ...],
+    row: Mapping[str, str],
+    key: str,
+    before: Mapping[str, str],
+    place: int,
+) -> Problem | None:
+    """Why a further row of a key is none: it counts from a day on, later than the row before it."""
+    told = f"'{row[key]}' stands already in line {place}"
+    if not row.get("valid_from"):
+        at = _cell(lines, line, columns.index(key))
+        mend = ", or say in valid_from since when this one counts" if "valid_from" in columns else ""
+        return Problem(file, line, at, key, f"{told}; keep one{mend}")
+    if before.get("valid_from") and _day(before) >= _day(row):
+        at = _cell(lines, line, columns.index("valid_from"))
+        what = f"{told}, from {before['valid_from']} on; rows of one {key} stand in the order of their days"
+        return Problem(file, line, at, "valid_from", what)
+    return None
+
+
+def _day(row: Mapping[str, str]) -> int:
+    return time_ns(row["valid_from"]) or 0
 
 
 def _header(
@@ -124,9 +172,23 @@ def _row(
     at = _cell(lines, line, columns.index(key))
     if len(value) > LONGEST_NAME or not value.isprintable():
         return Problem(file, line, at, key, f"no name: at most {LONGEST_NAME} printable characters")
-    if value in places:
-        return Problem(file, line, at, key, f"'{value}' stands already in line {places[value]}; keep one")
+    if row.get("valid_from") and time_ns(row["valid_from"]) is None:
+        at = _cell(lines, line, columns.index("valid_from"))
+        told = f"'{row['valid_from'][:60]}' is no time; write 2026-03-01 or 2026-03-01T06:00:00+09:00"
+        return Problem(file, line, at, "valid_from", told)
     return None
+
+
+def check_dividing(table: Table, by: str, problems: Problems) -> None:
+    """Rows of devices.csv of later days, where `by` of it divides the plant into shards."""
+    for device, rows in table.dated.items():
+        for row, line in rows:
+            if row.get(by, "") != table.rows[device].get(by, ""):
+                told = (
+                    f"'{device}' cannot move to another shard, and shards.by is {by}; keep one {by} a "
+                    "device, or set shards.by to device_id"
+                )
+                problems.found.append(table.problem(device, by, told, line))
 
 
 def _cell(lines: list[str], line: int, index: int) -> int:
@@ -153,23 +215,17 @@ def check_devices(
     """Cross checks of devices.csv. products: every productId of the folder, if it is `complete` (a
     file that could not be read may have held more). numeric_params: productId -> its parameters
     whose default is a number. Rows keep what they say."""
-    for device, row in table.rows.items():
+    for device, row, line in table.every():
         product = row["productId"]
         if product not in products and complete:
             told = f"no product '{product}'{nearest(product, products)}"
-            problems.found.append(table.problem(device, "productId", told))
+            problems.found.append(table.problem(device, "productId", told, line))
         status = row.get("status", "")
         if status and status not in STATUSES:
             mend = nearest(status, STATUSES) or f"; one of {', '.join(STATUSES)}"
-            problems.found.append(table.problem(device, "status", f"unknown status '{status}'{mend}"))
+            problems.found.append(table.problem(device, "status", f"unknown status '{status}'{mend}", line))
         for name in numeric_params.get(product, ()):
             cell = row.get(name, "")
             if cell and number_of(cell) is None:
                 told = f"'{cell}' is no number, but the default of parameter '{name}' of {product} is"
-                problems.found.append(table.problem(device, name, told))
-    dated = [device for device, row in table.rows.items() if row.get("valid_from")]
-    if dated:
-        told = (
-            "a row of the file counts at all times; what is to count from a day on is a change of master data"
-        )
-        problems.found.append(table.problem(dated[0], "valid_from", told)._replace(warning=True))
+                problems.found.append(table.problem(device, name, told, line))

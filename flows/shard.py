@@ -13,12 +13,13 @@ import msgspec
 from flows import specs
 from flows.plant_file import MasterData, Plant
 from flows.rule_status import told_of_rules
+from operators.attributes import Attributes
 from operators.batch import Slice, StateChanges
 from operators.contract.sequence import MISSING_TOLD
 from operators.contract.step import ContractLogic
 from operators.decode.step import DecodeLogic
 from operators.devices import Devices
-from operators.master import MasterChanges, Registry, Rows
+from operators.master import DeviceRow, MasterChanges, Registry
 from operators.pages import PageStore
 from operators.snapshot import pack, unpack
 from operators.stage import StageLogic
@@ -82,7 +83,7 @@ class PlannedStage:
         self.name = name
         self.build = build
         self.specs_of = specs_of
-        self.registry = Registry(tables(shard.first_plant.master))
+        self.registry = _registry(shard.first_plant)
         self._version = self.registry.version
         self.plant = shard.first_plant  # with master data as they are here
         self.logic = build(self.plant, self.registry)
@@ -112,22 +113,27 @@ class PlannedStage:
         if control is None or control.kind != "plant" or control.data["sha256"] == self.plant.sha256:
             return
         plant = self.shard.plant(control.data["sha256"], control.data["files"])
-        self.registry.rebase(tables(plant.master), plant.devices.source == "stream")
+        master, keep = plant.master, plant.devices.source == "stream"
+        self.registry.rebase(master.tables(), keep, control.at_ns, master.dated)
         self.plant = self._as_here(plant)
         self.logic.apply(self.specs_of(self.plant))
 
     def _take_master(self, changes: MasterChanges) -> None:
         """Master data change: what follows from them alone, or, where the stage cannot tell, all of it as
         if another plant was applied."""
-        devices = self.registry.tables["devices"]
+        if self.name == "windows":  # they know no master data
+            self.registry.take(changes.rows)
+            return
+        devices, past = self.registry.tables["devices"], self.registry.past["devices"]
         rows = [
-            (key, devices.get(key), row)
-            for table, key, row in changes.rows
-            if table == "devices" and row is not None
+            DeviceRow(one.key, devices.get(one.key), one.row, past.get(one.key, ()), one.past)
+            for one in changes.rows
+            if one.table == "devices" and one.row is not None
         ]
         self.registry.take(changes.rows)
         refresh = getattr(self.logic, "refresh", None)
-        if self.name == "windows" or (refresh is not None and refresh(rows)):  # windows know no master data
+        attributes = Attributes(self.registry.tables, self.registry.past)
+        if refresh is not None and refresh([*rows, *_joined(changes, attributes)], attributes):
             return
         self.plant = self._as_here(self.plant)
         self.logic.apply(self.specs_of(self.plant))
@@ -140,10 +146,15 @@ class PlannedStage:
 
     def _as_here(self, plant: Plant) -> Plant:
         """A plant with the registry's tables in the place of its files'."""
-        if not any(self.registry.changed.values()) and tables(plant.master) == self.registry.files:
+        registry, master = self.registry, plant.master
+        differs = any(registry.changed.values()) or any(registry.past.values())
+        if not differs and master.tables() == registry.files:
             return plant
-        rows: Any = {name: dict(rows) for name, rows in self.registry.tables.items()}
-        return replace(plant, master=MasterData(**rows, columns=plant.master.columns))
+        rows: Any = {name: dict(rows) for name, rows in registry.tables.items()}
+        past = {name: dict(rows) for name, rows in registry.past.items()}
+        return replace(
+            plant, master=MasterData(**rows, columns=master.columns, dated=master.dated, past=past)
+        )
 
     def snapshot(self) -> bytes:
         began = time.perf_counter()
@@ -165,7 +176,7 @@ class PlannedStage:
         master = state.pop(MASTER, None)
         if kept.plant != self.plant.sha256 or master is not None:
             plant = self.shard.plant(kept.plant, None)
-            self.registry = Registry(tables(plant.master))
+            self.registry = _registry(plant)
             if master is not None:
                 self.registry.load(unpack(master))
             self.plant = self._as_here(plant)
@@ -273,6 +284,21 @@ class Shard:
         return PlannedStage(self, "state", lambda p, _: StateLogic(specs.state(p), self.devices), specs.state)
 
 
-def tables(master: MasterData) -> Mapping[str, Rows]:
-    """The tables of a plant's files, by the names that changes call them."""
-    return {"devices": master.devices, "sites": master.sites, "customers": master.customers}
+def _registry(plant: Plant) -> Registry:
+    """Master data as the plant's files have them."""
+    return Registry(plant.master.tables(), dated=plant.master.dated)
+
+
+def _joined(changes: MasterChanges, attributes: Attributes) -> list[DeviceRow]:
+    """Devices whose site or customer has changed."""
+    sites, customers = (
+        frozenset(one.key for one in changes.rows if one.table == table) for table in ("sites", "customers")
+    )
+    if not sites and not customers:
+        return []
+    past = attributes.past.get("devices", {})
+    return [
+        DeviceRow(device, row, row, past.get(device, ()), past.get(device, ()))
+        for device, row in attributes.tables["devices"].items()
+        if attributes.touches(device, sites, customers)
+    ]

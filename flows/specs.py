@@ -9,6 +9,7 @@ from flows.plant_file import Plant, Product
 from flows.plant_rules import rule_product
 from flows.plant_tables import DEVICE_COLUMNS
 from flows.source_specs import source_spec
+from operators.attributes import Attributes, Row
 from operators.contract.spec import ProductContract
 from operators.decode.spec import (
     DecodeLimits,
@@ -45,6 +46,7 @@ def decode(plant: Plant) -> DecodePlan:
                 plant.rules,
                 {name: one.contract.timestamp.max_future for name, one in plant.products.items()},
             ),
+            births=plant.devices.source == "stream",
         ),
         limits=DecodeLimits(
             plant.limits.devices,
@@ -99,7 +101,8 @@ def parameters(plant: Plant) -> ParameterSpec:
 
 def _numeric_columns(plant: Plant) -> tuple[str, ...]:
     """Columns of devices.csv that are parameters without a default."""
-    return tuple(name for name in samples_of(plant.master.devices)["numeric"] if name not in DEVICE_COLUMNS)
+    samples = samples_of(plant.master.devices, former=plant.master.former())
+    return tuple(name for name in samples["numeric"] if name not in DEVICE_COLUMNS)
 
 
 def _device_params(plant: Plant, product: Product, columns: Collection[str]) -> dict[str, dict[str, float]]:
@@ -127,6 +130,7 @@ def contract(plant: Plant) -> dict[str, ProductContract]:
 
 def rules(plant: Plant, shard: int = 0) -> RulesSpec:
     """The rules, and what their conditions may name. shard: in which they are evaluated."""
+    attributes: dict[str, Row] = dict(plant.master.devices)
     return RulesSpec(
         plant=plant.name,
         shard=str(shard),
@@ -135,9 +139,10 @@ def rules(plant: Plant, shard: int = 0) -> RulesSpec:
             for name, product in plant.products.items()
         },
         rules=plant.rules,
-        attributes=dict(plant.master.devices),
+        attributes=attributes,
         columns=plant.master.columns,
         timezone=plant.timezone,
+        joined=Attributes({**plant.master.tables(), "devices": attributes}, plant.master.past),
     )
 
 
@@ -164,13 +169,14 @@ def _formulas(plant: Plant, product: Product) -> FormulasSpec | None:
     shown = tuple(own[name] for name in named if name in own)
     if not shown:
         return None
-    samples = samples_of(plant.master.devices, plant.master.columns)
+    samples = samples_of(plant.master.devices, plant.master.columns, plant.master.former())
     columns = {name for row in samples.values() for name in row}
     known = rule_product(product)
     scope = scope_of(known, columns, samples)
     scope.params = dict.fromkeys(scope.params)
     scope.formulas = {name: one.tree for name, one in own.items()}
-    return FormulasSpec(shown, scope, product.params, plant.master.devices, known.stale_after)
+    joined = Attributes(plant.master.tables(), plant.master.past)
+    return FormulasSpec(shown, scope, product.params, plant.master.devices, known.stale_after, joined)
 
 
 def telemetry(plant: Plant) -> dict[str, TelemetrySpec]:

@@ -4,16 +4,22 @@ A change is `{"op": "upsert", "table": "devices", "data": {...}}` or `{"op": "de
 "keys": {"device_id": ...}}`. It counts from its place in the journal on. The newest word on a cell wins,
 whoever says it: a change, a frame that provisions a device, or an applied plant folder, which says
 what it has otherwise than the folder applied before it.
+
+Readings are joined with rows as of event time (`operators.attributes`), so a row that becomes another is
+kept as what stood until then. A change speaks of the event times from `valid_from` on, or from when it is
+said; whatever else was said of these, up to now, it overrides cell by cell.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise, takewhile
 from typing import Any, Final, NamedTuple
 
+from operators.attributes import ALWAYS, Past
 from operators.document import nearest
 from operators.rejects import Reason
 from operators.snapshot import pack
@@ -26,12 +32,23 @@ RETIRED: Final = "retired"
 LONGEST_NAME: Final = 256
 LONGEST_CELL: Final = 1_000
 COLUMNS_MOST: Final = 200
+PAST_MOST: Final = 32
+"""Former rows that are kept of one key; beyond it the oldest gives way, and the next stands for before."""
 _OPS: Final = {"upsert": "data", "delete": "keys"}
 
 Row = Mapping[str, str]
 Rows = Mapping[str, Row]
-DeviceRow = tuple[str, Row | None, Row]
-"""A device whose row has changed: its name, the row before (None: there was none) and after."""
+
+
+class DeviceRow(NamedTuple):
+    """A device whose row has changed, or one that it is joined with: the row before (None: there was none)
+    and after, and the rows of the past with them."""
+
+    device: str
+    before: Row | None
+    after: Row
+    past_before: tuple[Past, ...] = ()
+    past_after: tuple[Past, ...] = ()
 
 
 class ChangeError(ValueError):
@@ -44,11 +61,13 @@ class ChangeError(ValueError):
 
 
 class RowChange(NamedTuple):
-    """What became of one row. row: all of its cells that are not empty; None: it is gone."""
+    """What became of one row. row: all of its cells that are not empty; None: it is gone. past: what it
+    was, as of event time."""
 
     table: str
     key: str
     row: Row | None
+    past: tuple[Past, ...] = ()
 
 
 class MasterChanges(NamedTuple):
@@ -71,7 +90,8 @@ class MasterSpec(NamedTuple):
 
 class Wanted(NamedTuple):
     """A change whose shape is sound. cells: column -> text, "" takes one back; None: a delete.
-    place: of the change in what holds it. from_ns: since when it counts; 0: since it was said."""
+    place: of the change in what holds it. from_ns: the event time from which it counts; 0: when it is
+    said; ALWAYS: whatever its row was before is forgotten."""
 
     table: str
     key: str
@@ -84,18 +104,24 @@ class Wanted(NamedTuple):
 class Registry:
     """The tables at one place of the journal. files: as the applied plant has them; changed: rows that
     differ from them (None: gone), in the order in which they came to; waiting: changes that count from
-    a time that has not come, by it."""
+    a time that has not come, by it. dated: further rows of the files, each from its `valid_from` on. past:
+    what rows were, of those that ever were otherwise."""
 
     files: Mapping[str, Rows] = field(default_factory=lambda: {table: {} for table in KEYS})
     tables: dict[str, dict[str, Row]] = field(init=False)
     changed: dict[str, dict[str, Row | None]] = field(init=False)
     waiting: list[Wanted] = field(default_factory=list)
+    dated: Mapping[str, Mapping[str, Sequence[Row]]] = field(default_factory=dict)
+    past: dict[str, dict[str, tuple[Past, ...]]] = field(init=False)
     version: int = 0  # rises with every change
     in_service: int = 0  # devices that are not retired
     _packed: tuple[Any, bytes] | None = None
 
     def __post_init__(self) -> None:
         self.changed = {table: {} for table in KEYS}
+        self.past = {table: {} for table in KEYS}
+        self.waiting += _dated(self.files, self.dated)
+        self.waiting.sort(key=_since)
         self._build()
 
     def _build(self) -> None:
@@ -108,7 +134,7 @@ class Registry:
 
     def take(self, changes: Iterable[RowChange]) -> None:
         """Make the rows what they became."""
-        for table, key, row in changes:
+        for table, key, row, past in changes:
             before = self.tables[table].get(key)
             if row is None:
                 self.tables[table].pop(key, None)
@@ -116,55 +142,95 @@ class Registry:
                 self.tables[table][key] = row
             if table == "devices":
                 self.in_service += _counts(row) - _counts(before)
-            file = self.files.get(table, {}).get(key)
-            if row == (None if file is None else _filled(file)):
-                self.changed[table].pop(key, None)
-            else:
-                self.changed[table][key] = row
+            self._differs(table, key, row)
+            self._was(table, key, past)
         self.version += 1
 
-    def rebase(self, files: Mapping[str, Rows], keep: bool) -> None:
-        """Another plant is applied. A cell that its files have otherwise than those before is what they
-        say; a row that they have no more is gone, with `keep` it stays."""
+    def _differs(self, table: str, key: str, row: Row | None) -> None:
+        """Keep a row where the files have another."""
+        file = self.files.get(table, {}).get(key)
+        if row == (None if file is None else _filled(file)):
+            self.changed[table].pop(key, None)
+        else:
+            self.changed[table][key] = row
+
+    def _was(self, table: str, key: str, past: tuple[Past, ...]) -> None:
+        if past:
+            self.past[table][key] = past
+        else:
+            self.past[table].pop(key, None)
+
+    def rebase(
+        self,
+        files: Mapping[str, Rows],
+        keep: bool,
+        at_ns: int = 0,
+        dated: Mapping[str, Mapping[str, Sequence[Row]]] | None = None,
+    ) -> None:
+        """Another plant is applied, at a time of the journal's clock. A cell that its files have otherwise
+        than those before is what they say (`_file_says`); a row that they have no more is gone, with
+        `keep` it stays."""
+        dated = {} if dated is None else dated
+        said: list[Wanted] = []
+        anew: set[tuple[str, str]] = set()
         for table in KEYS:
-            before, after, now = self.files.get(table, {}), files.get(table, {}), self.tables[table]
-            changed = self.changed[table]
+            before, after = self.files.get(table, {}), files.get(table, {})
+            old, new = self.dated.get(table, {}), dated.get(table, {})
+            now, changed = self.tables[table], self.changed[table]
             for key in [*before, *(key for key in after if key not in before)]:
-                if before.get(key) == after.get(key):
+                if before.get(key) == after.get(key) and old.get(key) == new.get(key):
                     continue
+                anew.add((table, key))
                 if key not in after:
                     if keep and key in now:
                         changed[key] = now[key]
                     else:
                         changed.pop(key, None)
+                        self._was(table, key, ())
                     continue
-                known = changed.pop(key, None)
-                if known is not None:
-                    merged = _merged(before.get(key, {}), after[key], known)
-                    if merged != _filled(after[key]):
-                        changed[key] = merged
+                rows = [after[key], *new.get(key, ())]
+                if key in now:
+                    changed[key] = now[key]
+                    was = [before[key], *old.get(key, ())] if key in before else [{}]
+                else:
+                    changed.pop(key, None)
+                    was = rows[:1]
+                said += _file_says(table, key, was, rows)
             for key in [key for key, row in changed.items() if row is None and key not in after]:
                 del changed[key]
-        self.files = files
+        self.files, self.dated = files, dated
         self._build()
+        waits = [one for one in self.waiting if one.place != one.table or one[:2] not in anew]
+        self.waiting = sorted([*waits, *(one for one in said if one.from_ns > at_ns)], key=_since)
+        for one in sorted((one for one in said if one.from_ns <= at_ns), key=_since):
+            row, past = _outcome(one, self.tables[one.table].get(one.key), self._past(one), at_ns)
+            self.take([RowChange(one.table, one.key, row, past)])
+        for table in KEYS:  # rows that are the files' again
+            for key, row in list(self.changed[table].items()):
+                self._differs(table, key, row)
 
-    def outcomes(self, wanted: Iterable[Wanted], spec: MasterSpec) -> list[RowChange]:
+    def _past(self, wanted: Wanted) -> tuple[Past, ...]:
+        return self.past[wanted.table].get(wanted.key, ())
+
+    def outcomes(self, wanted: Iterable[Wanted], spec: MasterSpec, now_ns: int) -> list[RowChange]:
         """What changes make of their rows now, one after the other, and of all that stay as they are
         nothing. Raises `ChangeError` for the first that is refused."""
         found: list[RowChange] = []
-        drafted: dict[tuple[str, str], Row | None] = {}
+        drafted: dict[tuple[str, str], RowChange] = {}
         in_service = self.in_service
         for one in wanted:
             place = one.table, one.key
-            before = drafted[place] if place in drafted else self.tables[one.table].get(one.key)
-            row = _outcome(one, before)
-            if row == (None if before is None else _filled(before)):
+            before, past_before = self.tables[one.table].get(one.key), self._past(one)
+            if place in drafted:
+                before, past_before = drafted[place][2:]
+            row, past = _outcome(one, before, past_before, now_ns)
+            if row == (None if before is None else _filled(before)) and past == past_before:
                 continue
             if one.table == "devices" and row is not None:
                 in_service += _counts(row) - _counts(before)
                 self._judge_device(one, row, in_service, spec)
-            drafted[place] = row
-            found.append(RowChange(*place, row))
+            drafted[place] = RowChange(*place, row, past)
+            found.append(drafted[place])
         return found
 
     def _judge_device(self, wanted: Wanted, row: Row, in_service: int, spec: MasterSpec) -> None:
@@ -188,6 +254,10 @@ class Registry:
         return {
             "changed": {table: list(rows.items()) for table, rows in self.changed.items()},
             "waiting": [list(wanted) for wanted in self.waiting],
+            "past": {
+                table: [[key, [list(one) for one in past]] for key, past in rows.items()]
+                for table, rows in self.past.items()
+            },
         }
 
     def packed(self) -> bytes:
@@ -201,17 +271,87 @@ class Registry:
         """Take over what `export` gave, under the same files."""
         self.changed = {table: dict(state["changed"][table]) for table in KEYS}
         self.waiting = [Wanted(*one) for one in state["waiting"]]
+        for table, rows in state.get("past", {}).items():
+            self.past[table] = {key: tuple(Past(*one) for one in past) for key, past in rows}
         self._build()
 
 
-def _outcome(wanted: Wanted, before: Row | None) -> Row | None:
-    """The row after a change; None: there is none."""
-    if wanted.cells is not None:
-        return _filled({**(before or {}), **wanted.cells})
-    if before is None or wanted.table != "devices":
-        return None
-    # its readings go on being known, and filtered, and its past keeps its place
-    return _filled({**before, "status": RETIRED})
+def _outcome(
+    wanted: Wanted, before: Row | None, past: tuple[Past, ...], now_ns: int
+) -> tuple[Row | None, tuple[Past, ...]]:
+    """The row after a change (None: there is none), and what it was. before, past: the same before it."""
+    cells = wanted.cells
+    if cells is None:
+        if before is None or wanted.table != "devices":
+            return None, ()
+        cells = {"status": RETIRED}  # its readings go on being known, and filtered; its past keeps its place
+    if before is None:
+        return _filled(cells), ()
+    since = min(wanted.from_ns or now_ns, now_ns)
+    found: list[Past] = []
+    begins = ALWAYS
+    for until, row in past:
+        if begins < since:
+            found.append(Past(min(until, since), row))
+        if until > since:
+            found.append(Past(until, _filled({**row, **cells})))
+        begins = until
+    if begins < since:
+        found.append(Past(since, before))
+    after = _filled({**before, **cells})
+    rows = [*(_filled(one.row) for one in found[1:]), after]
+    found = [one for one, behind in zip(found, rows, strict=False) if not _is_same(one.row, behind)]
+    return after, tuple(found[-PAST_MOST:])
+
+
+def _is_same(row: Row, behind: Row) -> bool:
+    """Whether a row is another only in since when it counts."""
+    return {**_filled(row), "valid_from": ""} == {**behind, "valid_from": ""}
+
+
+def _since(wanted: Wanted) -> int:
+    return wanted.from_ns
+
+
+def _valid_from(row: Row) -> int:
+    return max(time_ns(row["valid_from"]) or 1, 1) if row.get("valid_from") else ALWAYS
+
+
+def _said(before: Row, after: Row) -> dict[str, str]:
+    """The cells that a row has otherwise than the one before."""
+    return {
+        name: after.get(name, "")
+        for name in {**before, **after}
+        if before.get(name, "") != after.get(name, "")
+    }
+
+
+def _dated(files: Mapping[str, Rows], dated: Mapping[str, Mapping[str, Sequence[Row]]]) -> list[Wanted]:
+    """What further rows of the files will say, each from its day on."""
+    return [
+        one
+        for table, rows in dated.items()
+        for key, later in rows.items()
+        for one in _file_says(table, key, [files[table][key]], [files[table][key], *later])
+    ]
+
+
+def _file_says(table: str, key: str, was: Sequence[Row], rows: Sequence[Row]) -> list[Wanted]:
+    """What the rows of a key in a file say otherwise than those before, each from its day on: the first
+    counts always, an only one from its `valid_from`. Of the cells in which they differ, from the first row
+    that is otherwise on, all is what the file says; of others nothing is said."""
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(was, rows, strict=False)))
+    days = [_valid_from(one[same]) for one in (was, rows) if same < len(one)]
+    since = (
+        min(days, default=ALWAYS) if same else _valid_from(rows[0]) if len(was) + len(rows) == 2 else ALWAYS
+    )
+    tail = [*was[max(same - 1, 0) :], *rows[max(same - 1, 0) :]]
+    named = {name for one in tail for name in _said(tail[0], one)}
+    at = same if same < len(rows) and (not same or _valid_from(rows[same]) <= since) else same - 1
+    said = [Wanted(table, key, {name: rows[at].get(name, "") for name in sorted(named)}, table, since)]
+    for before, row in pairwise(rows[at:]):
+        said.append(Wanted(table, key, _said(before, row), table, _valid_from(row)))
+    return said
 
 
 def effective(files: Rows, changed: Mapping[str, Row | None]) -> dict[str, Row]:
@@ -241,16 +381,6 @@ def _counts(row: Row | None) -> bool:
 
 def _filled(row: Row) -> dict[str, str]:
     return {name: cell for name, cell in row.items() if cell}
-
-
-def _merged(before: Row, after: Row, now: Row) -> dict[str, str]:
-    """A row that a file and changes speak of: the file's newest words over what the changes made."""
-    said = {
-        name: after.get(name, "")
-        for name in {**before, **after}
-        if before.get(name, "") != after.get(name, "")
-    }
-    return _filled({**now, **said})
 
 
 # -- reading changes
@@ -301,12 +431,12 @@ def _wanted(change: Any, place: str) -> Wanted:
     if table == "devices" and status and status not in STATUSES:
         mend = nearest(status, STATUSES) or f"; one of {', '.join(STATUSES)}"
         raise ChangeError(Reason.values, f"{at}.status: unknown status '{status[:60]}'{mend}")
-    from_ns = 0
+    from_ns = ALWAYS if "valid_from" in cells else 0
     if cells.get("valid_from"):
         found = time_ns(body["valid_from"])
         if found is None:
             raise _malformed(f"{at}.valid_from", f"{_shown(body['valid_from'])} is no time; write 2026-03-01")
-        from_ns = found
+        from_ns = max(found, 1)
     return Wanted(table, key, cells, f"{at}.", from_ns)
 
 

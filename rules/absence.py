@@ -388,12 +388,12 @@ class _Product:
         )
         return Transition(
             place,
-            self.facts.subject(alarm, name, self.productId, slot=slot, unheard=not heard),
+            self.facts.subject(alarm, name, self.productId, slot=slot, unheard=not heard, at_ns=time_ns),
             kind,
             time_ns,
             onset_ns,
             Evidence(self.expressions[rule], values, told, position, ingest),
-            self.facts.lookup(name, self.productId, values, unheard=not heard),
+            self.facts.lookup(name, self.productId, values, unheard=not heard, at_ns=time_ns),
         )
 
     def _plain(self, rule: int, value: float) -> float | int | bool | str | None:

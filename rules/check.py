@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from itertools import pairwise
+from itertools import chain, pairwise
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -92,14 +92,16 @@ def number_of(cell: str) -> float | None:
 
 
 def samples_of(
-    attributes: Mapping[str, Mapping[str, str]], columns: Iterable[str] = ()
+    attributes: Mapping[str, Mapping[str, str]],
+    columns: Iterable[str] = (),
+    former: Iterable[Mapping[str, str]] = (),
 ) -> dict[str, dict[str, str]]:
     """Two rows that say of every column of devices.csv whether any cell is filled and whether any
     is a number: all that a scope asks, whatever the number of devices. columns: those that are there
-    although no row may have them."""
+    although no row may have them. former: rows that counted once, or will."""
     filled: dict[str, str] = dict.fromkeys(columns, "")
     numeric: dict[str, str] = {}
-    for row in attributes.values():
+    for row in chain(attributes.values(), former):
         for name, cell in row.items():
             if name not in filled or (not filled[name] and cell):
                 filled[name] = cell

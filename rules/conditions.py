@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from operators.attributes import DatedColumns
 from operators.batch import QUALITY_NAMES, Bytes, Int32, Int64, ReadingBatch
 from operators.expression.machine import Machine
 from operators.expression.program import Scope, compile_conditions, metrics_of, resolved
@@ -56,6 +57,7 @@ class Conditions:
         self.used = np.array([names.index(name) for name in self.metrics], np.int32)
         self.types = [product.metrics[name] for name in self.metrics]
         self.slots = ProductSlots()
+        self.dated = DatedColumns(facts.attributes)
         self.texts: dict[int, str] = {}
         self._others = self.program.columns[len(names) :]
         self._described = 0
@@ -119,6 +121,8 @@ class Conditions:
         self.columns = self.machine.room(max(rows, 1))
         for at in range(len(self._others)):
             self.columns[len(self.product.metrics) + at, :rows] = state["inputs"][local, at]
+        if self._others:
+            self.dated.fill(self.columns, len(self.product.metrics), local, batch.ts_ns, self._inputs)
         held.hold(
             local, batch.ts_ns, batch.ingest_ns, batch.seq, batch.flags,
             np.ascontiguousarray(batch.value), np.ascontiguousarray(batch.quality), self.used,
@@ -134,17 +138,22 @@ class Conditions:
         self._state["met"][self._local] = _BEFORE
 
     def _describe(self, index: int) -> None:
-        """Parameters and attributes of a device, as columns hold them."""
+        self._state["inputs"][index] = self._inputs(index)
+        self.dated.describe(index, self.facts.devices.names[self.slots.slot_of[index]])
+
+    def _inputs(self, index: int, at_ns: int | None = None) -> list[float]:
+        """Parameters and attributes of a device, now or as of event time, as columns hold them."""
         device = self.facts.devices.names[self.slots.slot_of[index]]
         product = self.product.productId
-        for at, column in enumerate(self._others):
+        found = []
+        for column in self._others:
             value = (
-                self.facts.param(device, product, column.name)
+                self.facts.param(device, product, column.name, at_ns)
                 if column.root == "param"
-                else self.facts.attribute(device, product, column.name)
+                else self.facts.attribute(device, product, column.name, at_ns=at_ns)
             )
-            number = math.nan if value is None else text_code(value) if isinstance(value, str) else value
-            self._state["inputs"][index, at] = number
+            found.append(math.nan if value is None else text_code(value) if isinstance(value, str) else value)
+        return found
 
     def refresh(self, slot: int) -> None:
         """A parameter of a device has changed: the next reading sees it."""

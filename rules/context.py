@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from operators.devices import Devices
@@ -20,11 +21,11 @@ _SET: Final = "set"  # in a sample row: the cell that an operator fills
 
 class Cells:
     """How many cells of each column of devices.csv are filled, and how many hold a number: what samples
-    say changes where a count comes from nothing or goes to it."""
+    say changes where a count comes from nothing or goes to it. Rows of the past count as well."""
 
-    def __init__(self, rows: Mapping[str, Mapping[str, str]]) -> None:
+    def __init__(self, rows: Iterable[Mapping[str, str]]) -> None:
         self._counts: Counter[tuple[str, bool]] = Counter()
-        for row in rows.values():
+        for row in rows:
             self._add(row, 1)
 
     def _add(self, row: Mapping[str, str], by: int) -> None:
@@ -36,12 +37,14 @@ class Cells:
 
     def move(self, rows: Sequence[DeviceRow]) -> bool:
         """Rows have changed; False where samples of them all would say something else than before."""
-        names = {name for _, before, after in rows for name in (*(before or ()), *after)}
+        names = {name for one in rows for name in (*(one.before or ()), *one.after)}
         places = [(name, number) for name in sorted(names) for number in (False, True)]
         there = [self._counts[place] > 0 for place in places]
-        for _, before, after in rows:
-            self._add(before or {}, -1)
-            self._add(after, 1)
+        for one in rows:
+            for row in (one.before or {}, *(past.row for past in one.past_before)):
+                self._add(row, -1)
+            for row in (one.after, *(past.row for past in one.past_after)):
+                self._add(row, 1)
         return there == [self._counts[place] > 0 for place in places]
 
 
@@ -60,8 +63,9 @@ class Context:
 
     @classmethod
     def of(cls, spec: RulesSpec, devices: Devices, parameters: Parameters) -> Context:
-        samples = samples_of(spec.attributes, spec.columns)
+        samples = samples_of(spec.attributes, spec.columns, spec.joined.former())
         for name in sorted(parameters.names()):
             samples["filled"][name] = samples["filled"].get(name) or _SET
         alarms = {(rule.ruleId, rule.part): rule for rule in alarm_rules(spec, samples)}
-        return cls(spec, devices, parameters, samples, Cells(spec.attributes), alarms)
+        cells = Cells(chain(spec.attributes.values(), spec.joined.former()))
+        return cls(spec, devices, parameters, samples, cells, alarms)

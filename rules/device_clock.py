@@ -128,7 +128,7 @@ class _Product:
         seq = int(batch.seq[row])
         return Transition(
             Place(seq, AT_ROW, 0, 0, slot, self.rule.rank),
-            self.facts.subject(self.rule, name, self.productId, slot=slot),
+            self.facts.subject(self.rule, name, self.productId, slot=slot, at_ns=int(batch.ts_ns[row])),
             kind,
             int(batch.ts_ns[row]),
             onset_ns,

@@ -41,7 +41,7 @@ class Gate:
         if self.machine is None:
             return True
         columns = self.machine.room(1)
-        lookup = self.facts.lookup(device, self.productId, values, hub_id, unheard=unheard)
+        lookup = self.facts.lookup(device, self.productId, values, hub_id, unheard=unheard, at_ns=time_ns)
         for at, column in enumerate(self.machine.program.columns):
             value = lookup(column.root, column.name)
             columns[at, 0] = (

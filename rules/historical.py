@@ -81,7 +81,7 @@ class AlarmIntervals:
             track = self.tracks[name] = ProductRules(
                 spec.products[name],
                 self.parts[name],
-                spec.attributes,
+                spec.joined,
                 context.devices,
                 context.samples,
                 context.parameters,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from operators.attributes import Attributes, DatedColumns
 from operators.batch import (
     BAD,
     QUALITY_NAMES,
@@ -52,6 +53,9 @@ class Reading(NamedTuple):
     position: int
 
 
+_Facts = tuple[Any, ...]
+"""What `rules.alarm.Subject` says of a device, the rule aside."""
+
 _FALSE = np.uint8(2)
 _NO_ROWS = np.zeros(0, np.int32)
 _SUBJECTS_AT_MOST = 100_000  # facts of subjects kept at hand, a product
@@ -65,22 +69,23 @@ class ProductRules:
         self,
         product: RuleProduct,
         parts: Sequence[Part],
-        attributes: Mapping[str, Mapping[str, str]],
+        attributes: Attributes,
         devices: Devices,
         samples: Mapping[str, Mapping[str, str]] | None = None,
         parameters: Parameters | None = None,
         timezone: str = "UTC",
     ) -> None:
-        """parts: the alarms of the rules that are conditions; attributes: rows of devices.csv by device;
-        samples: `check.samples_of` of them; parameters: what operators have set (`refresh` tells that
+        """parts: the alarms of the rules that are conditions; attributes: of devices, as of event time;
+        samples: `check.samples_of` their rows; parameters: what operators have set (`refresh` tells that
         it has changed)."""
         self.product = product
         self.parameters = Parameters() if parameters is None else parameters
         self.parts = tuple(parts)
         self.keys = [f"{part.alarm.part}\x1f{rule_key(part.rule, product, timezone)}" for part in parts]
         self.attributes = attributes
+        self.dated = DatedColumns(attributes)
         self.devices = devices
-        samples = samples_of(attributes) if samples is None else samples
+        samples = samples_of(attributes.tables["devices"]) if samples is None else samples
         compiled = compile_rules(product, parts, samples, timezone)
         self.tables = compiled.tables
         self.gates = compiled.gates
@@ -97,6 +102,7 @@ class ProductRules:
         self.state: dict[str, npt.NDArray[Any]] = {}
         self.texts: dict[int, str] = {}
         self.subjects: dict[tuple[int, int], Subject] = {}  # alarm, device: facts, once they were needed
+        self.facts: dict[int, _Facts] = {}  # of devices that have such
         count = len(parts)
         self.delays = Delays(count)
         self.evaluations = np.zeros(count, np.int64)
@@ -175,7 +181,7 @@ class ProductRules:
             local = self.local[device]
         for index in range(self.described, len(self.slots)):
             slot = self.slots[index]
-            self.state["inputs"][index] = [self._input(column, slot) for column in self.other_columns]
+            self._describe(index, slot)
         self.described = len(self.slots)
         return local
 
@@ -188,40 +194,42 @@ class ProductRules:
         """A parameter of a device has changed: the next reading sees it."""
         index = int(self.local[slot]) if slot < len(self.local) else -1
         if 0 <= index < self.described:
-            self.state["inputs"][index] = [self._input(column, slot) for column in self.other_columns]
+            self._describe(index, slot)
+
+    def _describe(self, index: int, slot: int) -> None:
+        self.state["inputs"][index] = self._inputs(slot)
+        self.dated.describe(index, self.devices.names[slot])
 
     def look_again(self, slot: int) -> None:
         """Master data of a device have changed: the next reading sees them, and so do its next events."""
         self.refresh(slot)
         self.subjects.clear()
+        self.facts.clear()
 
-    def _input(self, column: Column, slot: int) -> float:
-        """The value of a parameter or attribute for one device, as a column holds it."""
-        value = self.param(column.name, slot) if column.root == "param" else self.attribute(column.name, slot)
+    def _inputs(self, slot: int, at_ns: int | None = None) -> list[float]:
+        """Parameters and attributes of one device, now or as of event time, as columns hold them."""
+        return [self._input(column, slot, at_ns) for column in self.other_columns]
+
+    def _input(self, column: Column, slot: int, at_ns: int | None) -> float:
+        ask = self.param if column.root == "param" else self.attribute
+        value = ask(column.name, slot, at_ns)
         if value is None:
             return math.nan
         return float(text_code(value)) if isinstance(value, str) else value
 
-    def attribute(self, name: str, slot: int) -> str | None:
-        """A column of devices.csv for a device; None where the cell is empty."""
-        row = self.attributes.get(self.devices.names[slot], {})
-        if row.get(name):
-            return row[name]
-        own = {
-            "device_id": self.devices.names[slot],
-            "productId": self.product.productId,
-            "hub_id": self.devices.hubs[slot],
-        }
-        return own.get(name) or None
+    def attribute(self, name: str, slot: int, at_ns: int | None = None) -> str | None:
+        """An attribute of a device, now or as of event time; None where the cell is empty."""
+        device, hub = self.devices.names[slot], self.devices.hubs[slot]
+        return self.attributes.attribute(device, self.product.productId, hub, name, at_ns) or None
 
-    def param(self, name: str, slot: int) -> float | str | None:
-        """A parameter for a device: what an operator has set, else its column of devices.csv, else
-        the product's default."""
+    def param(self, name: str, slot: int, at_ns: int | None = None) -> float | str | None:
+        """A parameter for a device: what an operator has set, else its column of devices.csv, now or as of
+        event time, else the product's default."""
         default = self.product.params.get(name)
         own = self.parameters.value(self.devices.names[slot], name)
         if own is not None and isinstance(own, str) == isinstance(default, str):
             return own
-        cell = self.attributes.get(self.devices.names[slot], {}).get(name, "")
+        cell = self.attributes.row("devices", self.devices.names[slot], at_ns).get(name, "")
         if not cell:
             return float(default) if isinstance(default, int | float) else default
         return cell if isinstance(default, str) else number_of(cell)
@@ -252,7 +260,7 @@ class ProductRules:
         columns = value
         if not whole or self.other_columns:
             columns = self.machine.room(max(rows, 1))
-            self._fill_other(columns, local)
+            self._fill_other(columns, local, batch.ts_ns)
         if whole and self.other_columns:
             columns[self.used, :rows] = value[self.used]
         if not whole:
@@ -300,11 +308,14 @@ class ProductRules:
         state = self.state
         return state["held_value"], state["held_quality"], state["held_ns"], state["last"]
 
-    def _fill_other(self, columns: Float64, local: Int32) -> None:
+    def _fill_other(self, columns: Float64, local: Int32, ts_ns: Int64) -> None:
         """Parameters and attributes of each row's device."""
         first = len(self.product.metrics)
         for at in range(len(self.other_columns)):
             columns[first + at, : len(local)] = self.state["inputs"][local, at]
+        self.dated.fill(
+            columns, first, local, ts_ns, lambda index, at_ns: self._inputs(self.slots[index], at_ns)
+        )
 
     def _gate(self, results: Bytes, ts_ns: Int64) -> None:
         """Conditions under a schedule: false outside of its windows."""
@@ -397,6 +408,8 @@ class ProductRules:
     def _in_order(self, lines: Int64) -> Int64:
         """By place in the batch; at a tick by the second in which the delay ends, then due time,
         device, rule; at a row first the delays found over, then the reading's own."""
+        if len(lines) == 1:
+            return lines
         by = lines[:, k.EVENT_BY]
         tick = by == k.BY_TICK
         second = np.where(tick, -(-lines[:, k.EVENT_TICK] // SECOND), 0)
@@ -408,7 +421,7 @@ class ProductRules:
     def _transitions(self, lines: Int64, rows: Int64, columns: Float64, lacking: bool) -> list[Transition]:
         """Lines of the kernel's table, each with what the reading left that it rests on: one of
         `rows`, or (-1) the device's last one before the batch."""
-        readings = self._readings(rows, columns, lacking)
+        readings, dated = self._readings(rows, columns, lacking), self.attributes.dated
         found: list[Transition] = []
         for line, row in zip(lines.tolist(), rows.tolist(), strict=True):
             kind, number, device, time_ns, onset_ns, at, by, due_tick, tick = line
@@ -422,9 +435,12 @@ class ProductRules:
                 due = 0 if by == k.AT_ROW else time_ns
                 place = Place(int(self.places.seq[at]), by, 0, due, slot, part.alarm.rank)
             values, quality = self.shown(number, reading)
-            lookup = self._lookup(slot, reading) if part.alarm.varies else None
+            lookup = self._lookup(slot, reading, time_ns) if part.alarm.varies else None
             evidence = Evidence(part.alarm.expression, values, quality, reading.position, reading.ingest_ns)
-            subject = self.subjects.get((number, device)) or self._subject(number, device)
+            if dated and self.attributes.is_past(self.devices.names[slot], time_ns):
+                subject = Subject(part.alarm, *self._facts(slot, time_ns))
+            else:
+                subject = self.subjects.get((number, device)) or self._subject(number, device)
             found.append(Transition(place, subject, kind, time_ns, onset_ns, evidence, lookup))
         return found
 
@@ -455,28 +471,26 @@ class ProductRules:
         """Whose alarm it is, with its facts; kept at hand once it was needed."""
         if len(self.subjects) > _SUBJECTS_AT_MOST:
             self.subjects.clear()
-        slot = self.slots[device]
-        name = self.devices.names[slot]
-        subject = self.subjects[number, device] = Subject(
-            self.parts[number].alarm,
-            name,
-            slot,
-            self.product.productId,
-            name,
-            self.attribute("hub_id", slot),
-            self.attribute("site_id", slot),
-            self.attribute("customer_id", slot),
-        )
+            self.facts.clear()
+        facts = self.facts.get(device)
+        if facts is None:
+            facts = self.facts[device] = self._facts(self.slots[device])
+        subject = self.subjects[number, device] = Subject(self.parts[number].alarm, *facts)
         return subject
 
-    def _lookup(self, slot: int, reading: Reading) -> Callable[[str, str], Value]:
-        """What names of a message stand for."""
+    def _facts(self, slot: int, at_ns: int | None = None) -> _Facts:
+        name = self.devices.names[slot]
+        asked = (self.attribute(column, slot, at_ns) for column in ("hub_id", "site_id", "customer_id"))
+        return (name, slot, self.product.productId, name, *asked)
+
+    def _lookup(self, slot: int, reading: Reading, at_ns: int) -> Callable[[str, str], Value]:
+        """What names of a message stand for at an event time."""
 
         def named(root: str, name: str) -> Value:
             if root == "metrics":
                 at = self.metrics.index(name)
                 return self.plain(at, reading.values[at])
-            return self.param(name, slot) if root == "param" else self.attribute(name, slot)
+            return self.param(name, slot, at_ns) if root == "param" else self.attribute(name, slot, at_ns)
 
         return named
 

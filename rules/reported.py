@@ -106,12 +106,14 @@ class ReportedRules:
             alarm = self.parts[rule_id, code] = replace(one.alarm, part=code)
         return Transition(
             Place(report.position * SEQ_PER_FRAME, AT_ROW, 0, 0, -1, alarm.rank),
-            self.facts.subject(alarm, report.device_id, report.productId, hub_id=report.hub_id),
+            self.facts.subject(
+                alarm, report.device_id, report.productId, hub_id=report.hub_id, at_ns=report.ts_ns
+            ),
             RAISED if said else CLEARED,
             report.ts_ns,
             onset,
             Evidence(one.rule.raised, values, "good", report.position, report.ingest_ns),
-            self.facts.lookup(report.device_id, report.productId, {}, report.hub_id),
+            self.facts.lookup(report.device_id, report.productId, {}, report.hub_id, at_ns=report.ts_ns),
             _severity(one, report.data) if said else None,
         )
 

@@ -237,12 +237,12 @@ class _Product:
         )
         return Transition(
             place,
-            self.facts.subject(alarm, name, self.productId, slot=slot),
+            self.facts.subject(alarm, name, self.productId, slot=slot, at_ns=time_ns),
             kind,
             time_ns,
             onset_ns,
             Evidence(self.expressions[rule], values, quality, position, ingest),
-            self.facts.lookup(name, self.productId, whole),
+            self.facts.lookup(name, self.productId, whole, at_ns=time_ns),
         )
 
     # -- state

@@ -8,6 +8,7 @@ from typing import ClassVar, Final, Literal, TypeAlias
 
 import msgspec
 
+from operators.attributes import Attributes
 from operators.expression.program import MetricType
 from operators.expression.tree import Expr
 from operators.spec import MINUTE, Duration, Expression
@@ -269,7 +270,7 @@ class RulesSpec:
     """What the rules stage is built from.
 
     attributes: the rows of devices.csv by device_id, every column a text; columns: its header. timezone: of
-    schedules that name none.
+    schedules that name none. joined: the same rows as of event time, with those of sites and customers.
     """
 
     plant: str
@@ -279,3 +280,8 @@ class RulesSpec:
     shard: str = "0"
     timezone: str = "UTC"
     columns: Sequence[str] = ()
+    joined: Attributes = field(default_factory=lambda: Attributes({}))
+
+    def __post_init__(self) -> None:
+        if not self.joined.tables:
+            self.joined = Attributes.of_devices(self.attributes)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Final
 
+from operators.attributes import Attributes
 from operators.batch import Slice
 from operators.devices import Devices
 from operators.master import RETIRED, DeviceRow, is_retired
@@ -121,14 +122,14 @@ class RulesLogic(Kept):
 
     # -- the plant changes
 
-    def refresh(self, rows: Sequence[DeviceRow]) -> bool:
-        """Devices whose master data have changed, each by itself: what is known of it is looked up again.
-        False: it takes an `apply`, because a device leaves, comes back or moves to another product, or a
-        column is filled, or a number, for the first time or the last."""
+    def refresh(self, rows: Sequence[DeviceRow], attributes: Attributes) -> bool:
+        """Devices whose master data have changed, each by itself: what is known of it is looked up again,
+        in `attributes` from now on. False: it takes an `apply`, because a device leaves, comes back or moves
+        to another product, or a column is filled, or a number, for the first time or the last."""
         absence = self.evaluators["absence"]
         if not (isinstance(absence, AbsenceRules) and absence.can_refresh()):
             return False
-        for device, before, after in rows:
+        for device, before, after, *_ in rows:
             slot = self.devices.slots.get(device)
             was = (before or {}).get("productId") or (self.devices.products[slot] if slot is not None else "")
             if is_retired(before) or is_retired(after) or (was and after.get("productId", was) != was):
@@ -137,12 +138,13 @@ class RulesLogic(Kept):
                 return False
         if not self.context.cells.move(rows):
             return False
-        for device, _, after in rows:
+        self.spec.joined.tables, self.spec.joined.past = attributes.tables, attributes.past
+        for device, _, after, *_ in rows:
             self.spec.attributes[device] = after
         for evaluator in self.evaluators.values():
             look = getattr(evaluator, "look_again", None)
             if look is not None:
-                for device, _, after in rows:
+                for device, _, after, *_ in rows:
                     look(device, after)
         return True
 

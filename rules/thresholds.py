@@ -34,7 +34,7 @@ class Thresholds:
                 self.products[name] = ProductRules(
                     product,
                     parts_of(rules, context.alarms),
-                    spec.attributes,
+                    spec.joined,
                     context.devices,
                     context.samples,
                     context.parameters,

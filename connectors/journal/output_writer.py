@@ -341,7 +341,7 @@ class OutputWriter:
             txn.drop(master, delete=False)
         value = txn.get(b"master_rows", db=meta)
         number = NUMBER.unpack(value)[0] if value else 0
-        for table, key, row in changes.rows:
+        for table, key, row, *_ in changes.rows:
             place = text_key(f"{table}\0{key}")
             known = txn.get(place, db=master)
             number += known is None

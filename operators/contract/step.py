@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from operators.attributes import Attributes
 from operators.batch import ReadingBatch, Slice
 from operators.contract.kernels import ACCEPTED, DUPLICATE, NEVER, RING, check_contract
 from operators.contract.messages import breach_sentence
@@ -128,9 +129,9 @@ class ContractLogic(Kept):
             products[productId] = kept
         self._products = products
 
-    def refresh(self, rows: Sequence[DeviceRow]) -> bool:
+    def refresh(self, rows: Sequence[DeviceRow], attributes: Attributes) -> bool:
         """Devices whose master data have changed: the row before and after. False: it takes an `apply`."""
-        return not any(is_retired(before) != is_retired(after) for _, before, after in rows)
+        return not any(is_retired(row.before) != is_retired(row.after) for row in rows)
 
     def process(self, item: Slice) -> None:
         item.readings = [self._check(item, batch) if len(batch) else batch for batch in item.readings]

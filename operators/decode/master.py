@@ -6,6 +6,7 @@ A change counts for the frame that says it, and for all behind it.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -13,11 +14,11 @@ import numpy as np
 
 from operators.batch import FRAME_QUARANTINED, FRAME_RETAINED, Address, Control, FrameBatch, Int64, UInt64
 from operators.decode.cuts import Place
-from operators.decode.json_spec import JsonSpec, Path
+from operators.decode.json_spec import DEVICE_TIME, JsonSpec, Path
 from operators.decode.member_kernels import member_hashes
-from operators.decode.provisioning import read_nodes, read_provisioning
-from operators.decode.reports import UnreadableReportError, json_of
-from operators.decode.routing import FILTERED, MASTER, PROVISION, Route, Router
+from operators.decode.provisioning import read_birth, read_nodes, read_provisioning
+from operators.decode.reports import UnreadableReportError, json_of, time_of
+from operators.decode.routing import FILTERED, GO, HELD, MASTER, PROVISION, Route, Router, is_sparkplug
 from operators.decode.spec import PACKED, DecodePlan, MasterDevice
 from operators.master import (
     KEYS,
@@ -31,8 +32,10 @@ from operators.master import (
     read_changes,
 )
 from operators.rejects import Reason
+from operators.sparkplug import BIRTHS, split_topic
 from operators.spec import SECOND
 
+NODES, BIRTH = 1, 2  # what frames of an address may tell beside telemetry
 REMEMBERED: Final = 100_000  # addresses whose `nodes` are known to say nothing new
 WAITING_MOST: Final = 100_000  # changes of later days
 
@@ -57,6 +60,18 @@ class MasterReader:
         self._said: dict[Address, tuple[int, int]] = {}  # the hash of `nodes`, and what was known then
         self.refused_nodes: list[tuple[str, str]] = []  # source and product, since they were counted
 
+    def tells(self, route: Route, address: Address) -> int:
+        """What frames of an address may tell of devices: NODES, BIRTH, or 0 for nothing."""
+        return BIRTH if self._is_birth(route, address) else int(self.nodes_of(route, address) is not None)
+
+    def _is_birth(self, route: Route, address: Address) -> bool:
+        source = self.router.source(address.source)
+        if not self.plan.routing.births or not is_sparkplug(source, address.topic):
+            return False
+        found = split_topic(address.topic)
+        readable = route.verdict in (GO, HELD, Reason.unknown_device, Reason.no_product)
+        return found is not None and found.type in BIRTHS and readable
+
     def nodes_of(self, route: Route, address: Address) -> Path | None:
         """Where a frame of an address may tell of nodes; None where it does not."""
         if route.verdict in (FILTERED, MASTER, PROVISION, Reason.resync, Reason.too_large):
@@ -74,7 +89,7 @@ class MasterReader:
     ) -> Iterator[tuple[Place, int, list[RowChange]]]:
         """Where in a batch something changes, when, and what; made as it is asked for, so that each is judged
         by what those before it made of the tables. verdict, tells: int64[N], what the frames' addresses
-        are and whether they may tell of nodes. refused: by position, why a change is none."""
+        are and what they may tell (see `tells`). refused: by position, why a change is none."""
         ticks, tick = frames.ticks, 0
         for row in [*self._candidates(frames, verdict, tells), len(frames)]:
             while tick < len(ticks.row) and ticks.row[tick] <= row:
@@ -84,7 +99,7 @@ class MasterReader:
                 return
             now = int(frames.ingest_ns[row])
             try:
-                found = self._judged(self._read(frames, row, int(verdict[row])), now)
+                found = self._judged(self._read(frames, row, int(verdict[row]), now), now)
             except ChangeError as error:
                 if verdict[row] in (MASTER, PROVISION):
                     refused[int(frames.position[row])] = error.reason, error.message
@@ -101,7 +116,8 @@ class MasterReader:
         fine = (frames.flags & (FRAME_RETAINED | FRAME_QUARANTINED)) == 0
         fine &= (frames.length > 0) & (frames.length <= self.plan.limits.frame)
         chosen = ((verdict == MASTER) | (verdict == PROVISION)) & fine
-        asked = ((tells != 0) & fine).astype(np.uint8)
+        chosen |= (tells == BIRTH) & fine
+        asked = ((tells == NODES) & fine).astype(np.uint8)
         if asked.any():
             hashes = np.zeros(len(frames), np.uint64)
             for name in self._names:
@@ -112,7 +128,7 @@ class MasterReader:
             chosen |= hashes != 0
         return [int(row) for row in np.flatnonzero(chosen)]
 
-    def _read(self, frames: FrameBatch, row: int, verdict: int) -> list[Wanted]:
+    def _read(self, frames: FrameBatch, row: int, verdict: int, now_ns: int) -> list[Wanted]:
         """What the frame at a row asks for."""
         depth, payload = self.plan.limits.depth, frames.frame(row)
         if verdict == MASTER:
@@ -124,23 +140,38 @@ class MasterReader:
         route = self.router.route(address)
         if verdict == PROVISION:
             known = self.registry.tables["devices"].get(route.device_id)
-            return read_provisioning(payload, route.device_id, route.hub_id, route.productId, depth, known)
+            wanted = read_provisioning(payload, route.device_id, route.hub_id, route.productId, depth, known)
+            return self._dated(wanted, payload, route, now_ns)
+        if self._is_birth(route, address):
+            takers = self.router.takers(self.router.source(address.source), address.topic)
+            known, hub = self.registry.tables["devices"].get(route.device_id), self.router.hub(address)
+            return read_birth(route.device_id, hub, takers[0] if len(takers) == 1 else "", known)
         path = self.nodes_of(route, address)
         said = int(self._hashes[row]), self.registry.version
         if path is None or route.verdict == Reason.unknown_device or self._said.get(address) == said:
             return []
         wanted = read_nodes(payload, path, route.device_id, self.router.hub(address), depth)
-        if not self.registry.outcomes(wanted, self.plan.master):
+        wanted = self._dated(wanted, payload, route, now_ns)
+        if not self.registry.outcomes(wanted, self.plan.master, now_ns):
             if len(self._said) >= REMEMBERED:
                 self._said.clear()
             self._said[address] = said
         return wanted
 
+    def _dated(self, wanted: list[Wanted], payload: bytes, route: Route, now_ns: int) -> list[Wanted]:
+        """What a device says counts from its own time on, for the very frame that says it."""
+        product = self.plan.products.get(route.productId)
+        layout = product.decode.layout if product is not None else None
+        where = layout.timestamp if isinstance(layout, JsonSpec) else DEVICE_TIME
+        said_ns = time_of(json_of(payload, self.plan.limits.depth), where)
+        return [one._replace(from_ns=min(max(said_ns, 1), now_ns)) for one in wanted] if said_ns else wanted
+
     def _judged(self, wanted: list[Wanted], now_ns: int) -> list[RowChange]:
         """What changes now; a change of a later day is kept for it. All of a frame, or nothing."""
         later = [one for one in wanted if one.from_ns > now_ns]
-        found = self.registry.outcomes([one for one in wanted if one.from_ns <= now_ns], self.plan.master)
-        self.registry.outcomes(later, self.plan.master)
+        there = [one for one in wanted if one.from_ns <= now_ns]
+        found = self.registry.outcomes(there, self.plan.master, now_ns)
+        self.registry.outcomes(later, self.plan.master, now_ns)
         for one in later:
             if one in self.registry.waiting:
                 continue
@@ -151,16 +182,31 @@ class MasterReader:
         return found
 
     def _due(self, place: Place, now_ns: int) -> Iterator[tuple[Place, int, list[RowChange]]]:
-        """Changes whose day has come at a tick, each by itself."""
-        waiting = self.registry.waiting
+        """Changes whose day has come at a tick, those of one second together."""
+        waiting, spec = self.registry.waiting, self.plan.master
         while waiting and waiting[0].from_ns <= now_ns:
-            one = waiting.pop(0)
+            # of several seconds' ticks the last may stand for all: its time says nothing
+            at_ns = -(-waiting[0].from_ns // SECOND) * SECOND
+            count = bisect_right(waiting, min(at_ns, now_ns), key=lambda one: one.from_ns)
+            due, waiting[:count] = waiting[:count], []
             try:
-                found = self.registry.outcomes([one], self.plan.master)
-            except ChangeError:  # what it names is gone since
+                found = self.registry.outcomes(due, spec, at_ns)
+            except ChangeError:
+                found = self._sound(due, at_ns)
+            if found:
+                yield place, at_ns, found
+
+    def _sound(self, due: list[Wanted], at_ns: int) -> list[RowChange]:
+        """What changes come to without those of them whose product, say, is gone since."""
+        sound: list[Wanted] = []
+        found: list[RowChange] = []
+        for one in due:
+            try:
+                found = self.registry.outcomes([*sound, one], self.plan.master, at_ns)
+            except ChangeError:
                 continue
-            if found:  # of several seconds' ticks the last may stand for all: its time says nothing
-                yield place, -(-one.from_ns // SECOND) * SECOND, found
+            sound.append(one)
+        return found
 
     def action(self, control: Control) -> tuple[list[RowChange], dict[str, Any] | None]:
         """What an operator's action of kind `master` changes, and its answer; None: it has no id."""
@@ -188,7 +234,9 @@ class MasterReader:
     def whole(self, at_ns: int) -> MasterChanges:
         """All rows that differ from the plant's files."""
         rows = tuple(
-            RowChange(table, key, row) for table in KEYS for key, row in self.registry.changed[table].items()
+            RowChange(table, key, row, self.registry.past[table].get(key, ()))
+            for table in KEYS
+            for key, row in self.registry.changed[table].items()
         )
         return MasterChanges(at_ns, rows, whole=True)
 

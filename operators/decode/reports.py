@@ -82,6 +82,17 @@ def read_report(
     return data, ts_ns
 
 
+def time_of(data: Any, where: TimePath | None) -> int:
+    """The time stamp of a JSON value in nanoseconds since 1970; 0 where it has none that can be read."""
+    found = None if where is None else value_at(data, where.path)
+    if found is None or where is None:
+        return 0
+    try:
+        return _time(found, where)
+    except UnreadableReportError:
+        return 0
+
+
 def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float)
 

@@ -303,10 +303,10 @@ class DecodeLogic(Kept):
         """Make master data what they became, and what follows from them; the frames that waited for it."""
         self.registry.take(rows)
         known: set[str] = set()
-        for table, name, row in rows:
-            if table == "devices" and row is not None:
-                known.add(name)
-                self._describe(name, row)
+        for one in rows:
+            if one.table == "devices" and one.row is not None:
+                known.add(one.key)
+                self._describe(one.key, one.row)
         if any(source.device.startswith("peer") for source in self.plan.routing.sources) or self._naming:
             self._addresses, self._last, self._book = _Addresses(), None, None
         else:
@@ -537,7 +537,7 @@ class DecodeLogic(Kept):
         number = self._source_number[route.source]
         self._addresses.resubmitted |= route.arrived_ns > 0
         address = key if isinstance(key, Address) else key[0]
-        tells = int(self.reader.nodes_of(route, address) is not None)
+        tells = self.reader.tells(route, address)
         return (route.verdict, product, slot, pair, number, flags, route.reading, route.arrived_ns, tells)
 
     def _pair(self, source: str, productId: str) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from operators.attributes import DatedColumns
 from operators.batch import IN_ORDER, Float64, Int32, Int64, ReadingBatch
 from operators.devices import Devices
 from operators.expression.canonical import canonical_text
@@ -38,6 +39,8 @@ class Inputs:
         self.columns = tuple(columns)
         self.spec = spec
         self.productId = productId
+        self.attributes = spec.master
+        self.dated = DatedColumns(self.attributes)
         self._rows: Float64 = np.empty((0, len(self.columns)))
         self._known = 0
 
@@ -51,15 +54,23 @@ class Inputs:
 
     def refresh(self, row: int, slot: int, devices: Devices, parameters: Parameters) -> None:
         """Look a device's values up again."""
-        name = devices.names[slot]
-        cells = self.spec.attributes.get(name, {})
-        own = {"device_id": name, "productId": self.productId, "hub_id": devices.hubs[slot]}
-        for at, (root, column) in enumerate(self.columns):
+        self._rows[row] = self.values(slot, devices, parameters)
+        self.dated.describe(row, devices.names[slot])
+
+    def values(
+        self, slot: int, devices: Devices, parameters: Parameters, at_ns: int | None = None
+    ) -> list[float]:
+        """What they are for a device, now or as of event time."""
+        name, hub = devices.names[slot], devices.hubs[slot]
+        found = []
+        for root, column in self.columns:
             if root == "device":
-                text = cells.get(column) or own.get(column)
-                self._rows[row, at] = float(text_code(text)) if text else math.nan
+                text = self.attributes.attribute(name, self.productId, hub, column, at_ns)
+                found.append(float(text_code(text)) if text else math.nan)
             else:
-                self._rows[row, at] = self._param(name, column, cells.get(column, ""), parameters)
+                cell = self.attributes.row("devices", name, at_ns).get(column, "")
+                found.append(self._param(name, column, cell, parameters))
+        return found
 
     def _param(self, device: str, name: str, cell: str, parameters: Parameters) -> float:
         """What an operator has set, else the cell of devices.csv, else the product's default."""
@@ -130,6 +141,13 @@ class ReadingFormulas:
         inputs = self.inputs.rows(slot_of, count, devices, parameters)
         for at in range(inputs.shape[1]):
             columns[self.first_input + at, :n] = inputs[rows, at]
+        self.inputs.dated.fill(
+            columns,
+            self.first_input,
+            rows,
+            batch.ts_ns,
+            lambda row, at_ns: self.inputs.values(int(slot_of[row]), devices, parameters, at_ns),
+        )
         self.machine.run(n, columns, local=rows, ts_ns=batch.ts_ns, flags=batch.flags)
         who, last = np.unique(rows[::-1], return_index=True)
         last = n - 1 - last

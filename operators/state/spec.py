@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from operators.attributes import Attributes
 from operators.contract.spec import Metric
 from operators.expression.formula_spec import ProductFormula
 from operators.expression.program import Scope
@@ -43,7 +44,8 @@ class FormulasSpec:
     """The formulas that a product's `aas:` refers to, and what they may name.
 
     scope: all parameters as columns. params: their defaults; attributes: rows of devices.csv by
-    device. stale_after: nanoseconds after which a held value is unknown, 0 = never.
+    device. stale_after: nanoseconds after which a held value is unknown, 0 = never. joined: the same rows
+    as of event time, with those of sites and customers.
     """
 
     formulas: tuple[ProductFormula, ...]
@@ -51,6 +53,12 @@ class FormulasSpec:
     params: Mapping[str, float | str]
     attributes: Mapping[str, Mapping[str, str]]
     stale_after: int = 0
+    joined: Attributes | None = None
+
+    @property
+    def master(self) -> Attributes:
+        """The attributes as of event time."""
+        return self.joined or Attributes.of_devices(self.attributes)
 
 
 @dataclass(frozen=True, slots=True)

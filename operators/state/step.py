@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from operators.attributes import Attributes
 from operators.batch import (
     ABSENT,
     QUALITY_NAMES,
@@ -269,7 +270,7 @@ class StateLogic(Kept):
             elif known is not None:
                 product.inherit(known)
 
-    def refresh(self, rows: Sequence[DeviceRow]) -> bool:
+    def refresh(self, rows: Sequence[DeviceRow], attributes: Attributes) -> bool:
         """Devices whose master data have changed. False: it takes an `apply`."""
         return not self._asks_master
 

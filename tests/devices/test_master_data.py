@@ -289,7 +289,7 @@ def check_wider(folder: Path, moves: list[Any], unknown: str, source: str) -> No
     loaded = plant(unknown, 1000, source, WIDER)
     path = recording(folder, steps, unknown, 1000, source, WIDER)
     with pytest.MonkeyPatch.context() as patch:  # all is made anew at every change
-        patch.setattr(RulesLogic, "refresh", lambda logic, rows: False)
+        patch.setattr(RulesLogic, "refresh", lambda logic, *_: False)
         whole = run_recording(loaded, read_recording([path]))
     for again in (
         run_recording(loaded, read_recording([path])),
