@@ -226,8 +226,9 @@ class Sparkplug:
     ) -> Iterator[Frame]:
         told = Told(device, int(payload.timestamp), birth=False, doubtful=node.doubtful)
         told.take(payload.metrics)
-        self._count_metrics(len(told.names))
-        device.names |= told.names
+        if told.names:
+            self._count_metrics(len(told.names.keys() - device.names.keys()))
+            device.names |= told.names
         node.wanted |= told.unknown or bool(told.strangers)
         yield from self._told(address, node, device, told, data)
 

@@ -40,7 +40,7 @@ class Told:
 
     device: as it is known so far, which is not changed. birth: the message tells names and types; its
     values are of its own time. live, backlog: the values, in the order of the message; names: metric ->
-    datatype, of a birth all, else those that were not known; aliases: of a birth. strangers: what
+    datatype, of a birth all, else those that are otherwise than known; aliases: of a birth. strangers: what
     cannot be named; problems: what cannot be read, for a person; skipped: how many values are none that
     is taken; unknown: whether a metric is named that no birth told of.
     """
@@ -132,8 +132,8 @@ class Told:
         else:
             known = self._device.names.get(name)
             datatype = datatype or known or 0
-            if known is None:
-                self.unknown = True
+            self.unknown |= known is None
+            if datatype != known:
                 self.names[name] = datatype
         historical = above.historical or bool(metric.is_historical)
         time_ms = min(int(metric.timestamp), LAST_MS) or above.time_ms
@@ -247,7 +247,7 @@ class Told:
             self._add(part, value, below.time_ms, below.historical, below.quality)
 
     def _part(self, name: str, datatype: int) -> None:
-        if self._birth or name not in self._device.names:
+        if self._birth or self._device.names.get(name) != datatype:
             self.names[name] = datatype
 
     def _end_parts(self) -> None:
