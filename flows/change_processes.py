@@ -21,10 +21,13 @@ class Changing:
 
     ending: processes that have to end first; a receiver acknowledges nothing that is not journaled,
     so ending it loses nothing. starting: those that then start, with their new configuration.
-    entry: of the journal, at which the plant was applied.
+    entry: of the journal, at which the plant was applied. what: has changed, where it is no plant.
     """
 
-    def __init__(self, before: Mapping[str, Component], after: Mapping[str, Component], entry: int) -> None:
+    def __init__(
+        self, before: Mapping[str, Component], after: Mapping[str, Component], entry: int, what: str = ""
+    ) -> None:
+        self.what = what
         self.after = dict(after)
         self.entry = entry
         self.stops = [name for name in before if name not in after]

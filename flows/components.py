@@ -58,14 +58,17 @@ class Component(msgspec.Struct, frozen=True, kw_only=True):
         return mine == others
 
 
-def components(plant: Plant, folder: Path | None = None) -> dict[str, Component]:
+def components(
+    plant: Plant, folder: Path | None = None, taken: Mapping[int, str] | None = None
+) -> dict[str, Component]:
     """The processes of a plant by name, in the order of their start. folder: the plant's, for the
-    relative paths of sources."""
-    count = plant.shards.count
+    relative paths of sources. taken: shards that another machine runs, though they should run here."""
+    count, taken = plant.shards.count, taken or {}
     shards: list[int | None] = [None] if count == 1 else list(range(count))
-    found = [_journal(plant, shard) for shard in shards]
+    found = [_journal(plant, shard, taken) for shard in shards]
     if plant.journal.kind == "kafka" and count > 1:
         shards = list(shards_here(plant.journal, count))
+    shards = [shard for shard in shards if (shard or 0) not in taken]
     found += [Component(name=_of("flow", k), module="flows.flow", rank=FLOW, shard=k) for k in shards]
     if plant.archive is not None:
         found += [_archiver(plant, plant.archive, shard) for shard in shards]
@@ -98,7 +101,7 @@ def _share(plant: Plant, size: int) -> int:
     return size // plant.shards.count
 
 
-def _journal(plant: Plant, shard: int | None) -> Component:
+def _journal(plant: Plant, shard: int | None, taken: Mapping[int, str]) -> Component:
     name = _of("journal", shard)
     several = () if shard is None else ("--name", name, "--status", f"../../run/{name}.json")
     return Component(
@@ -111,17 +114,22 @@ def _journal(plant: Plant, shard: int | None) -> Component:
             *(("--archived",) if plant.archive is not None else ()),
             *several,
         ),
-        **_partition(plant, shard),
+        **_partition(plant, shard, taken),
     )
 
 
-def _partition(plant: Plant, shard: int | None) -> dict[str, Any]:
+def _partition(plant: Plant, shard: int | None, taken: Mapping[int, str]) -> dict[str, Any]:
     """What the journal process of a shard is told of the partition that is its journal."""
     if plant.journal.kind != "kafka":
         return {}
     number, count = shard or 0, plant.shards.count
-    runs = number in shards_here(plant.journal, count)
-    told = PartitionConfig(journal=plant.journal, partition=number, partitions=count, runs=runs)
+    told = PartitionConfig(
+        journal=plant.journal,
+        partition=number,
+        partitions=count,
+        runs=number in shards_here(plant.journal, count) and number not in taken,
+        taken=taken.get(number, ""),
+    )
     body = msgspec.to_builtins(told)
     return {"body": body, "start": body}
 

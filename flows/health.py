@@ -59,7 +59,9 @@ def _component(
     ended = child["state"] != "running" or not is_alive(child["pid"])
     age = time.time() - body["updated_ms"] / 1000 if "updated_ms" in body else 0.0
     full = (body.get("output") or {}).get("full")
-    if ended:
+    if child["state"] == "waiting" and child.get("pid") is None and child.get("last_exit") is None:
+        state, detail = "waiting", "not started yet"
+    elif ended:
         state = "stopped" if child["state"] == "stopped" else "ended"
         detail = f"see logs/{name}.jsonl" if state == "ended" else ""
     elif body.get("pid") != child["pid"]:

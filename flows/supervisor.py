@@ -36,7 +36,8 @@ from flows.change_processes import (
     forget_targets,
     name_targets,
 )
-from flows.components import FLOW, JOURNAL, Component, components
+from flows.components import DRAINER, FLOW, HISTORIAN, JOURNAL, RECEIVER, SERVER, Component, components
+from flows.partition_journals import await_copy, taken_by
 from flows.plant_file import Plant
 from flows.plant_to_run import PlantToRun
 from flows.processes import Child, last_error
@@ -47,9 +48,11 @@ from flows.unwell import Unwell
 # the way of an alarm; the others stand back while there are more busy processes than processors
 PROMPT = ("receiver-", "flow", "drainer-alarms-file", "drainer-kafka")
 STANDS_BACK = 5
+STOPPING = ((RECEIVER, SERVER), (DRAINER, FLOW), (HISTORIAN,), (JOURNAL,))  # what ends at the same time
 WATCH_SECONDS = 0.05
 SAME_SIGNAL_S = 0.5
 JOURNAL_START_SECONDS = 30.0
+JOURNAL_QUICK_SECONDS = 2.0  # a journal on Kafka that takes longer is waited for with a server
 FLOW_READY_SECONDS = 10.0
 FOLLOW_SECONDS = 0.2  # how often the journal is asked whether another plant was applied
 
@@ -79,6 +82,7 @@ class Supervisor:
         self._applied = AppliedPlants(self.folders)
         self._changing: Changing | None = None
         self._change: dict[str, Any] = {}
+        self._taken: dict[int, str] = {}  # shards that another machine runs, and how that was told
         self._broken: dict[str, BrokenFlow] = {}  # by the name of the flow's process
         self._unwell = Unwell(data, say)
         self._environment = dict(os.environ, PENSTOCK_DATA=str(data))
@@ -98,7 +102,8 @@ class Supervisor:
         """
         self.start(apply=apply)
         try:
-            started()
+            if not self.stop_signals:
+                started()
             while not self.stop_signals and not until():
                 self.watch()
                 time.sleep(WATCH_SECONDS)
@@ -125,6 +130,8 @@ class Supervisor:
             except PenstockError:
                 self.stop()
                 raise
+        if self.stop_signals:  # while brokers were waited for
+            return
         self._start_rank(FLOW)  # it waits for the plant, and takes the longest to be ready
         if not is_applied:
             try:
@@ -143,7 +150,7 @@ class Supervisor:
 
     def _prepare(self) -> None:
         """The processes of the plant, none of them started but the journals that run already."""
-        self.components = components(self.plant, self.folder)
+        self.components = components(self.plant, self.folder, self._taken)
         name_targets(self.data, self.components.values())
         forget_targets(self.data, self.components.values())
         running = {child.name: child for child in self.children if child.pid is not None}
@@ -158,24 +165,21 @@ class Supervisor:
         """What is applied in journals on Kafka is known once their copies hold what stands there: the same
         as `_is_applied`, then."""
         before = self.plant.sha256
+        server, waits_until = self.child("server"), time.monotonic() + JOURNAL_QUICK_SECONDS
+
+        def goes_on() -> bool:
+            if server.pid is None and time.monotonic() > waits_until:
+                server.start(self._environment)  # whoever asks for health is told what is waited for
+            self._report()
+            return not self.stop_signals
+
         for shard in range(len(self.folders)):
-            told = ""
-            with self._journal(shard) as journal:
-                while not self.stop_signals:
-                    try:
-                        status = journal.status()
-                    except JournalError as error:
-                        log = self.data / "logs" / f"{self._journal_name(shard)}.jsonl"
-                        raise PenstockError(last_error(log) or str(error)) from error
-                    if status["state"] in ("running", "full"):
-                        break
-                    if status["state"] != told:
-                        told = status["state"]
-                        self.say(f"{self._journal_name(shard)}: {told}; {status['detail']}")
-                    self._report()
-                    time.sleep(4 * WATCH_SECONDS)
+            child = self.child(self._journal_name(shard))
+            await_copy(child, partial(self._journal, shard), say=self.say, goes_on=goes_on)
         is_applied = self._is_applied(apply)
         if self.plant.sha256 != before:
+            server.terminate()
+            server.wait(STOP_SECONDS)  # it may listen elsewhere in the plant that is applied
             self._prepare()
         return is_applied
 
@@ -197,6 +201,10 @@ class Supervisor:
         """Look at every child once; restart what has ended; follow a plant that was applied."""
         self._follow()
         for child in self.children:
+            if child.order == JOURNAL and (why := taken_by(self.data, child)):
+                if self._changing is None:
+                    self._give_up(child, why)
+                continue
             broken = self._broken.get(child.name)
             if broken is not None and broken.trials is not None:
                 broken.step(child, partial(self._journal, self.components[child.name].shard))
@@ -211,8 +219,8 @@ class Supervisor:
 
     def stop(self) -> None:
         """Receivers first, journal last; each has ten seconds, and a second signal kills all."""
-        for rank in sorted({child.order for child in self.children}, reverse=True):
-            group = [child for child in self.children if child.order == rank]
+        for ranks in STOPPING:
+            group = [child for child in self.children if child.order in ranks]
             for child in group:
                 child.terminate()
             until = time.monotonic() + STOP_SECONDS
@@ -282,9 +290,31 @@ class Supervisor:
         """Bring the folder into the journal as the applied plant, that of the first shard before all."""
         control = plant_control(self.plant, user_name(), why)
         for shard in range(len(self.folders)):
-            with self._journal(shard) as journal:
-                entry = journal.control("plant", control)
+            entry = self._apply_to(shard, control)
             self._entry = self._entry if shard else entry
+
+    def _apply_to(self, shard: int, control: dict[str, Any]) -> int:
+        """Its entry, once it is durable: brokers are waited for, and what is told twice counts once."""
+        while True:
+            try:
+                with self._journal(shard) as journal:
+                    return journal.control("plant", control)
+            except JournalError as error:
+                name = self._journal_name(shard)
+                if self.plant.journal.kind == "local" or self.stop_signals or self.child(name).pid is None:
+                    raise
+                self.say(f"{name}: {error}")
+
+    def _give_up(self, journal: Child, why: str) -> None:
+        """Another machine runs the shard of a journal: here it only passes on what receivers have for it."""
+        self._taken[self.components[journal.name].shard or 0] = why
+        self.say(f"{journal.name}: {why}")
+        after = components(self.plant, self.folder, self._taken)
+        self._changing = Changing(self.components, after, self._entry, "the shard is given up")
+        for name in self._changing.stops:
+            if (broken := self._broken.pop(name, None)) is not None:
+                broken.close()
+        self._begin(self._changing)
 
     def _follow(self) -> None:
         """Bring the processes to the plant that was applied last, one step at a look."""
@@ -313,7 +343,7 @@ class Supervisor:
             self._change = {"entry": applied.entry, "state": "failed", "detail": str(error)}
             self.say(f"the processes stay as they are: {error}")
             return
-        self._changing = Changing(self.components, components(plant, self.folder), applied.entry)
+        self._changing = Changing(self.components, components(plant, self.folder, self._taken), applied.entry)
         self.plant = plant
         self._begin(self._changing)
 
@@ -352,7 +382,8 @@ class Supervisor:
         self._change = {"entry": changing.entry, "state": "done", "detail": changing.words()}
         self._changing = None
         self.say(
-            f"the plant {self.plant.sha256[:12]} is in: {changing.words() or 'no process had to restart'}"
+            f"{changing.what or f'the plant {self.plant.sha256[:12]} is in'}: "
+            f"{changing.words() or 'no process had to restart'}"
         )
 
     def _journal_name(self, shard: int | None) -> str:

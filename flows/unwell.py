@@ -28,7 +28,7 @@ class Unwell:
         self._looked_at = now
         for name, one in readiness(self._data)["components"].items():
             well = one["ready"] and one["state"] != "target away"
-            if well or one["state"] in ("starting", "ended", "stopped"):
+            if well or one["state"] in ("starting", "waiting", "ended", "stopped"):
                 self._unwell.pop(name, None)
                 if well and name in self._told:
                     self._told.remove(name)

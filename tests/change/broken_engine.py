@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,13 @@ def broken(process: Any) -> Any:
     return run
 
 
-def broken_components(plant: Plant, folder: Path | None = None) -> dict[str, Component]:
+def broken_components(
+    plant: Plant, folder: Path | None = None, taken: Mapping[int, str] | None = None
+) -> dict[str, Component]:
     """The plant's processes, the flow of every shard with the fault in it."""
     return {
         name: msgspec.structs.replace(one, module="tests.change.broken_flow") if one.rank == FLOW else one
-        for name, one in components(plant, folder).items()
+        for name, one in components(plant, folder, taken).items()
     }
 
 
