@@ -8,6 +8,8 @@ import socket
 import subprocess
 import threading
 import time
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from operators.batch import Address
 from tests.ports import free_port
 from tests.receivers.brokers import Publisher, need_mosquitto
 from tests.receivers.certificates import Authority
+from tests.waiting import LIMIT_S, until
 
 START = 1_772_355_600_000
 
@@ -147,7 +150,7 @@ def test_a_topic_a_value_is_a_number_and_no_bytes(tmp_path: Path) -> None:
 def test_what_a_broker_sends(tmp_path: Path) -> None:
     need_mosquitto()
     broker = start_broker(tmp_path / "broker", free_port(), kind="mosquitto")
-    stop = threading.Event()
+    stop, sending = threading.Event(), threading.Event()
 
     def publish() -> None:
         device = Publisher(broker)
@@ -155,12 +158,14 @@ def test_what_a_broker_sends(tmp_path: Path) -> None:
         while not stop.is_set():
             number += 1
             device.send([json.dumps({"tempC": 20 + number % 5}).encode()], f"hall/oven-{number % 3}/state")
+            sending.set()
             device.send([bytes([1, 2, 0xFF, number % 256])], "hall/valve-9/state")
             time.sleep(0.02)
         device.close()
 
     sender = threading.Thread(target=publish)
     sender.start()
+    assert sending.wait(LIMIT_S)
     try:
         address = f"mqtt://127.0.0.1:{broker.address[1]}/hall/#"
         made = new_from(tmp_path / "works", address, "device-v1", 1.5)
@@ -223,6 +228,12 @@ def test_a_broker_with_tls_and_a_password(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(checked(tmp_path / "works").master.devices) == ["oven-1"]
 
 
+def connected(port: int) -> socket.socket | None:
+    with suppress(OSError):
+        return socket.create_connection(("127.0.0.1", port))
+    return None
+
+
 @pytest.mark.parametrize(
     ("framing", "before", "after"),
     [
@@ -238,17 +249,11 @@ def test_devices_that_connect(tmp_path: Path, framing: str, before: bytes, after
     stop = threading.Event()
 
     def send() -> None:
-        for _ in range(500):
-            try:
-                peer = socket.create_connection(("127.0.0.1", port))
-                break
-            except OSError:
-                time.sleep(0.01)
-        with peer:
+        with until(partial(connected, port), "the listener") as peer:
             for number in range(5, 15):
                 peer.sendall(before + bytes([0x48, 0x30 + number, 0x31, 0xFF]) + after)
                 time.sleep(0.01)
-            stop.wait(30.0)
+            stop.wait(LIMIT_S)
 
     sender = threading.Thread(target=send)
     sender.start()
