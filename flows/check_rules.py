@@ -13,7 +13,7 @@ from rich.table import Table
 
 from flows import specs
 from flows.alarm_tables import coloured
-from flows.explain import Expression, expressions_of
+from flows.explain_expressions import Expression, expressions_of
 from flows.explain_text import written
 from flows.look_tables import shown, table
 from flows.plant_file import Plant

@@ -16,15 +16,15 @@ from typing import Any, Final
 import numpy as np
 
 from flows.explain_evaluation import Evaluation, samples_of_chain
+from flows.explain_expressions import Expression, expressions_of, formulas_in
 from flows.explain_recall import recalled
 from flows.explain_text import kind_of, written
 from operators.attributes import Attributes
 from operators.batch import HISTORICAL, IN_ORDER, QUALITY_NAMES, Int32, ReadingBatch, Slice
 from operators.devices import Devices
-from operators.expression.grammar import parse
 from operators.expression.kernels import NEVER
 from operators.expression.machine import Machine
-from operators.expression.program import Scope, compile_conditions, resolved
+from operators.expression.program import Scope, compile_conditions
 from operators.expression.registers import Column
 from operators.expression.tree import (
     Bool,
@@ -32,7 +32,6 @@ from operators.expression.tree import (
     Duration,
     Expr,
     Name,
-    Not,
     Null,
     Number,
     Text,
@@ -43,66 +42,11 @@ from operators.expression.tree import (
 from operators.parameters import Parameters
 from operators.text import text_code
 from rules import held_kernels as held
-from rules.check import clear_of, number_of, samples_of, scope_of
-from rules.spec import GroupRule, Rule, RuleProduct, SequenceRule
+from rules.check import number_of, samples_of, scope_of
+from rules.spec import Rule, RuleProduct
 from rules.step import RulesLogic
 
 SAMPLES_SHOWN: Final = 100  # of a window, the newest
-
-
-@dataclass(frozen=True, slots=True)
-class Expression:
-    """One expression of a rule: what it is for, as the rule writes it, and its tree."""
-
-    what: str
-    text: str
-    tree: Expr
-    default: bool = False  # of `clear`: the rule does not say it
-
-
-def expressions_of(rule: Rule, scope: Scope) -> list[Expression]:
-    """The expressions of a rule that are over one device's readings, the condition first; formulas
-    are put in place, and literals stand in the units of what they are set against."""
-    found: list[Expression] = []
-    for part, text in rule.conditions.items():
-        tree = resolved(parse(text), scope)
-        found.append(Expression(f"condition {part}".strip(), text, tree))
-        clear = clear_of(rule, tree)
-        plain = clear is None
-        clear = Not(tree.start, tree.stop, tree) if clear is None else resolved(clear, scope)
-        told = rule.clear_condition or ("not the condition" if plain else written(clear))
-        found.append(Expression(f"clear {part}".strip(), told, clear, plain))
-    for what, text in _others(rule):
-        found.append(Expression(what, text, resolved(parse(text), scope)))
-    return found
-
-
-def _others(rule: Rule) -> Iterator[tuple[str, str]]:
-    """Expressions besides the conditions of thresholds and limits."""
-    if isinstance(rule, SequenceRule):
-        for number, step in enumerate(rule.steps, 1):
-            if isinstance(step, str):
-                yield f"step {number}", step
-            elif step.condition is not None:
-                yield f"step {number}", step.condition
-            else:
-                yield f"step {number}, not", step.not_ or ""
-    if isinstance(rule, GroupRule):
-        yield "condition", rule.condition
-    if rule.where is not None:
-        yield "where", rule.where
-
-
-def formulas_in(rule: Rule, scope: Scope) -> dict[Expr, str]:
-    """The trees of the formulas that a rule names, and what they are called there."""
-    texts = [*rule.conditions.values(), *(text for _, text in _others(rule))]
-    named = [
-        node
-        for text in (*texts, *([rule.clear_condition] if rule.clear_condition is not None else []))
-        for node in walk(parse(text))
-        if isinstance(node, Name) and node.root == "formula"
-    ]
-    return {resolved(node, scope): node.text for node in named}
 
 
 @dataclass(slots=True, eq=False)
