@@ -21,6 +21,7 @@ from tests.conformance.subject import CAP
 from tests.conformance.subject_mqtt import MqttSubject
 from tests.reference import typed_frames
 from tests.sparkplug.edge import EdgeNode
+from tests.waiting import until
 
 HOST = "penstock"
 STATE = f"spBv1.0/STATE/{HOST}"
@@ -60,10 +61,7 @@ class SparkplugSubject(MqttSubject):
         return sum(one not in self._births for one in list(self._publisher.acknowledged))
 
     def settle(self) -> None:
-        until = time.monotonic() + 30
-        while self._waiting:
-            assert time.monotonic() < until, "no host application came"
-            time.sleep(0.01)
+        until(lambda: not self._waiting, "a host application")
         super().settle()
 
     def read(self, frame: bytes) -> list[bytes]:
