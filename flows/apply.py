@@ -48,7 +48,7 @@ def plant_control(plant: Plant, by: str, why: str, apply_id: str | None = None) 
 
 def resolved_plant(files: Mapping[str, bytes]) -> Plant:
     """The plant of a bundle with this process's environment in it. Raises `ConfigError`."""
-    plant, problems = load_plant(files, os.environ)
+    plant, problems = load_plant(files, os.environ, applied=True)
     if plant is None:
         raise ConfigError(f"the applied plant cannot be run here:\n{problems.render()}")
     return plant

@@ -20,6 +20,7 @@ from flows.plant_files import check_files_products
 from flows.plant_formulas import read_formulas
 from flows.plant_later import LATER
 from flows.plant_products import read_products
+from flows.plant_reach import check_reach
 from flows.plant_rules import read_rules, rule_product
 from flows.plant_shards import check_shards
 from flows.plant_sources import check_plant_yaml, check_source_files, check_source_products
@@ -89,19 +90,24 @@ def _folder_of(name: str) -> str | None:
 
 def load_bundle(files: Mapping[str, bytes]) -> Plant:
     """The plant of a journaled bundle; nothing of this machine's environment gets into it."""
-    plant, problems = load_plant(files, None)
+    plant, problems = load_plant(files, None, applied=True)
     if plant is None:
         raise ConfigError(f"the applied plant cannot be read by this version:\n{problems.render()}")
     return plant
 
 
 def load_plant(
-    files: Mapping[str, bytes], environ: Mapping[str, str] | None, *, name_hint: str = ""
+    files: Mapping[str, bytes],
+    environ: Mapping[str, str] | None,
+    *,
+    name_hint: str = "",
+    applied: bool = False,
 ) -> tuple[Plant | None, Problems]:
     """The plant, or None if anything is wrong; warnings may stand in the problems either way.
 
     environ: where `${...}` of plant.yaml are read; None leaves them (a default stands in).
-    name_hint: the folder's name, for the message that there is no plant in it.
+    name_hint: the folder's name, for the message that there is no plant in it. applied: it runs already,
+    so that what would never reach its products is no mistake any more.
     """
     problems = Problems()
     documents: dict[str, list[Node]] = {}
@@ -148,6 +154,9 @@ def load_plant(
             check_dividing(devices, _shards(config).by, problems)
         check_files_products(root, config, products.good, problems)
         check_sparkplug_products(root, config, products.good, problems)
+        sound = products.complete and not applied
+        if sound and not any(problem.file == root.file for problem in problems.errors):
+            check_reach(root, config, products.good, _of("products", documents), rows, problems)
     products.check_references(declared_rules, formulas.declared, problems)
     if config is None or problems.errors:
         return None, problems

@@ -350,13 +350,18 @@ server: {{listen: "127.0.0.1:0"}}
 """
     )
     result = CliRunner().invoke(check, [str(tmp_path), "--connect"], standalone_mode=False)
+    assert result.return_value == 1
+    missing = "plant.yaml:8:64  sources.d.cert_file: no file 'none.pem', seen from the plant's folder"
+    assert result.stderr.splitlines()[-2:] == [missing, "1 error"]
+    (tmp_path / "none.pem").write_text("")
+    result = CliRunner().invoke(check, [str(tmp_path), "--connect"], standalone_mode=False)
     held.close()
     assert [line for line in result.stdout.splitlines() if "sources." in line] == [
         f"FAIL  sources.a  127.0.0.1:{port}  Address already in use",
         "ok    sources.b  127.0.0.1:0  free to listen on; the certificate and its key fit",
         "FAIL  sources.c  127.0.0.1:0  cert_file, key_file: not a certificate with its key"
         " (key values mismatch)",
-        f"FAIL  sources.d  127.0.0.1:0  cert_file: {tmp_path}/none.pem: No such file or directory",
+        "FAIL  sources.d  127.0.0.1:0  cert_file, key_file: not a certificate with its key (pem lib)",
         "FAIL  sources.e  192.0.2.1:7001  Cannot assign requested address",
     ]
 
