@@ -61,12 +61,16 @@ class SparkplugSubject(MqttSubject):
         return sum(one not in self._births for one in list(self._publisher.acknowledged))
 
     def settle(self) -> None:
-        until(lambda: not self._waiting, "a host application")
+        until(self._has_told, "a host application")
         super().settle()
 
     def read(self, frame: bytes) -> list[bytes]:
         """The texts of a typed frame: a birth and a death tell none."""
         return [value.encode("latin-1") for _, value, _, _ in typed_frames.read(frame) if value is not None]
+
+    def _has_told(self) -> bool:
+        with self._lock:  # or what waits is neither here nor with the broker
+            return not self._waiting
 
     def _connected(self, client: Any, *_: Any) -> None:
         client.subscribe([(STATE, 1), (self._node.topic("NCMD"), 1)])
