@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from pathlib import Path
 
@@ -43,5 +44,5 @@ def in_folder(folder: Path, name: str | None) -> str | None:
 
 
 def _reason(error: Exception) -> str:
-    told = getattr(error, "reason", None)
-    return str(told).lower().replace("_", " ") if told else str(error)
+    told = getattr(error, "reason", None) or re.sub(r"^\[[^]]*\] | \(_ssl\.c:\d+\)$", "", str(error))
+    return str(told).lower().replace("_", " ")

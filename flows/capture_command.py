@@ -41,8 +41,8 @@ def capture(
     shards has a journal each and becomes a recording each, `frames.0.jsonl` beside `frames.1.jsonl`,
     to be replayed each by itself.
     """
-    if not plant.is_dir():
-        raise ConfigError(f"{plant}: no such folder")
+    if not output.absolute().parent.is_dir():
+        raise ConfigError(f"--output: there is no folder {output.absolute().parent}")
     folders = shard_folders(data_directory(plant, data))
     for folder in folders:
         if not (folder / "journal").is_dir():

@@ -79,6 +79,8 @@ def open_spec(path: Path, product: str | None) -> Given:
         return _of_plant(path, product)
     try:
         text = path.read_text("utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such folder or file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     problems = Problems()

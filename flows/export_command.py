@@ -14,8 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from connectors.errors import ConfigError, PenstockError
-from flows.folder import open_plant
-from flows.query_command import historian_client
+from flows.query_command import historian_client, plant_with_historian
 from flows.recorded import Moment
 from operators.document import nearest
 
@@ -36,6 +35,7 @@ CHUNK: Final = 1 << 20
     "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="folder of the files"
 )
 @click.option("--json", "as_json", is_flag=True, help="one JSON object a file on stdout")
+@click.option("--data", type=click.Path(path_type=Path), help="data directory (default: PLANT/.penstock)")
 def export(
     plant: Path,
     wanted: tuple[str, ...],
@@ -44,14 +44,14 @@ def export(
     form: str,
     output: Path,
     as_json: bool,
+    data: Path | None,
 ) -> None:
     """Write PLANT's historian as TABLE.csv or TABLE.parquet, rows in the table's own order, each once.
 
     The time of a row is that of the reading, the window's start, the alarm event, an interval's onset,
     or a reject's arrival.
     """
-    loaded = open_plant(plant)
-    with closing(historian_client(loaded)) as client:
+    with closing(historian_client(plant_with_historian(plant, data))) as client:
         try:
             there = tables(client)
             for name in wanted:

@@ -23,7 +23,9 @@ def open_plant(folder: Path) -> Plant:
 
 def data_directory(folder: Path, data: Path | None) -> Path:
     """Where a plant's data lives: `--data DIR`, else `.penstock` in the plant folder. Raises `ConfigError`
-    for the folder of one of its shards: a command is about the whole plant."""
+    where there is no such folder, and for that of one of its shards: a command is about the whole plant."""
+    if data is None and not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder")
     where = (data if data is not None else folder / ".penstock").resolve()
     home, shard = home_of(where)
     if shard is not None:

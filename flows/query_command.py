@@ -13,7 +13,8 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
 from connectors.errors import ConfigError, PenstockError
 from flows.address import split_address
-from flows.folder import open_plant
+from flows.apply import applied_plant, resolved_plant
+from flows.folder import data_directory, open_plant
 from flows.plant_file import Plant
 
 FORMATS = {
@@ -35,16 +36,18 @@ CHANGING = (
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), default="table", help="how to print")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object a row (--format json)")
 @click.option("--output", type=click.Path(path_type=Path), help="a file instead of the terminal")
-def query(plant: Path, sql: str, form: str, as_json: bool, output: Path | None) -> None:
+@click.option("--data", type=click.Path(path_type=Path), help="data directory (default: PLANT/.penstock)")
+def query(plant: Path, sql: str, form: str, as_json: bool, output: Path | None, data: Path | None) -> None:
     """Run SQL over PLANT's historian, e.g. "SELECT count() FROM telemetry"."""
-    loaded = open_plant(plant)
     word = sql.split(maxsplit=1)[0].upper() if sql.strip() else ""
     if not word or word in CHANGING:
         raise click.UsageError(f"a query only reads; '{word}' is for a client of the historian's own address")
     form = "json" if as_json else form
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise click.UsageError("Parquet is binary; name a file with --output")
-    client = historian_client(loaded)
+    if output is not None and not output.absolute().parent.is_dir():
+        raise ConfigError(f"--output: there is no folder {output.absolute().parent}")
+    client = historian_client(plant_with_historian(plant, data))
     try:
         body = client.raw_query(sql, fmt=FORMATS[form])
     except DatabaseError as error:
@@ -56,6 +59,18 @@ def query(plant: Path, sql: str, form: str, as_json: bool, output: Path | None) 
     else:
         sys.stdout.buffer.write(body)
         sys.stdout.flush()
+
+
+def plant_with_historian(folder: Path, data: Path | None) -> Plant:
+    """The plant that runs over the data, whatever its folder says by now; that of the folder where none
+    was ever run. Raises `ConfigError`."""
+    try:
+        applied = applied_plant(data_directory(folder, data))
+    except PenstockError as error:
+        if isinstance(error, ConfigError):
+            raise
+        return open_plant(folder)
+    return resolved_plant(applied.files)
 
 
 def historian_client(plant: Plant) -> Client:

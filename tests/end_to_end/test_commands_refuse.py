@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,69 @@ def test_query_only_reads(capfd: pytest.CaptureFixture[str]) -> None:
         main(["query", str(PLANT), "drop table alarms"])
     assert ended.value.code == 2
     assert "a query only reads; 'DROP'" in capfd.readouterr().err
+
+
+NOWHERE = "no such folder"
+NEVER_RUN = "holds no plant's data; run it first: penstock run"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["check", "."], ["check", ".", "--connect"], ["apply", ".", "--why", "x"], ["test", "."]),
+        *(["history", "."], ["diff", "."], ["rollback", ".", "1", "--why", "x"], ["simulate", "."]),
+        *(["capture", ".", "--output", "x.jsonl"], ["explain", ".", "r"], ["decode", ".", "--hex", "00"]),
+        *(["alarms", "."], ["alarms", "stats", "."], ["rejects", "."], ["devices", "."], ["state", "."]),
+        *(
+            ["params", "."],
+            ["top", ".", "--once"],
+            ["query", ".", "SELECT 1"],
+            ["export", ".", "--output", "x"],
+        ),
+        ["backtest", ".", "--rule", "r", "--from", "2026-01-01", "--to", "2026-02-01"],
+    ],
+    ids=" ".join,
+)
+def test_a_folder_that_is_not_there(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    away = tmp_path / "away"
+    with pytest.raises(SystemExit) as ended:
+        main([str(away) if word == "." else word for word in words])
+    said = capfd.readouterr().err
+    assert (ended.value.code, len(said.splitlines())) == (1, 1), said
+    assert said.startswith(f"{away}: {NOWHERE}")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["history", "."], ["diff", "."], ["rollback", ".", "1", "--why", "x"], ["explain", ".", "r"]),
+        *(["alarms", "."], ["alarms", "stats", "."], ["rejects", "."], ["devices", "."], ["state", "."]),
+        ["top", ".", "--once"],
+    ],
+    ids=" ".join,
+)
+def test_a_plant_that_never_ran(words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(PLANT, tmp_path / "plant", ignore=shutil.ignore_patterns(".penstock"))
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path / "plant") if word == "." else word for word in words])
+    said = capfd.readouterr().err
+    assert (ended.value.code, len(said.splitlines())) == (3, 1), said
+    assert NEVER_RUN in said
+
+
+def test_an_action_that_is_none(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["alarms", "shelf", str(PLANT)])
+    assert ended.value.code == 2
+    assert "no action 'shelf'; did you mean 'shelve'?; known: show, " in capfd.readouterr().err
+
+
+def test_results_go_into_a_folder_that_is_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for words in (["capture", str(PLANT)], ["query", str(PLANT), "SELECT 1"]):
+        with pytest.raises(SystemExit) as ended:
+            main([*words, "--output", str(tmp_path / "no" / "x")])
+        assert ended.value.code == 1
+        assert capfd.readouterr().err == f"--output: there is no folder {tmp_path / 'no'}\n"
