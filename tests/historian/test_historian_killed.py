@@ -7,9 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,14 +121,20 @@ def test_historian_and_drainer_killed_rows_are_those_of_an_undisturbed_run(tmp_p
             )
             log.commit_due()
 
+    def goes_on(before: int, last: int) -> bool:
+        """More is written while it sends, and no more than it can ever catch up with."""
+        if entry < last:
+            put(1)
+        return running.sent() > before
+
     with historian(tmp_path) as running:
         running.start_engine()
         for kill in range(4):
-            put(40)
+            put(30)
             if running.drainer is None:
                 running.start_drainer()
             before = running.sent()
-            until(lambda before=before: (put(2), time.sleep(0.1), running.sent() > before)[2])  # type: ignore[misc]
+            until(partial(goes_on, before, entry + 20), "the drainer to send")
             if kill % 2:
                 running.kill(running.engine)
                 put(10)
