@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from operators.batch import Control, Slice
+from operators.batch import Control, FrameBatch, Slice
 from rules.lifecycle import OVER_KEPT
 from rules.lifecycle_table import ACTIONS, BITS, TABLE, markdown, met
 from rules.spec import LimitRule, Limits
@@ -17,7 +17,6 @@ from tests.rules.test_alarm_events import (
     SECOND,
     START,
     control,
-    frames,
     logic,
     process,
     readings,
@@ -41,7 +40,7 @@ def act(
         "why": "seen",
         "until_ms": None if until is None else (START + until * SECOND) // 1_000_000,
     }
-    item = Slice(2, 9, frames(), Control("action", START + second * SECOND, data | keys))
+    item = Slice(2, 9, FrameBatch.none(), Control("action", START + second * SECOND, data | keys))
     stage.process(item)
     assert len(item.answers) == 1
     return item.answers[0], [event.event["data"] for event in item.alarms]
