@@ -24,12 +24,13 @@ from operators.windows.spec import Window
 from rules.tables import rule_key
 
 LIVE: Final = "live"
+REFUSED: Final = "refused"
 MANY: Final = 8  # items of one table that are listed; more are counted
 WIDEST: Final = 160  # characters of a value that are shown
 
 
 class PlannedItem(msgspec.Struct, kw_only=True):
-    """One line of a plan. effect: `live`, `restarts NAME`, `starts NAME`, `stops NAME`; note: what
+    """One line of a plan. effect: `live`, `restarts NAME`, `starts NAME`, `stops NAME`, `refused`; note: what
     becomes of states and backlogs; kept, closed: open alarms of the rule."""
 
     kind: str
@@ -81,6 +82,8 @@ class Plan(msgspec.Struct, kw_only=True):
 
     def _sum(self) -> str:
         many = len(self.items)
+        if self.refused:
+            return f"{many} change{'s' * (many != 1)}; nothing is done, because of what is refused"
         told = f"{many} change{'s' * (many != 1)}; open alarms: {self.kept} kept, {self.closed} closed"
         for word, names in (("restarts", self.restarts), ("starts", self.starts), ("stops", self.stops)):
             if names:
@@ -119,7 +122,17 @@ def plan_change(
     plan.kept = sum(count for key, count in alarms.items() if key in kept)
     plan.closed = sum(alarms.values()) - plan.kept + gone.total()
     plan.refused = refusals(before, after, plan.items)
+    for made in plan.items:
+        if any(text.startswith(_refused_as(made)) for text in plan.refused):
+            made.effect, made.note = REFUSED, ""
     return plan
+
+
+def _refused_as(item: PlannedItem) -> tuple[str, ...]:
+    """How a refusal of an item begins."""
+    if item.kind == "device":
+        return (f"devices.csv  {item.name}.",)
+    return (f"plant.yaml  {item.name}:", f"plant.yaml  {item.name}.") if item.kind == "plant.yaml" else ()
 
 
 def refusals(before: Plant, after: Plant, items: Sequence[PlannedItem]) -> list[str]:

@@ -140,7 +140,10 @@ def test_secrets_are_not_shown() -> None:
     ],
 )
 def test_what_a_running_plant_cannot_become(old: str, new: str, told: str) -> None:
-    assert plan_change(BEFORE, plant_of(changed(FILES, ("plant.yaml", old, new)))).refused == [told]
+    plan = plan_change(BEFORE, plant_of(changed(FILES, ("plant.yaml", old, new))))
+    assert plan.refused == [told]
+    assert [item.effect for item in plan.items] == ["refused"]
+    assert plan.lines()[-1] == "1 change; nothing is done, because of what is refused"
 
 
 @pytest.mark.parametrize(
