@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -99,13 +99,25 @@ class _Product:
 class _Named:
     """The readings of one product whose payload names their devices. rows: int64[R] of the frames that
     were decoded; row, slot: int64[N] each reading's frame, and its device or -1; refused: reading ->
-    why it is none of this plant's."""
+    why it is none of this plant's; waiting: row -> unknown device -> its readings, which are to be held;
+    held: those that are."""
 
     rows: Int64
     decoded: Decoded
     row: Int64
     slot: Int64
     refused: dict[int, tuple[Reason, str]]
+    waiting: dict[int, dict[str, list[int]]] = field(default_factory=dict)
+    held: list[int] = field(default_factory=list)
+
+    def leave_out(self) -> None:
+        """Go on without the readings that are held."""
+        keep = np.ones(len(self.row), np.bool_)
+        keep[self.held] = False
+        now_at = np.cumsum(keep) - 1
+        self.refused = {int(now_at[at]): why for at, why in self.refused.items() if keep[at]}
+        _keep(self.decoded, keep)
+        self.row, self.slot = self.row[keep], self.slot[keep]
 
 
 class _Addresses:
@@ -160,7 +172,8 @@ class DecodeLogic(Kept):
         self.held = HeldFrames()
         self.parameters = Parameters()
         self._released_ns = 0  # when a plant was applied that lets go of frames; 0: none was
-        self._arrived: Int64 | None = None  # of frames that are taken in late: when they came
+        self._arrived: Int64 | None = None  # of frames that are taken in late: when they came ...
+        self._only: list[tuple[int, ...]] = []  # ... and which of their readings; none: all
         self._refused: dict[int, tuple[Reason, str]] = {}  # by position: changes that are none
         self.unknown_metrics: Counter[tuple[str, str]] = Counter()
         self._build(plan)
@@ -363,57 +376,108 @@ class DecodeLogic(Kept):
         part = Slice(item.last_entry, position, late_batch(found, at_ns), released=bool(found))
         if rows:
             part.master = MasterChanges(at_ns, tuple(rows))
-        for (source, productId), count in sums(found).items():
+        for (source, productId, sole), count in sums(found).items():
             part.count(source, productId, "frames_in", -count)
-            part.count(source, productId, "frames_held", -count)
+            part.count(source, productId, "frames_held" if sole else "frames_decoded", -count)
         self._arrived = np.array([frame.ingest_ns for frame in found], np.int64)
+        self._only = [frame.only for frame in found]
         self._run(part)
-        self._arrived = None
+        self._arrived, self._only = None, []
         return [part]
 
-    def _hold(self, item: Slice, places: Int64, status: Int32, messages: dict[int, str]) -> None:
-        """Keep frames of unknown devices until they are known, as many as the caps allow; and give up
-        those that have waited for `hold_for` at a tick."""
-        frames, ticks = item.frames, item.frames.ticks
-        limits, done = self.plan.limits, 0
-        for row in np.flatnonzero(status == HELD).tolist():
+    def _hold(
+        self,
+        item: Slice,
+        places: Int64,
+        status: Int32,
+        messages: dict[int, str],
+        named: Mapping[int, _Named],
+    ) -> None:
+        """Keep frames of unknown devices until they are known, as many as the caps allow, and of frames
+        that name several devices the readings of such; and give up those that have waited for `hold_for`
+        at a tick."""
+        frames, ticks, done = item.frames, item.frames.ticks, 0
+        parts = {row: mine for mine in named.values() for row in mine.waiting}
+        for row in sorted({*np.flatnonzero(status == HELD).tolist(), *parts}):
             while done < len(ticks.row) and ticks.row[done] <= row:
                 self._expire(item, int(ticks.ns[done]))
                 done += 1
-            size, route = int(frames.length[row]), self._addresses.routes[places[row]]
-            over = ""
-            if len(self.held) >= limits.held:
-                over = f"limits.held allows {limits.held} frames"
-            elif self.held.size + size > limits.held_bytes:
-                over = f"limits.held_bytes allows {limits.held_bytes} bytes"
-            if over:
-                status[row] = Reason.unknown_device
-                messages[row] = f"{route.message}, and no more frames can wait: {over}"
-                continue
-            self.held.hold(
-                HeldFrame(
-                    int(frames.position[row]), int(frames.ingest_ns[row]), route.device_id, route.productId,
-                    frames.addresses[int(frames.address[row])], int(frames.flags[row]), frames.frame(row),
-                    frames.line(row),
-                )
+            route = self._addresses.routes[places[row]]
+            frame = HeldFrame(
+                int(frames.position[row]), int(frames.ingest_ns[row]), route.device_id, route.productId,
+                frames.addresses[int(frames.address[row])], int(frames.flags[row]), frames.frame(row),
+                frames.line(row),
             )  # fmt: skip
+            if row in parts:
+                if self._hold_parts(frame, row, parts[row]):
+                    status[row] = HELD
+                continue
+            over = self._over(1, len(frame.payload))
+            if over:
+                status[row], messages[row] = Reason.unknown_device, f"{route.message}{over}"
+                continue
+            self.held.hold(frame)
         for ns in ticks.ns[done:].tolist():
             self._expire(item, ns)
+        for mine in named.values():
+            if mine.held:
+                mine.leave_out()
+
+    def _over(self, count: int, size: int) -> str:
+        """Why so many more frames of so many bytes together cannot wait; "" where they can."""
+        limits, over = self.plan.limits, ""
+        if len(self.held) + count > limits.held:
+            over = f"limits.held allows {limits.held} frames"
+        elif self.held.size + size > limits.held_bytes:
+            over = f"limits.held_bytes allows {limits.held_bytes} bytes"
+        return over and f", and no more frames can wait: {over}"
+
+    def _hold_parts(self, frame: HeldFrame, row: int, mine: _Named) -> bool:
+        """Hold the readings of unknown devices of a frame. Whether they are all of it."""
+        fits: dict[str, list[int]] = {}
+        for device, readings in mine.waiting[row].items():
+            count = len(fits) + 1
+            over = self._over(count, count * len(frame.payload))
+            if over:
+                why = f"'{device}' is not in devices.csv{over}"
+                mine.refused |= dict.fromkeys(readings, (Reason.unknown_device, why))
+            else:
+                fits[device] = readings
+        sole = sum(map(len, fits.values())) == int((mine.row == row).sum())
+        for device, readings in fits.items():
+            only = tuple(mine.decoded.index[readings].tolist())
+            self.held.hold(frame._replace(device=device, only=only, sole=sole))
+            mine.held += readings
+        return sole
 
     def _expire(self, item: Slice, now_ns: int) -> None:
-        for frame in self.held.expire(now_ns - self.plan.routing.hold_for):
-            source = frame.address.source
-            item.count(source, frame.productId, "frames_held", -1)
-            item.count(source, frame.productId, "frames_rejected")
-            waited = duration_text(self.plan.routing.hold_for)
-            why = f"'{frame.device}' is not in devices.csv, and was not provisioned within {waited}"
-            why = told_of_line(frame.line, why)
-            item.rejects.append(
-                Reject(
-                    Reason.unknown_device, why, source, frame.address.topic, frame.device, frame.productId,
-                    frame.position, 0, frame.ingest_ns, frame.payload,
-                )
-            )  # fmt: skip
+        for parts in self.held.expire(now_ns - self.plan.routing.hold_for):
+            frame = parts[0]
+            source, productId = frame.address.source, frame.productId
+            if frame.sole:
+                item.count(source, productId, "frames_held", -1)
+                item.count(source, productId, "frames_rejected")
+                names = "' and '".join(part.device for part in parts)
+                self._give_up(item, frame, f"'{names}' {'is' if len(parts) == 1 else 'are'}")
+                continue
+            for part in parts:
+                item.count(source, productId, "readings_decoded", len(part.only))
+                item.count(source, productId, "readings_rejected", len(part.only))
+                for index in part.only:
+                    self._give_up(item, part, f"'{part.device}' is", index)
+
+    def _give_up(self, item: Slice, frame: HeldFrame, who: str, index: int = 0) -> None:
+        waited = duration_text(self.plan.routing.hold_for)
+        were = "was" if who.endswith("is") else "were"
+        why = told_of_line(
+            frame.line, f"{who} not in devices.csv, and {were} not provisioned within {waited}"
+        )
+        item.rejects.append(
+            Reject(
+                Reason.unknown_device, why, frame.address.source, frame.address.topic, frame.device,
+                frame.productId, frame.position, index, frame.ingest_ns, frame.payload,
+            )
+        )  # fmt: skip
 
     # -- the frames of one part
 
@@ -460,9 +524,9 @@ class DecodeLogic(Kept):
         status[waiting & (frames.length > self.plan.limits.frame)] = Reason.too_large
         if (status == UNREAD).any():
             self._read_names(frames, places, status, messages)
-        if len(self.held) or (status == HELD).any():
-            self._hold(item, places, status, messages)
         named = self._named(frames, places, status, messages)
+        if len(self.held) or (status == HELD).any() or any(mine.waiting for mine in named.values()):
+            self._hold(item, places, status, messages, named)
         self._give_slots(places, status, messages, named)
         batches = {}
         product = self._addresses.table[_Addresses.PRODUCT][places]
@@ -639,14 +703,20 @@ class DecodeLogic(Kept):
                 continue
             params = np.full((len(self.products[number].decoder.param_names), len(rows)), np.nan)
             decoded = self._decoded(number, frames, rows, places[rows], params, status, messages)
+            row = rows[decoded.frame]
             refused: dict[int, tuple[Reason, str]] = {}
+            waiting: dict[int, dict[str, list[int]]] = {}
             told = {name: self._stranger(name, number) for name in set(decoded.names or ())}
             for at, name in enumerate(decoded.names or ()):
                 why = told[name]
-                if why is not None:
+                if why is None:
+                    continue
+                if name and self.plan.routing.unknown == "hold" and why[0] == Reason.unknown_device:
+                    waiting.setdefault(int(row[at]), {}).setdefault(name, []).append(at)
+                else:
                     refused[at] = why
-            row = rows[decoded.frame]
-            found[number] = _Named(rows, decoded, row, np.full(len(row), -1, np.int64), refused)
+            slots = np.full(len(row), -1, np.int64)
+            found[number] = _Named(rows, decoded, row, slots, refused, waiting)
         return found
 
     def _stranger(self, name: str, number: int) -> tuple[Reason, str] | None:
@@ -737,6 +807,13 @@ class DecodeLogic(Kept):
             frames = replace(frames, ingest_ns=arrival)
         decoded = product.decoder.decode(frames, rows, params)
         self._too_many(decoded)
+        if any(self._only):
+            asked = [self._only[row] for row in rows[decoded.frame].tolist()]
+            index = decoded.index.tolist()
+            _keep(
+                decoded,
+                np.array([not mine or at in mine for mine, at in zip(asked, index, strict=True)], bool),
+            )
         if self._addresses.resubmitted:
             only = table[_Addresses.READING][places[decoded.frame]]
             _keep(decoded, (only < 0) | (only == decoded.index))
