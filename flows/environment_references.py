@@ -21,6 +21,8 @@ _WRITTEN_OUT: Final = frozenset(
     {"kind", "topic", "device", "product", "live", "format", "header", "separator"}
 )
 _LARGEST_FILE: Final = 65_536
+# what processes need whatever a plant says of it
+_NEEDED: Final = frozenset({"PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR"})
 
 
 def resolve_references(root: Node, environ: Mapping[str, str] | None, problems: Problems) -> None:
@@ -45,6 +47,13 @@ def refuse_references(root: Node, problems: Problems) -> None:
     """In every other file a reference is a problem."""
     for node in _texts(root):
         problems.add(node, "${...} references stand only in plant.yaml; write the value out")
+
+
+def without_referenced(environ: Mapping[str, str], text: str) -> dict[str, str]:
+    """The environment of a plant's processes, which are handed their configuration: without the variables
+    that `text`, of plant.yaml, refers to, as they may hold secrets."""
+    named = {match[1].partition(":-")[0] for match in _REFERENCE.finditer(text)} - _NEEDED
+    return {name: value for name, value in environ.items() if name not in named}
 
 
 def _below_source(path: str) -> str:

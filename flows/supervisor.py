@@ -37,6 +37,7 @@ from flows.change_processes import (
     name_targets,
 )
 from flows.components import DRAINER, FLOW, HISTORIAN, JOURNAL, RECEIVER, SERVER, Component, components
+from flows.environment_references import without_referenced
 from flows.partition_journals import await_copy, taken_by
 from flows.plant_file import Plant
 from flows.plant_to_run import PlantToRun
@@ -85,8 +86,6 @@ class Supervisor:
         self._taken: dict[int, str] = {}  # shards that another machine runs, and how that was told
         self._broken: dict[str, BrokenFlow] = {}  # by the name of the flow's process
         self._unwell = Unwell(data, say)
-        self._environment = dict(os.environ, PENSTOCK_DATA=str(data))
-        self._environment.pop("BYTEWAX_DATAFLOW_API_ENABLED", None)  # would open an unauthenticated port
 
     def run(
         self,
@@ -259,6 +258,14 @@ class Supervisor:
             raise PenstockError(
                 f"{self.data} is in use by another running plant; stop that one, or choose --data DIR"
             ) from error
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        """What the processes of this plant inherit."""
+        text = self.plant.files["plant.yaml"].decode("utf-8", "replace")
+        made = without_referenced(os.environ, text)
+        made.pop("BYTEWAX_DATAFLOW_API_ENABLED", None)  # would open an unauthenticated port
+        return {**made, "PENSTOCK_DATA": str(self.data)}
 
     def _child_of(self, component: Component) -> Child:
         log = self.data / "logs" / f"{component.name}.jsonl"

@@ -1,4 +1,4 @@
-"""Secrets of a plant that runs: in no file, no argument, no answer, while it runs and after."""
+"""Secrets of a plant that runs: in no file, argument or environment of its processes, in no answer."""
 
 from __future__ import annotations
 
@@ -103,11 +103,12 @@ def test_no_file_of_a_plant_holds_a_secret(tmp_path: Path) -> None:
         assert holding(data) == []
         told = status(data, "supervisor")["components"]
         shown = [
-            Path(f"/proc/{one['pid']}/cmdline").read_bytes()
+            Path(f"/proc/{one['pid']}/{name}").read_bytes()
             for one in told.values()
             if one["pid"] is not None
+            for name in ("cmdline", "environ")
         ]
-        assert len(shown) > 4
+        assert len(shown) > 8
         assert not [line for line in shown if KEY.encode() in line or HIDDEN.encode() in line]
         for page in ("health/ready", "metrics"):
             body = until(lambda page=page: shown_by(server, page), page)
