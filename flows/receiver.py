@@ -158,7 +158,9 @@ def main(arguments: list[str] | None = None) -> int:
         source = read_source_file(chosen.config or chosen.data / "run" / f"source-{chosen.source}.json")
         log_as_json(component, secrets_of(source.config))
         receiver = build_receiver(source, chosen.data)
-        status = StatusThread(chosen.data, component, lambda: describe(receiver))
+        status = StatusThread(
+            chosen.data, component, lambda: describe(receiver), lambda: receiver.status.state
+        )
         status.start()
         log.info("starting, process %d", os.getpid())
         asyncio.run(_run(receiver, journal_client(source, chosen.data)))

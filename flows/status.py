@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from flows.shards import home_of
 
+LOOKS: Final = 10  # a second, at whether there is news
 OF_A_SHARD: Final = ("journal", "flow", "drainer-", "archiver")  # processes that each shard has
 
 
@@ -69,22 +70,31 @@ def _of_shard(found: dict[str, dict[str, Any]], shard: int) -> dict[str, dict[st
 
 
 class StatusThread(threading.Thread):
-    """Writes what `describe()` returns once a second, until the process ends."""
+    """Writes what `describe()` returns once a second, until the process ends; and within a tenth of one when
+    what `state()` returns is another than before. state: as cheap as a look at a variable."""
 
-    def __init__(self, data: Path, component: str, describe: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        data: Path,
+        component: str,
+        describe: Callable[[], dict[str, Any]],
+        state: Callable[[], object] = lambda: None,
+    ) -> None:
         super().__init__(name=f"status-{component}", daemon=True)
         self.component = component_name(data, component)
         self.path = home_of(data)[0] / "run" / f"{self.component}.json"
-        self.describe = describe
+        self.describe, self.state = describe, state
         self.started_ms = int(time.time() * 1000)
         self.ended = threading.Event()
 
     def run(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        while True:
+        while not self.ended.is_set():
+            said = self.state()
             self.write()
-            if self.ended.wait(1.0):
-                return
+            for _ in range(LOOKS):
+                if self.ended.wait(1.0 / LOOKS) or self.state() != said:
+                    break
 
     def write(self) -> None:
         """Write now."""
@@ -101,4 +111,6 @@ class StatusThread(threading.Thread):
     def close(self) -> None:
         """Write once more and end."""
         self.ended.set()
+        if self.is_alive():
+            self.join(1.0)  # two that write at once would write one file
         self.write()
