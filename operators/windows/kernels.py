@@ -22,7 +22,7 @@ import math
 import numpy as np
 
 from operators.batch import Bytes, Float64, Int32, Int64, UInt64
-from operators.jit import inline, kernel
+from operators.jit import fused, inline, kernel
 
 # fields of a partial aggregate; LAST_AT is in ns after the window's start (exact in a float64)
 COUNT, BAD, MIN, MAX, SUM, LAST, LAST_AT, MEAN, M2 = 0, 1, 2, 3, 4, 5, 6, 7, 8
@@ -255,7 +255,7 @@ def earliest_open(r: int, record: Int64, length: int) -> int:
     return end
 
 
-@inline
+@fused
 def place_of(r: int, number: int, forgotten: int, length: int, record: Int64) -> int:
     """Place of window `number`, or of one that it may take: free, or of a window that is closed and
     ends at or before `forgotten`; -1 when there is none."""
