@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from connectors.errors import ConfigError, PenstockError
+from connectors.errors import ConfigError, ConnectError, PenstockError
 from connectors.files.config import FilesConfig
 from connectors.http.config import HttpConfig
 from connectors.kafka.config import KafkaConfig
@@ -31,6 +31,7 @@ from flows.plant_file import Plant
 from flows.plant_paths import watch_problem
 
 TIMEOUT_S: Final = 5.0  # of one answer; a dead address is told after it
+_OF_NO_AUTHORITY: Final = (18, 19, 20, 21)  # OpenSSL's: signed by itself, or by nobody who is known
 LONGEST_S: Final = 20.0  # for everything: an address that answers is asked several things
 
 
@@ -136,7 +137,9 @@ def _words(error: OSError | ValueError) -> str:
         return os.strerror(number)  # asyncio has words of its own, with an address that we name already
     if isinstance(error, ssl.SSLError):
         reason = getattr(error, "verify_message", "") or str(error.reason or error)
-        return f"TLS: {reason.replace('_', ' ').lower()}"
+        told = f"TLS: {reason.replace('_', ' ').lower()}"
+        unknown = getattr(error, "verify_code", 0) in _OF_NO_AUTHORITY
+        return f"{told}; 'ca_file' names the authority that signed its certificate" if unknown else told
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
@@ -158,6 +161,9 @@ def _historian(address: str) -> str:
         asked.request("GET", "/?query=SELECT%201", headers={key: text for key, text in login.items() if text})
         answer = asked.getresponse()
         body = answer.read(100)
+    except ssl.SSLCertVerificationError as error:
+        told = f"TLS: {error.verify_message}; SSL_CERT_FILE names the file of the authority that signed it"
+        raise ConnectError(told) from error
     except (http.client.HTTPException, ConnectionResetError) as error:
         raise OSError("what answers speaks no HTTP; 8123 is ClickHouse's port for it") from error
     finally:
@@ -237,4 +243,14 @@ def _mqtt(plant: Plant, source: MqttConfig, folder: Path) -> tuple[str, list[str
     """A session with the source's credentials, and whether the broker would drop what it has acknowledged."""
     from connectors.mqtt.check import try_broker
 
-    return try_broker(plant.name, in_plant(source, folder))
+    try:
+        return try_broker(plant.name, in_plant(source, folder))
+    except ConnectionResetError as error:
+        raise OSError(
+            "the connection ended instead of an answer; is it the broker's port, and does tls fit?"
+        ) from error
+    except ConnectionRefusedError as error:
+        if not str(error).endswith(("Not authorized", "Bad user name or password")):
+            raise
+        verb = "give" if source.username is None else "look at"
+        raise OSError(f"{error}; {verb} 'username' and 'password'") from error

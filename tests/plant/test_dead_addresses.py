@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,6 +17,7 @@ from click.testing import CliRunner
 from flows import check_connect
 from flows.check_command import check
 from tests.ports import free_port
+from tests.receivers.certificates import Authority
 
 PRODUCT = "productId: p\nversion: 1\ndecode: {format: json, metrics: data}\nmetrics: {t: {}}\n"
 NO_ANSWER = "no answer within 5 s"
@@ -77,7 +79,7 @@ def answering(how: str) -> Iterator[int]:
 
 
 def tried(folder: Path, sources: list[str], rest: str = "") -> tuple[int, dict[str, str]]:
-    (folder / "products").mkdir(parents=True)
+    (folder / "products").mkdir(parents=True, exist_ok=True)
     (folder / "products" / "p.yaml").write_text(PRODUCT)
     lines = ["plant: dead", "sources:", *(f"  {source}" for source in sources), rest]
     (folder / "plant.yaml").write_text("\n".join(lines) + '\nserver: {listen: "127.0.0.1:0"}\n')
@@ -131,6 +133,56 @@ def test_names_and_own_addresses(tmp_path: Path) -> None:
     for name in ("sources.tcp", "sources.http", "historian"):
         assert said[name] == "Address already in use"
     assert said["sources.other"] == "Cannot assign requested address"
+
+
+def test_tls_that_does_not_fit(tmp_path: Path) -> None:
+    """TLS where none is spoken, none where it is, and a certificate of another authority."""
+    folder = tmp_path / "plant"
+    folder.mkdir()
+    Authority(folder, "theirs")
+    ours = Authority(folder, "ours")
+    ours.issue("server")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.pem", folder / "server.key")
+    with answering("a web server") as plain, speaking_tls(context) as port:
+        source = 'kind: mqtt, host: 127.0.0.1, subscribe: ["{}/#"]'
+        code, said = tried(
+            folder,
+            [
+                f"a: {{{source.format('a')}, port: {plain}, tls: true, ca_file: ours.pem}}",
+                f"b: {{{source.format('b')}, port: {port}}}",
+                f"c: {{{source.format('c')}, port: {port}, tls: true, ca_file: theirs.pem}}",
+                f"d: {{{source.format('d')}, port: {port}, tls: true}}",
+            ],
+            f'historian: {{url: "https://127.0.0.1:{port}"}}',
+        )
+    assert code == 3
+    nobody = "TLS: unable to get local issuer certificate; "
+    mend = "'ca_file' names the authority that signed its certificate"
+    ended = "the connection ended instead of an answer; is it the broker's port, and does tls fit?"
+    assert said["sources.a"] in (ended, "TLS: wrong version number")
+    assert said["sources.b"] == ended
+    assert said["sources.c"] == said["sources.d"] == nobody + mend
+    assert said["historian"] == f"{nobody}SSL_CERT_FILE names the file of the authority that signed it"
+
+
+@contextmanager
+def speaking_tls(context: ssl.SSLContext) -> Iterator[int]:
+    """A port at which a handshake is tried with everybody, and nothing is said after it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def shake(peer: socket.socket) -> None:
+            with suppress(OSError), context.wrap_socket(peer, server_side=True) as secured:
+                secured.recv(1)
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    threading.Thread(target=shake, args=(listener.accept()[0],), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield int(listener.getsockname()[1])
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 def test_what_never_comes_back_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

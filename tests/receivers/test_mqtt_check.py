@@ -189,7 +189,7 @@ def test_a_broker_that_cannot_be_used(tmp_path: Path, state: str, monkeypatch: p
     said = {
         "dead": "Connection refused",
         "stopped": "no answer within 5 s",
-        "refusing": "the broker refuses: Not authorized",
+        "refusing": "the broker refuses: Not authorized; give 'username' and 'password'",
     }[state]
     assert f"FAIL  sources.line1  127.0.0.1:{port}  {said}" in answer.output.splitlines()
     assert answer.return_value == 3
