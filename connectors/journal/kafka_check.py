@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from connectors.journal.kafka_config import JournalConfig
-from connectors.journal.kafka_topic import check_topic, look_topic, warnings
+from connectors.journal.kafka_topic import CLIENT, WHERE, check_topic, look_topic, new_topic, warnings
+from connectors.kafka.client import client_config
+from connectors.kafka.rights import BOTH, check_rights
+from connectors.kafka.watch import quiet
 
 
 def try_topic(config: JournalConfig, partitions: int) -> tuple[str, list[str]]:
     """What is there or will be made, and warnings of what may lose input all the same. Changes and makes
     nothing. Raises `ConnectError`, or `ConfigError` for a topic that `run` would refuse."""
     found = look_topic(config)
+    made = [new_topic(config, partitions)] if found is None else []
+    check_rights(quiet(client_config(config, CLIENT)), config, WHERE, {config.topic: BOTH}, made)
     if found is None:
         replication = (
             f"replication {config.replication}" if config.replication else "the brokers' replication"

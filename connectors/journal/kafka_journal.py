@@ -113,6 +113,7 @@ class PartitionJournal:
         self._open = False
         self._error = ""
         self._told = ""  # of it, in the log
+        self._refused = ""  # why we may not read; until something is read
         self.strangers = 0  # messages that are nobody's entries
         self.gaps = 0
         self.gap_messages = 0
@@ -200,7 +201,7 @@ class PartitionJournal:
         """state and detail, or {} where all is well."""
         if self._rival:
             return {"state": "claiming", "detail": f"looks whether {self._rival} still runs the shard"}
-        if not self.away():
+        if not self.away() and not self._refused:
             if self.store.full:
                 return {}
             if not self._caught_up.is_set():
@@ -209,7 +210,7 @@ class PartitionJournal:
         where = f"Kafka {self.config.journal.bootstrap}"
         if not self._open and not self._error:
             return {"state": "connecting", "detail": where}
-        waits = f"{where}: {self._error or 'no answer'}; sources wait"
+        waits = f"{where}: {self._refused or self._error or 'no answer'}; sources wait"
         return {"state": "disconnected", "detail": waits}
 
     def metrics(self) -> dict[str, float]:
@@ -362,6 +363,7 @@ class PartitionJournal:
 
     async def _take(self, messages: list[Any]) -> None:
         """Into the copy, in transactions that have room beside what is there."""
+        self._refused = ""
         most, size = self.store.map_bytes // SHARE, 0
         arrivals: list[Arrival] = []
         for message in messages:
@@ -463,6 +465,9 @@ class PartitionJournal:
         words = told(error)
         if isinstance(words, AuthError) or not self._error:
             self._error = str(words)
+        if isinstance(words, AuthError) and self._refused != str(words):
+            self._refused = str(words)
+            log.warning("%s", words)
 
 
 def _key_of(append: Append) -> bytes:

@@ -140,9 +140,9 @@ def warnings(found: Topic) -> list[str]:
     return told_of
 
 
-def _make(config: JournalConfig, partitions: int) -> None:
-    admin = made_client(AdminClient, client_config(config, CLIENT), WHERE)
-    wanted = NewTopic(
+def new_topic(config: JournalConfig, partitions: int) -> NewTopic:
+    """The topic as it is made where it is not there."""
+    return NewTopic(
         config.topic,
         num_partitions=partitions,
         replication_factor=config.replication or -1,  # -1: as the brokers are set
@@ -153,6 +153,11 @@ def _make(config: JournalConfig, partitions: int) -> None:
             "max.message.bytes": str(MESSAGE_BYTES),
         },
     )
+
+
+def _make(config: JournalConfig, partitions: int) -> None:
+    admin = made_client(AdminClient, client_config(config, CLIENT), WHERE)
+    wanted = new_topic(config, partitions)
     try:
         admin.create_topics([wanted])[config.topic].result(timeout=MADE_S)
         log.info("made the topic %s with %d partitions", config.topic, partitions)

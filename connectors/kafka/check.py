@@ -8,7 +8,8 @@ from confluent_kafka import KafkaError
 from connectors.errors import AuthError, ConnectError
 from connectors.kafka.client import client_config, told
 from connectors.kafka.config import PARTITIONS, KafkaAlarmsConfig, KafkaConfig
-from connectors.kafka.topics import Topic, Topics
+from connectors.kafka.rights import BOTH, READS, check_rights
+from connectors.kafka.topics import Topic, Topics, new_topic
 from connectors.kafka.watch import Watch, plain_words, quiet
 
 
@@ -30,6 +31,8 @@ def try_kafka(config: KafkaAlarmsConfig) -> dict[str, str]:
         topics = Topics(settings, config).look()
     except ConnectError as error:
         raise next(iter(last), error) from error
+    made = [new_topic(config, name) for name, topic in topics.items() if topic is None]
+    check_rights(settings, config, "sinks.alarms", dict.fromkeys(topics, BOTH), made)
     return {name: _words(topic, config) for name, topic in topics.items()}
 
 
@@ -54,7 +57,9 @@ def _words(topic: Topic | None, config: KafkaAlarmsConfig) -> str:
 def try_source(config: KafkaConfig, where: str) -> str:
     """What there is to read; where: the path of the source in plant.yaml. Begins no group and keeps no
     offset. Raises `ConnectError`."""
-    look = Watch(quiet(client_config(config, "penstock-check")), config, where).look()
+    settings = quiet(client_config(config, "penstock-check"))
+    look = Watch(settings, config, where).look()
+    check_rights(settings, config, where, dict.fromkeys([*look.partitions, *look.refused], READS))
     wrong = [f"the topic {name} is not there; it is read once it is made" for name in sorted(look.absent)]
     wrong += [f"{name}: {why}" for name, why in sorted(look.refused.items())]
     for name in sorted(name for name, numbers in look.partitions.items() if not numbers):

@@ -87,5 +87,7 @@ def told(error: BaseException | KafkaError | None) -> ConnectError:
     if code in _LOGIN:
         return AuthError(f"Kafka refuses the login: {text}")
     if code in _FORBIDDEN:
-        return AuthError(f"Kafka does not permit it: {text}")
+        return AuthError(
+            f"Kafka does not permit it: {text} (penstock check PLANT --connect says what to permit)"
+        )
     return ConnectError(f"Kafka: {text}")

@@ -134,7 +134,7 @@ class KafkaAlarms:
             if failures and all(failure.code() in REFUSED for failure in failures):
                 raise PermanentDeliveryError(f"Kafka refuses {len(failures)}: {failures[0].str()}")
             if failures:
-                raise DeliveryError(f"Kafka: {failures[0].str()}")
+                raise DeliveryError(str(told(failures[0])))
             raise DeliveryError(f"Kafka: {waiting} messages are not acknowledged")
 
     def settle(self) -> None:
@@ -166,8 +166,19 @@ class KafkaAlarms:
             try:
                 producer.init_transactions(FENCE_S)
             except (KafkaException, SystemError) as error:
-                raise told(error) from error
+                raise self._not_begun(error) from error
         return producer
+
+    def _not_begun(self, error: BaseException) -> ConnectError:
+        code = error.args[0].code() if isinstance(error, KafkaException) else None
+        if code != KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+            return told(error)
+        user = self.config.username
+        return AuthError(
+            f"the brokers do not permit {f'{user} ' if user else ''}transactions; permit them with"
+            f" kafka-acls --add --allow-principal User:{user or 'NAME'} --transactional-id"
+            f" {self.transactional_id} --operation Write --operation Describe, or write delivery: idempotent"
+        )
 
     def _publish(self, records: Sequence[OutputRecord]) -> int:
         """Hand all to the producer and wait; returns how many are not acknowledged."""

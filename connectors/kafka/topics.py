@@ -39,13 +39,28 @@ class Topic(NamedTuple):
     in_sync: int
 
 
+def policies(config: KafkaAlarmsConfig) -> dict[str, str]:
+    """The topics of the alarms, and the cleanup.policy that each must have."""
+    return {config.events: "delete", config.state: "compact"}
+
+
+def new_topic(config: KafkaAlarmsConfig, name: str) -> NewTopic:
+    """One of them, as it is made where it is not there."""
+    return NewTopic(
+        name,
+        num_partitions=config.partitions or PARTITIONS,
+        replication_factor=config.replication or -1,  # -1: as the brokers are set
+        config={"cleanup.policy": policies(config)[name]},
+    )
+
+
 class Topics:
     """The topics of one target: all events, and the compacted one of newest states."""
 
     def __init__(self, client: Mapping[str, Any], config: KafkaAlarmsConfig) -> None:
         self._client = dict(client)
         self._config = config
-        self._policies = {config.events: "delete", config.state: "compact"}
+        self._policies = policies(config)
 
     def ready(self) -> dict[str, Topic]:
         """The topics by name, once all are there and right. Raises `ConnectError`, or `ConfigError` for
@@ -76,15 +91,7 @@ class Topics:
 
     def _make(self, admin: Any, missing: list[str]) -> None:
         count = self._config.partitions or PARTITIONS
-        wanted = [
-            NewTopic(
-                topic,
-                num_partitions=count,
-                replication_factor=self._config.replication or -1,  # -1: as the brokers are set
-                config={"cleanup.policy": self._policies[topic]},
-            )
-            for topic in missing
-        ]
+        wanted = [new_topic(self._config, topic) for topic in missing]
         for topic, future in admin.create_topics(wanted).items():
             try:
                 future.result(timeout=MADE_S)

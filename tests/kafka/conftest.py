@@ -1,4 +1,5 @@
-"""One broker for all tests of this folder: plain, behind a proxy's port, and with TLS and a login."""
+"""One broker for all tests of this folder: plain, behind a proxy's port, with TLS and a login, and
+with access lists."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
             pytest.fail(lacking)
         pytest.skip(lacking)
     folder = tmp_path_factory.mktemp("kafka")
-    made = KafkaBroker(folder, proxied=True, certificates=Certificates(folder / "certificates"))
+    made = KafkaBroker(folder, proxied=True, certificates=Certificates(folder / "certificates"), guarded=True)
     made.start()
     yield made
     made.stop()

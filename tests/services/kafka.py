@@ -28,6 +28,7 @@ CACHE = Path(
 )
 READY_S = 180.0
 USER, PASSWORD = "alarms", "a-secret-of-alarms"
+GUARDED, GUARDED_PASSWORD = "guarded", "a-secret-of-guarded"
 CLUSTER = "Kbq3Tf0oR2uZx5vWnY7hLg"  # any 16 bytes as base64url; always the same, so a folder is made once
 
 POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
@@ -38,6 +39,13 @@ POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0
 <dependency><groupId>org.apache.logging.log4j</groupId><artifactId>log4j-slf4j-impl</artifactId>
 <version>{LOG4J}</version></dependency>
 </dependencies></project>
+"""
+
+GUARD = f"""authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS;User:{USER}
+listener.name.guarded.sasl.enabled.mechanisms=PLAIN
+listener.name.guarded.plain.sasl.jaas.config=\\
+  org.apache.kafka.common.security.plain.PlainLoginModule required user_{GUARDED}="{GUARDED_PASSWORD}";
 """
 
 LOGGING = """status = warn
@@ -90,6 +98,8 @@ class KafkaBroker:
 
     proxied: also serve `behind_port` to clients who are told to come by `proxy_port`.
     certificates: also serve `login_port` with TLS and the user USER.
+    guarded: also serve `guarded_port` to the user GUARDED, by SASL PLAIN, who may do what access lists
+    permit; all others may do everything.
     """
 
     def __init__(
@@ -99,15 +109,16 @@ class KafkaBroker:
         port: int | None = None,
         proxied: bool = False,
         certificates: Certificates | None = None,
+        guarded: bool = False,
     ) -> None:
         self.folder = folder.resolve()
         self.libs = jars()
-        self.port, self.controller_port, self.behind_port, self.proxy_port, self.login_port = (
-            free_port() for _ in range(5)
-        )
+        self.port, self.controller_port, self.behind_port, self.proxy_port = (free_port() for _ in range(4))
+        self.login_port, self.guarded_port = free_port(), free_port()
         self.port = port or self.port
         self.proxied = proxied
         self.certificates = certificates
+        self.guarded = guarded
         self.process: subprocess.Popen[bytes] | None = None
         (self.folder / "tmp").mkdir(parents=True, exist_ok=True)
         (self.folder / "log4j2.properties").write_text(LOGGING)
@@ -181,6 +192,8 @@ class KafkaBroker:
             names["PROXIED"] = (self.behind_port, self.proxy_port, "PLAINTEXT")
         if self.certificates is not None:
             names["LOGIN"] = (self.login_port, self.login_port, "SASL_SSL")
+        if self.guarded:
+            names["GUARDED"] = (self.guarded_port, self.guarded_port, "SASL_PLAINTEXT")
         listeners = [f"{name}://127.0.0.1:{own}" for name, (own, _, _) in names.items()]
         advertised = [f"{name}://127.0.0.1:{told}" for name, (_, told, _) in names.items()]
         protocols = [f"{name}:{protocol}" for name, (_, _, protocol) in names.items()]
@@ -207,4 +220,4 @@ broker.session.timeout.ms=2500
 broker.heartbeat.interval.ms=500
 log.segment.bytes=16777216
 log.cleaner.dedupe.buffer.size=8388608
-{self.certificates.properties() if self.certificates else ""}"""
+{self.certificates.properties() if self.certificates else ""}{GUARD if self.guarded else ""}"""
