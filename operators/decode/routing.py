@@ -21,6 +21,8 @@ from operators.rejects import Reason
 from operators.sparkplug import COMMANDS, PREFIX, split_topic
 
 DEFAULT_TEMPLATE: Final = "iotlink/{env}/{hub_id}/{device_id}/{type}/{direction}/{role}/{format}"
+# kinds of sources whose frames come whole: nothing stands between them
+WHOLE: Final = frozenset({"files", "opcua"})
 NO_HUB: Final = "nohub"
 GO: Final = 0
 FILTERED: Final = -1
@@ -319,7 +321,9 @@ class Router:
         if parts.get("direction") == "sub" or parts.get("role") == "control_request":
             return Route(source.name, FILTERED, self._only(source, address.topic))
         if "resync" in headers:
-            why = f"garbage between frames: {headers['resync']}"
+            why = headers["resync"]
+            if source.kind not in WHOLE:
+                why = f"garbage between frames: {why}"
             return Route(source.name, Reason.resync, self._only(source, address.topic), message=why)
         if "too_large" in headers:  # a receiver kept only the beginning
             why = f"the frame has {headers['too_large']}"

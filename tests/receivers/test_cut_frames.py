@@ -17,6 +17,9 @@ def test_the_header_of_a_cut_frame_decides() -> None:
         Reason.too_large,
         "the frame has 16000001 bytes, the first 4096 are kept",
     )
+    file = Router(DecodePlan({}, RoutingSpec(sources=(SourceSpec("drops", "files"),))))
+    damaged = file.route(Address("drops", "oven.csv", headers=(("resync", "its gz stream ends too early"),)))
+    assert (damaged.verdict, damaged.message) == (Reason.resync, "its gz stream ends too early")
     garbage = router.route(Address("line", "t", headers=(("resync", "length 9, at most 8 allowed"),)))
     assert (garbage.verdict, garbage.message) == (
         Reason.resync,
