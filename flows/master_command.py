@@ -9,6 +9,7 @@ penstock devices retire PLANT DEVICE... --by --why            its readings are f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from flows.master_actions import checked_changes
 from flows.show_group import ShowGroup
 from flows.status import read_status
 from flows.views import Views
+from operators.document import nearest
 from operators.master import KEYS
 
 
@@ -90,8 +92,21 @@ def retire(
     plant: Path, keys: tuple[str, ...], table: str, by: str | None, why: str, data: Path | None, as_json: bool
 ) -> None:
     """Retire devices; of another table, remove rows."""
+    check_known(plant, data, table, keys)
     changes = [{"op": "delete", "table": table, "keys": {KEYS[table]: key}} for key in keys]
     act(plant, data, changes, by, why, as_json)
+
+
+def check_known(plant: Path, data: Path | None, table: str, keys: Sequence[str]) -> None:
+    """Raises `ConfigError` for the first row that the plant does not have."""
+    views = Views(data_directory(plant, data))
+    try:
+        known = [row.get(KEYS[table], "") for row in views.master(table)]
+    finally:
+        views.close()
+    for key in keys:
+        if known and key not in known:
+            raise ConfigError(f"unknown {table.removesuffix('s')} '{key}'{nearest(key, known)}")
 
 
 def act(plant: Path, data: Path | None, changes: list[Any], by: str | None, why: str, as_json: bool) -> None:

@@ -1,8 +1,8 @@
 """Device slots: the small integers under which devices travel in batches.
 
 A slot is given in journal order by the decode stage, which owns the table and keeps it in its
-snapshot; the other stages of the same shard read it. A device keeps its slot for ever unless it
-is retired and silent.
+snapshot; the other stages of the same shard read it. A device keeps its slot for ever; one that is gone
+counts no more against `limits.devices`.
 """
 
 from __future__ import annotations

@@ -399,8 +399,9 @@ def _wanted(change: Any, place: str) -> Wanted:
         raise _malformed(place.rstrip(".") or "change", 'is no object; write {"op", "table", "data"}')
     op, table = change.get("op"), change.get("table")
     for key in change:
-        if key not in ("op", "table", "data", "keys", "valid_from"):
+        if key not in ("op", "table", "data", "keys"):
             mend = nearest(key, ("op", "table", "data", "keys")) or "; op, table, data or keys"
+            mend = "; it stands in data" if key == "valid_from" else mend
             raise _malformed(place + key[:60], f"is unknown{mend}")
     if not isinstance(op, str) or op not in _OPS:
         raise _malformed(f"{place}op", f"{_shown(op)} is not known{_near(op, _OPS)}")

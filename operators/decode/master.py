@@ -220,7 +220,7 @@ class MasterReader:
             found = self._judged(wanted, control.at_ns)
             told, accepted = _told(wanted, found, control.at_ns), True
         except ChangeError as error:
-            told, accepted = error.message, False
+            told, accepted = f"{'changes' * error.message.startswith('[')}{error.message}", False
         return found, {
             "id": action_id,
             "accepted": accepted,

@@ -197,6 +197,7 @@ class DecodeLogic(Kept):
         self._by_number: Int64 = np.empty(0, np.int64)  # of the book: the table's number, or -1
         self._names = DeviceNames(plan)
         self._naming = [at for at, product in enumerate(self.products) if product.spec.names_devices]
+        self._gone = (-1, 0, 0)  # of the registry's version and so many devices: how many are gone
         self._count_devices()
 
     def apply(self, plan: DecodePlan) -> None:
@@ -770,12 +771,18 @@ class DecodeLogic(Kept):
                     mine.refused[at] = Reason.device_limit, self._one_too_many(name)
 
     def _room(self, limit: int) -> bool:
-        """Whether one device more may have a slot; those that are retired make room."""
+        """Whether one device more may have a slot; those that are retired, or not known any more where
+        only known ones are taken in, make room."""
         if len(self.devices) < limit:
             return True
-        known = self.router.devices
-        retired = sum(name in known and known[name].status == RETIRED for name in self.devices.names)
-        return len(self.devices) - retired < limit
+        state = self.registry.version, len(self.devices)
+        if self._gone[:2] != state:
+            known, accepts = self.router.devices, self.plan.routing.unknown == "accept"
+            gone = sum(
+                known[name].status == RETIRED if name in known else not accepts for name in self.devices.names
+            )
+            self._gone = (*state, gone)
+        return len(self.devices) - self._gone[2] < limit
 
     def _route_of(self, name: str, product: int, place: Any) -> Route:
         known = self.router.devices.get(name)

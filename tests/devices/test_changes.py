@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import pytest
 
 from connectors.files.recording import read_recording
 from flows.engine import run_recording
+from flows.plant_reader import bundle_hash
 from flows.replay_files import Outcome
-from tests.devices.test_master_data import BEGIN, plant
+from tests.devices.test_master_data import BEGIN, KNOWN, bundle, plant
 
 
 def change(at: int, body: Any) -> dict[str, Any]:
@@ -65,6 +67,11 @@ WRONG = [
         {"op": "delete", "table": "sites", "keys": {"site_id": "a", "city": "b"}},
         "malformed",
         "keys.city: is unknown; site_id alone names the row",
+    ),
+    (
+        {"op": "delete", "table": "sites", "keys": {"site_id": "a"}, "valid_from": "2026-03-01"},
+        "malformed",
+        "valid_from: is unknown; it stands in data",
     ),
     (
         [upsert("p2"), upsert("p3", name={"x": 1})],
@@ -187,3 +194,31 @@ def test_devices_are_limited_and_the_retired_make_room(tmp_path: Path) -> None:
         (1, "device_limit", "'d1' is one device more than limits.devices allows (2)"),
         (3, "device_limit", "'d2' is one device more than limits.devices allows (2)"),
     ]
+
+
+def test_a_plant_is_not_full_for_ever_of_devices_that_were_replaced(tmp_path: Path) -> None:
+    """By changes that retire them, and by folders that have them no more."""
+    lines: list[dict[str, Any]] = []
+    for at in range(0, 50, 10):
+        lines += [change(at, upsert(f"d{at}", productId="press")), sent(at + 1, f"d{at}", 90)]
+        if at % 20:
+            lines.append(
+                change(at + 2, {"op": "delete", "table": "devices", "keys": {"device_id": f"d{at}"}})
+            )
+            continue
+        for rows in (
+            {**KNOWN, f"d{at}": {"device_id": f"d{at}", "productId": "press", "site_id": "busan"}},
+            KNOWN,
+        ):
+            files = bundle("reject", rows=rows)
+            files["plant.yaml"] += b"\nlimits: {devices: 2}"
+            files["plant.yaml"] = files["plant.yaml"].replace(b"\nlimits: {held: 1000}", b"")
+            encoded = {path: base64.b64encode(body).decode() for path, body in files.items()}
+            lines.append({"plant": bundle_hash(files), "files": encoded, "at": BEGIN + at + 2})
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in [sent(0, "p1", 60), *lines]))
+    loaded = plant("reject")
+    loaded.limits.devices = 2
+    found = run_recording(loaded, read_recording([path]))
+    assert not found.rejects
+    assert found.summary["readings"]["accepted"] == 6

@@ -61,7 +61,9 @@ def test_held_frames_come_in_once_over_kills(tmp_path: Path) -> None:
             plant.kill("flow")
             plant.until_ready()
             error = plant.call("devices set", "p4", "productId=pres", "--why", "new", code=1)
-            assert "[0].data.productId: no product 'pres'; did you mean 'press'?" in error
+            assert "changes[0].data.productId: no product 'pres'; did you mean 'press'?" in error
+            error = plant.call("devices retire", "pp2", "--why", "gone", code=1)
+            assert "unknown device 'pp2'; did you mean 'p2'?" in error
             assert rows()["p4"]["held"] > 5
             plant.call("devices set", "p4", "productId=press", "--why", "new")
             changes = [{"op": "delete", "table": "devices", "keys": {"device_id": "p2"}}]
@@ -70,6 +72,7 @@ def test_held_frames_come_in_once_over_kills(tmp_path: Path) -> None:
             wrong = {"op": "upsert", "table": "devices", "data": {"device_id": "p9", "productId": "pres"}}
             status, told = posted(plant, {"changes": [*changes, wrong], "by": "kim"})
             assert (status, told["accepted"], rows()["p2"]["status"]) == (409, False, "in_service")
+            assert told["message"] == "changes[1].data.productId: no product 'pres'; did you mean 'press'?"
             status, told = posted(plant, {"changes": [*changes, *sites], "by": "kim", "why": "scrapped"})
             assert (status, told["message"]) == (200, "2 rows changed")
             assert views.master("sites") == [{"site_id": "ulsan", "city": "Ulsan"}]
