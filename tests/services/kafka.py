@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.ports import free_port
@@ -102,6 +103,8 @@ class KafkaBroker:
     permit; all others may do everything.
     """
 
+    java_options: Sequence[str] = ("-XX:TieredStopAtLevel=1",)  # half the CPU of a start, less at the peak
+
     def __init__(
         self,
         folder: Path,
@@ -125,7 +128,7 @@ class KafkaBroker:
         (self.folder / "server.properties").write_text(self._properties())
         login = ["--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"] if certificates else []
         options = ["-t", CLUSTER, "-c", self._config(), "--ignore-formatted", *login]
-        self._java("kafka.tools.StorageTool", "format", *options).wait(60)
+        self._java("kafka.tools.StorageTool", "format", *options).wait(READY_S)
 
     @property
     def address(self) -> str:
@@ -173,6 +176,7 @@ class KafkaBroker:
                     "-Xms64m",
                     "-Xmx384m",
                     "-XX:+UseSerialGC",
+                    *self.java_options,
                     f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}",
                     f"-Djava.io.tmpdir={self.folder / 'tmp'}",
                     "-cp",
