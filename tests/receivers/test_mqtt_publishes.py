@@ -166,7 +166,10 @@ class Broker:
         try:
             while True:
                 head = await reader.readexactly(2)
-                body = await reader.readexactly(head[1])
+                size = head[1]
+                if size & 128:
+                    size = size & 127 | (await reader.readexactly(1))[0] << 7
+                body = await reader.readexactly(size)
                 if head[0] == 0x10:
                     writer.write(bytes([0x20, 2, len(self.connections) > 1, 0]))
                 elif head[0] == 0x82:
