@@ -29,14 +29,18 @@ class Walked:
     """What one walk over R frames found, R columns wide; see `json_kernels.walk`."""
 
     def __init__(self, columns: int, rows: int, spans: int = 2) -> None:
-        self.value: Float64 = np.full((columns, rows), np.nan)
-        self.quality = np.full((columns, rows), 3, np.uint8)
+        self.value: Float64 = np.empty((columns, rows))
+        self.value.fill(np.nan)
+        self.quality = np.empty((columns, rows), np.uint8)
+        self.quality.fill(3)
         self.times = np.zeros((2, rows), np.int64)
         self.time_state = np.zeros((2, rows), np.uint8)
         self.time_place = np.zeros((2, rows), np.int64)
-        self.spans = np.full((spans, rows, 3), -1, np.int64)
+        self.spans = np.empty((spans, rows, 3), np.int64)
+        self.spans.fill(-1)
         self.status: Int32 = np.zeros(rows, np.int32)
-        self.place: Int64 = np.full(rows, -1, np.int64)
+        self.place: Int64 = np.empty(rows, np.int64)
+        self.place.fill(-1)
         self.why = np.zeros(rows, np.uint8)
         self.unknown_frame = np.zeros(rows, np.uint8)
         self.texts: dict[int, str] = {}
@@ -192,6 +196,8 @@ def event_times(found: Walked, spec: JsonSpec, ingest_ns: Int64) -> tuple[Int64,
     """Event time of each frame and its source (see `Decoded`): the device's, else the hub's, else
     ingest time. A frame whose time is there and no time becomes a `malformed` reject."""
     device = found.time_state[0] == k.TIME_GOOD
+    if device.all():
+        return found.times[0], np.zeros(len(device), np.uint8)
     hub = (found.time_state[1] == k.TIME_GOOD) & ~device
     ts_ns = np.where(device, found.times[0], np.where(hub, found.times[1], ingest_ns))
     source = np.where(device, 0, np.where(hub, 1, 2)).astype(np.uint8)

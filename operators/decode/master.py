@@ -113,20 +113,27 @@ class MasterReader:
 
     def _candidates(self, frames: FrameBatch, verdict: Int64, tells: Int64) -> list[int]:
         """Rows of frames that may change something."""
-        fine = (frames.flags & (FRAME_RETAINED | FRAME_QUARANTINED)) == 0
-        fine &= (frames.length > 0) & (frames.length <= self.plan.limits.frame)
-        chosen = ((verdict == MASTER) | (verdict == PROVISION)) & fine
-        chosen |= (tells == BIRTH) & fine
-        asked = ((tells == NODES) & fine).astype(np.uint8)
+        asked = tells == NODES
+        chosen = tells == BIRTH
+        if verdict.any():
+            chosen |= (verdict == MASTER) | (verdict == PROVISION)
+        found = False
         if asked.any():
+            asked_bytes = asked.view(np.uint8)
             hashes = np.zeros(len(frames), np.uint64)
             for name in self._names:
-                one = np.zeros(len(frames), np.uint64)
-                if member_hashes(frames.payload, frames.offset, frames.length, asked, name, one):
+                one = np.empty(len(frames), np.uint64)
+                if member_hashes(frames.payload, frames.offset, frames.length, asked_bytes, name, one):
                     hashes ^= one
+                    found = True
             self._hashes = hashes
-            chosen |= hashes != 0
-        return [int(row) for row in np.flatnonzero(chosen)]
+            if found:
+                chosen |= hashes != 0
+        if not chosen.any():
+            return []
+        chosen &= (frames.flags & (FRAME_RETAINED | FRAME_QUARANTINED)) == 0
+        chosen &= (frames.length > 0) & (frames.length <= self.plan.limits.frame)
+        return np.flatnonzero(chosen).tolist()
 
     def _read(self, frames: FrameBatch, row: int, verdict: int, now_ns: int) -> list[Wanted]:
         """What the frame at a row asks for."""

@@ -520,24 +520,45 @@ class DecodeLogic(Kept):
             status[(frames.flags & FRAME_RETAINED) != 0] = FILTERED
             for row in np.flatnonzero(frames.flags & FRAME_QUARANTINED).tolist():
                 status[row], messages[row] = Reason.engine_error, QUARANTINED
-        waiting = (status <= GO) & (status != FILTERED)
-        status[waiting & (frames.length == 0)] = Reason.empty
-        status[waiting & (frames.length > self.plan.limits.frame)] = Reason.too_large
-        if (status == UNREAD).any():
-            self._read_names(frames, places, status, messages)
+        limit = self.plan.limits.frame
+        if status.any() or frames.length.min() == 0 or frames.length.max() > limit:
+            self._set_apart(frames, places, status, messages)
         named = self._named(frames, places, status, messages)
-        if len(self.held) or (status == HELD).any() or any(mine.waiting for mine in named.values()):
+        waits = any(mine.waiting for mine in named.values()) or (status.any() and (status == HELD).any())
+        if len(self.held) or waits:
             self._hold(item, places, status, messages, named)
         self._give_slots(places, status, messages, named)
         batches = {}
         product = self._addresses.table[_Addresses.PRODUCT][places]
         product[status != GO] = len(self.products)
         counts = np.bincount(product, minlength=len(self.products) + 1)
-        for number in np.flatnonzero(counts[:-1]).tolist():
-            rows = named[number].rows if number in named else np.flatnonzero(product == number)
+        for number in counts[:-1].nonzero()[0].tolist():
+            if number in named:
+                rows = named[number].rows
+            elif counts[number] == len(product):
+                rows = np.arange(len(product))
+            else:
+                rows = np.flatnonzero(product == number)
             batch = self._decode(item, number, rows, places[rows], status, messages, named.get(number))
             if len(batch) or len(frames.ticks.row):
                 batches[number] = batch
+        if status.any():
+            self._tell_odd(item, places, status, messages)
+        else:
+            self._ledger(item, self._addresses.table[_Addresses.PAIR][places], status)
+        return batches
+
+    def _set_apart(self, frames: FrameBatch, places: Int64, status: Int32, messages: dict[int, str]) -> None:
+        """Frames that are empty or too large, and those whose payload names the device."""
+        waiting = (status <= GO) & (status != FILTERED)
+        status[waiting & (frames.length == 0)] = Reason.empty
+        status[waiting & (frames.length > self.plan.limits.frame)] = Reason.too_large
+        if (status == UNREAD).any():
+            self._read_names(frames, places, status, messages)
+
+    def _tell_odd(self, item: Slice, places: Int64, status: Int32, messages: dict[int, str]) -> None:
+        """What is said of frames that are no readings: reports, changes of master data, rejects."""
+        frames = item.frames
         if (status == REPORT).any():
             self._reports(item, places, status, messages)
         for row in np.flatnonzero((status == MASTER) | (status == PROVISION)).tolist():
@@ -545,7 +566,6 @@ class DecodeLogic(Kept):
         self._ledger(item, self._addresses.table[_Addresses.PAIR][places], status)
         for row in np.flatnonzero(status > 0).tolist():
             item.rejects.append(self._reject(frames, row, places[row], int(status[row]), messages.get(row)))
-        return batches
 
     def _routes(self, frames: FrameBatch) -> Int64:
         """The number of each frame's address in the table; int64[N]."""
@@ -569,7 +589,7 @@ class DecodeLogic(Kept):
         if len(self._by_number) < len(addresses.book):
             self._by_number = grown(self._by_number, 2 * len(addresses.book), -1)
         found = self._by_number[addresses.numbers]
-        for at in np.flatnonzero(found < 0).tolist():
+        for at in np.flatnonzero(found < 0).tolist() if found.min(initial=0) < 0 else ():
             found[at] = self._by_number[addresses.numbers[at]] = self._number(addresses[at])
         return found
 
@@ -738,7 +758,10 @@ class DecodeLogic(Kept):
     ) -> None:
         """A slot for each device that has none yet, in the order of the frames and their readings."""
         slots = self._addresses.table[_Addresses.SLOT]
-        new = np.flatnonzero((status == GO) & (slots[places] == -1))
+        given = slots[places]
+        if not named and given.min() >= 0:
+            return
+        new = np.flatnonzero((status == GO) & (given == -1))
         if not len(new) and not named:
             return
         limit = self.plan.limits.devices
@@ -959,7 +982,7 @@ class DecodeLogic(Kept):
             terms["frames_held"] = np.bincount(pair[status == HELD], minlength=width)
         else:
             terms["frames_decoded"] = terms["frames_in"]
-        for number in np.flatnonzero(terms["frames_in"]).tolist():
+        for number in terms["frames_in"].nonzero()[0].tolist():
             source, productId = self._pairs[number]
             for term, counts in terms.items():
                 item.count(source, productId, term, int(counts[number]))
