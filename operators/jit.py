@@ -29,6 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 # Modules with a `warm_up()` that calls each of their kernels once with the types of the hot path.
 WARMED: tuple[str, ...] = (
     "operators.text",
+    "operators.slots",
     "connectors.journal.merging",
     "connectors.mqtt.publishes",
     "connectors.opcua.kernels",

@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
+import msgspec
+
 from operators.batch import SEQ_PER_FRAME, AlarmEvent
 from rules.message import Field, Template, Value, shown
 from rules.spec import Escalation, Severity
@@ -60,10 +62,15 @@ class AlarmRule:
     rank: int = 0
     names: tuple[str, ...] = ()  # by which `suppressed_by` may call it: its rule, and this part of it
     varies: bool = True  # its message is not the same in every event of a subject
+    message: str | None = None  # where it is the same for every subject
 
     def __post_init__(self) -> None:
         self.names = (self.ruleId, f"{self.ruleId}/{self.part}") if self.part else (self.ruleId,)
-        self.varies = any(_varies(piece, self) for piece in self.template.pieces)
+        pieces = self.template.pieces
+        self.varies = any(_varies(piece, self) for piece in pieces)
+        words = {"ruleId": self.ruleId, "condition": self.expression}
+        if not self.varies and all(isinstance(one, str) or one.name in words for one in pieces):
+            self.message = self.template.fill(lambda _, name: words[name])
 
     def to_acknowledge(self, severity: Severity) -> bool:
         """Whether an occurrence of that severity stays open until someone acknowledges it: by default
@@ -101,6 +108,8 @@ class Subject:
         """The rule's message for what `lookup` gives of metrics, parameters and attributes."""
         if self.message is not None:
             return self.message
+        if self.rule.message is not None:
+            return self.rule.message
         if not self.rule.varies:
             self.message = self.rule.template.fill(lambda _, name: self._word(name, expression))
             return self.message
@@ -149,8 +158,7 @@ def _varies(piece: str | Field, rule: AlarmRule) -> bool:
     return piece.name in _LATER_WORDS or (piece.name == "condition" and not rule.expression)
 
 
-@dataclass(slots=True, eq=False)
-class Evidence:
+class Evidence(msgspec.Struct, eq=False):
     """What an event rests on: the device's last in-order reading at that moment."""
 
     expression: str

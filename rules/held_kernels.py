@@ -43,15 +43,19 @@ def keep_last(
     held_quality: Bytes,
     held_ns: Int64,
     last: Int64,
+    devices: int,
     last_row: Int32,
 ) -> None:
-    """Take a `whole` batch into the state: of each device its last row. Arguments as in `hold`."""
-    for row in range(local.shape[0]):
-        last_row[local[row]] = row
-    for row in range(local.shape[0]):
+    """Take a `whole` batch into the state: of each device its last row. devices: how many the product has;
+    once all are met, what stands before is not looked at. The other arguments as in `hold`."""
+    rows = local.shape[0]
+    row = rows
+    while row > 0 and devices > 0:
+        row -= 1
         device = local[row]
-        if last_row[device] == row:
-            last_row[device] = -1
+        if last_row[device] < 0:
+            last_row[device] = row
+            devices -= 1
             last[device, 0] = ts_ns[row]
             last[device, 1] = ingest_ns[row]
             last[device, 2] = np.int64(seq[row] >> np.uint64(16))
@@ -59,6 +63,8 @@ def keep_last(
                 held_value[device, j] = value[used[j], row]
                 held_quality[device, j] = quality[used[j], row]
                 held_ns[device, j] = ts_ns[row]
+    for met in range(row, rows):
+        last_row[local[met]] = -1
 
 
 @kernel
@@ -145,7 +151,7 @@ def warm_up() -> None:
     seq = np.zeros(1, np.uint64)
     whole(u2, i32)
     keep_last(
-        i32, one, one, seq, f2, u2, i32, f2.copy(), u2.copy(), i2.copy(), state, np.full(1, -1, np.int32)
+        i32, one, one, seq, f2, u2, i32, f2.copy(), u2.copy(), i2.copy(), state, 1, np.full(1, -1, np.int32)
     )
     hold(
         i32,

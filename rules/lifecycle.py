@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import msgspec
+
 from operators.batch import AlarmEvent, Control, Slice
 from operators.spec import MILLISECOND
 from rules import lifecycle_table as t
@@ -31,8 +33,7 @@ GROUPS: Final = {"hub_id": "hub", "site_id": "site", "productId": "product"}
 """`over` of a group rule -> what its subjects' names begin with."""
 
 
-@dataclass(slots=True, eq=False)
-class Standing:
+class Standing(msgspec.Struct, eq=False):
     """How a subject stands. flags: bits of `rules.lifecycle_table`. The rest is of its open
     occurrence, but for shelved_ns, until when it is shelved."""
 
@@ -57,7 +58,7 @@ class Standing:
 
     def next_step(self) -> int:
         """The step of the rule's escalation that comes next; -1 where none does."""
-        if self.flags & t.OPEN:
+        if self.flags & t.OPEN and self.subject.rule.escalate:
             for at, step in enumerate(self.subject.rule.escalate[self.steps :], self.steps):
                 if step.unless is None or not self.flags & t.ACKNOWLEDGED:
                     return at
@@ -76,8 +77,7 @@ class Standing:
         }
 
 
-@dataclass(slots=True, eq=False)
-class _Basis:
+class _Basis(msgspec.Struct, eq=False):
     """What an event is told with, besides its standing."""
 
     time_ns: int
@@ -172,7 +172,10 @@ class Lifecycle:
         rule = subject.rule
         basis = _Basis(transition.time_ns, evidence.position, evidence.ingest_ns)
         standing = self.standings.get(subject.name)
-        tally = self.tallies.setdefault((rule.ruleId, subject.productId or ""), Tally())
+        rule_of = (rule.ruleId, subject.productId or "")
+        tally = self.tallies.get(rule_of)
+        if tally is None:
+            tally = self.tallies[rule_of] = Tally()
         if transition.kind == RAISED:
             tally.raised += 1
             if standing is None:
@@ -207,7 +210,7 @@ class Lifecycle:
         flags = standing.flags & ~(t.ACKNOWLEDGED | t.LATCHED | t.OVERRULED)
         flags |= 0 if rule.to_acknowledge(standing.severity) else t.ACKNOWLEDGED
         flags |= t.LATCHED if rule.latch else 0
-        standing.flags = flags | (t.OVERRULED if self._overruled(subject) else 0)
+        standing.flags = flags | (t.OVERRULED if rule.suppressors and self._overruled(subject) else 0)
         self.by_id[standing.alarm_id] = standing
         self._rest(standing, subject, transition)
 

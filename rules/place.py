@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final, NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 
 from operators.batch import SEQ_PER_FRAME, Int64, ReadingBatch, Slice
@@ -46,7 +47,7 @@ class Place(NamedTuple):
     rank: int
 
 
-class Transition(NamedTuple):
+class Transition(msgspec.Struct, eq=False):
     """A rule's condition became true for a subject (RAISED), or what clears it did (CLEARED).
 
     time_ns: event time; onset_ns: since when, equal in both transitions of one occurrence. evidence:

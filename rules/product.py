@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from operators.attributes import Attributes, DatedColumns
 from operators.batch import (
+    ABSENT,
     BAD,
     QUALITY_NAMES,
     SEQ_PER_FRAME,
@@ -26,6 +28,7 @@ from operators.devices import Devices
 from operators.expression.machine import Machine
 from operators.expression.registers import Column
 from operators.parameters import Parameters
+from operators.slots import grown, look_up
 from operators.spec import SECOND
 from operators.text import text_code
 from rules import held_kernels as held
@@ -56,6 +59,7 @@ class Reading(NamedTuple):
 _Facts = tuple[Any, ...]
 """What `rules.alarm.Subject` says of a device, the rule aside."""
 
+_place = attrgetter("place")
 _FALSE = np.uint8(2)
 _NO_ROWS = np.zeros(0, np.int32)
 _SUBJECTS_AT_MOST = 100_000  # facts of subjects kept at hand, a product
@@ -89,6 +93,8 @@ class ProductRules:
         compiled = compile_rules(product, parts, samples, timezone)
         self.tables = compiled.tables
         self.gates = compiled.gates
+        rows = self.tables.condition_row.tolist()
+        self.looked_at = np.array([row if row >= 0 else self.gates[-row - 1].row for row in rows], np.int64)
         self.metrics = compiled.metrics
         self.types = tuple(product.metrics[name] for name in self.metrics)
         self.used = compiled.used
@@ -170,15 +176,14 @@ class ProductRules:
 
     def _locals(self, device: Int32) -> Int32:
         """The devices' indices in the product; a device met for the first time gets the next."""
-        if device.size and device.max() >= len(self.local):
-            wider = np.full(max(64, 2 * (int(device.max()) + 1)), -1, np.int32)
-            wider[: len(self.local)] = self.local
-            self.local = wider
-        local = self.local[device]
-        if local.size and local.min() < 0:
-            for slot in dict.fromkeys(device[local < 0].tolist()):
+        local = np.empty(len(device), np.int32)
+        if look_up(device, self.local, local) < 0:
+            most = int(device.max())
+            if most >= len(self.local):
+                self.local = grown(self.local, max(64, 2 * (most + 1)), -1)
+            for slot in dict.fromkeys(device[self.local[device] < 0].tolist()):
                 self._admit(slot)
-            local = self.local[device]
+            look_up(device, self.local, local)
         for index in range(self.described, len(self.slots)):
             slot = self.slots[index]
             self._describe(index, slot)
@@ -298,6 +303,7 @@ class ProductRules:
                     np.ascontiguousarray(batch.quality),
                     self.used,
                     *self._held_state(),
+                    len(self.slots),
                     state["last_row"],
                 )
             else:
@@ -393,30 +399,16 @@ class ProductRules:
                 delays.add_blocks()
         if not happened:
             return []
-        lines = self._in_order(np.concatenate(happened))
+        lines = np.concatenate(happened)
+        lines = lines[np.argsort(lines[:, k.EVENT_ROW], kind="stable")]
         rows = np.zeros(len(lines), np.int64)
         k.last_readings(lines, local, state["last_row"], rows)
         return self._transitions(lines, rows, columns, lacking)
 
     def _sample(self, results: Bytes, rows: int) -> None:
         """Count the readings at which conditions are unknown (for metrics alone)."""
-        for at, row in enumerate(self.tables.condition_row.tolist()):
-            line = results[row if row >= 0 else self.gates[-row - 1].row, :rows]
-            self.unknown[at] += rows - int(np.count_nonzero(line))
+        self.unknown += rows - np.count_nonzero(results[self.looked_at, :rows], axis=1)
         self.sampled += rows
-
-    def _in_order(self, lines: Int64) -> Int64:
-        """By place in the batch; at a tick by the second in which the delay ends, then due time,
-        device, rule; at a row first the delays found over, then the reading's own."""
-        if len(lines) == 1:
-            return lines
-        by = lines[:, k.EVENT_BY]
-        tick = by == k.BY_TICK
-        second = np.where(tick, -(-lines[:, k.EVENT_TICK] // SECOND), 0)
-        due = np.where(by == k.AT_ROW, 0, lines[:, k.EVENT_TIME])
-        slot = np.array(self.slots, np.int64)[lines[:, k.EVENT_DEVICE]]
-        order = np.lexsort((lines[:, k.EVENT_RULE], slot, due, second, by, lines[:, k.EVENT_ROW]))
-        return np.ascontiguousarray(lines[order])
 
     def _transitions(self, lines: Int64, rows: Int64, columns: Float64, lacking: bool) -> list[Transition]:
         """Lines of the kernel's table, each with what the reading left that it rests on: one of
@@ -442,12 +434,13 @@ class ProductRules:
             else:
                 subject = self.subjects.get((number, device)) or self._subject(number, device)
             found.append(Transition(place, subject, kind, time_ns, onset_ns, evidence, lookup))
+        found.sort(key=_place)
         return found
 
     def _readings(self, rows: Int64, columns: Float64, lacking: bool) -> dict[int, Reading]:
         """What the readings of some rows of the batch left."""
         batch = self.batch
-        at = np.unique(rows[rows >= 0])
+        at = np.array(sorted({row for row in rows.tolist() if row >= 0}), np.int64)
         values = columns[self.used[:, None], at].T.tolist()
         if lacking:
             qualities = (self.quality[:, at] & np.uint8(0x7F)).T.tolist()
@@ -461,11 +454,12 @@ class ProductRules:
         """What a device's last reading before the batch left."""
         at = int(self.state["met"][device])
         if at >= 0:
-            values, qualities = self.before_value[at], self.before_quality[at]
+            values, qualities = self.before_value[at].tolist(), self.before_quality[at].tolist()
+            _, ingest, position = self.before[at].tolist()
         else:
             values, qualities = self._held(device)
-        _, ingest, position = self.last(device)
-        return Reading(values.tolist(), qualities.tolist(), ingest, position)
+            _, ingest, position = self.state["last"][device].tolist()
+        return Reading(values, qualities, ingest, position)
 
     def _subject(self, number: int, device: int) -> Subject:
         """Whose alarm it is, with its facts; kept at hand once it was needed."""
@@ -494,15 +488,16 @@ class ProductRules:
 
         return named
 
-    def _held(self, device: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]:
+    def _held(self, device: int) -> tuple[list[float], list[int]]:
         """What a device's last reading left, as its `before` row would say it."""
         state, limit = self.state, self.product.stale_after
-        qualities = state["held_quality"][device].copy()
-        values = state["held_value"][device].copy()
+        qualities = state["held_quality"][device].tolist()
+        values = state["held_value"][device].tolist()
         if limit:
-            stale = (state["last"][device, 0] - state["held_ns"][device] > limit) & (qualities < BAD)
-            qualities[stale] = 3
-            values[stale] = np.nan
+            now, since = int(state["last"][device, 0]), state["held_ns"][device].tolist()
+            for j, code in enumerate(qualities):
+                if code < BAD and now - since[j] > limit:
+                    values[j], qualities[j] = math.nan, ABSENT
         return values, qualities
 
     # -- what an event shows

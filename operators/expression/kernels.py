@@ -60,12 +60,18 @@ FOLDS: Final = ("count", "sum", "avg", "min", "max", "std")
 FIRST, LAST, OFFSET, COUNT = 0, 1, 2, 3
 # `pages`: the first free page (-1: none), how many are free, how many have ever been in use
 FREE, FREED, USED = 0, 1, 2
+# rows of `edges`: the least and the most of a column's chunk, where the chunk begins, and for how many
+# chunks they have spared nothing
+LEAST, MOST, EDGES_OF, IDLE = 0, 1, 2, 3
+EDGES: Final = 4
 
 WITH_CONSTANT: Final = frozenset({LTC, LEC, GTC, GEC, EQC, NEC, FILL})
 
 _REBASED: Final = 8  # operators.batch.REBASED
 _WHOLE: Final = 9007199254740992.0  # 2**53
 _LARGEST: Final = 1.7976931348623157e308
+_LAST: Final = (1 << 63) - 1
+_PATIENCE: Final = 8  # chunks after which edges that spare nothing are looked for seldom
 
 
 @inline
@@ -381,6 +387,38 @@ def _span(
     return over
 
 
+@inline
+def _find_edges(bits: Int64, edges: Int64, column: int) -> None:
+    """The least and the most of the numbers whose bits these are, as bits; a NaN is either. As whole
+    numbers (IEEE 754 orders like them, but for the sign), since a loop over these is made wide."""
+    low, high = np.int64(_LAST), np.int64(-_LAST)
+    for i in range(bits.shape[0]):
+        key = bits[i] ^ ((bits[i] >> 63) & _LAST)
+        low = min(low, key)
+        high = max(high, key)
+    edges[LEAST, column] = low ^ ((low >> 63) & _LAST)
+    edges[MOST, column] = high ^ ((high >> 63) & _LAST)
+
+
+@inline
+def _same_for_all(op: int, least: float, most: float, limit: float) -> int:
+    """What a comparison with a constant gives for every number between these two; 0 where it differs, or
+    where one of the three is NaN."""
+    if not (least == least and most == most and limit == limit):
+        return 0
+    if op == LTC:
+        return TRUE if most < limit else FALSE if least >= limit else 0
+    if op == LEC:
+        return TRUE if most <= limit else FALSE if least > limit else 0
+    if op == GTC:
+        return TRUE if least > limit else FALSE if most <= limit else 0
+    if op == GEC:
+        return TRUE if least >= limit else FALSE if most < limit else 0
+    if least <= limit <= most:
+        return 0
+    return FALSE if op == EQC else TRUE
+
+
 @kernel
 def beginnings(local: Int32, ts_ns: Int64, flags: Bytes, newest: Int64, began: Bytes) -> None:
     """Where a device's past begins anew: its clock was re-based, or its time does not advance.
@@ -416,6 +454,8 @@ def evaluate(
     pages: Int32,
     sample_ns: Int64,
     sample: Float64,
+    often: Bytes,
+    edges: Int64,
     resume: Int64,
 ) -> bool:
     """Run a program over rows 0..rows; False: the pool of samples has too few pages left, call
@@ -431,12 +471,16 @@ def evaluate(
     uint8[N] as `beginnings` says; past int64[P, 11]. Their state: numbers float64[A, D], NaN; times
     int64[B, D], NEVER; chains int32[S, D, 4], 0; over int64[S] counts. The pool: links int32[Q],
     pages int32[3], sample_ns int64[Q, PAGE], sample float64[Q, PAGE].
-    resume: int64[2], 0 at first: the chunk and the line to go on with.
+    often: uint8[C], 1 of a column that is compared with several constants: where all of a chunk lies on
+    one side of a constant, its rows need not be looked at. edges: int64[EDGES, C], 0 once; it changes no
+    result. resume: int64[2], 0 at first: the chunk and the line to go on with.
     """
     width = columns.shape[0]
     own = trits.shape[0]
     if resume[0] == 0 and resume[1] == 0:
         any_true[:] = 0
+        edges[EDGES_OF] = -1
+    ends = edges.view(np.float64)
     for start in range(resume[0], rows, CHUNK):
         stop = min(start + CHUNK, rows)
         n = stop - start
@@ -579,7 +623,21 @@ def evaluate(
                 a = columns[ia, start:stop] if ia < width else temps[ia - width, :n]
                 if op >= LTC:
                     limit = constants[ib]
-                    if op == LTC:
+                    same_for_all = 0
+                    if ia < width and often[ia]:
+                        if edges[EDGES_OF, ia] != start:
+                            edges[IDLE, ia] += 1
+                            if edges[IDLE, ia] < _PATIENCE or edges[IDLE, ia] % _PATIENCE == 0:
+                                _find_edges(a.view(np.int64), edges, ia)
+                            else:
+                                ends[LEAST, ia] = np.nan
+                            edges[EDGES_OF, ia] = start
+                        same_for_all = _same_for_all(op, ends[LEAST, ia], ends[MOST, ia], limit)
+                    if same_for_all:
+                        edges[IDLE, ia] = 0
+                        for i in range(n):
+                            t[i] = np.uint8(same_for_all)
+                    elif op == LTC:
                         for i in range(n):
                             t[i] = np.uint8(a[i] < limit) | (np.uint8(a[i] >= limit) << np.uint8(1))
                     elif op == LEC:

@@ -17,6 +17,7 @@ from operators.expression import kernels as k
 from operators.expression.registers import Past, Program
 
 _PAGES_AT_FIRST = 256
+_OFTEN = 3  # comparisons with constants
 _NOBODY = np.empty(0, np.int32)
 _NEVER = np.empty(0, np.int64)
 _NOTHING = np.empty(0, np.uint8)
@@ -41,6 +42,8 @@ class Machine:
         self.values: Float64 = np.zeros((max(1, program.value_rows), 0))
         self.any_true: Bytes = np.zeros(max(1, program.rows), np.uint8)
         self.over: Int64 = np.zeros(len(program.spans), np.int64)
+        self._often: Bytes = _compared_often(program)
+        self._edges: Int64 = np.zeros((k.EDGES, len(self._often)), np.int64)
         self.devices = 0
         self._resume: Int64 = np.zeros(2, np.int64)
         self._began: Bytes = np.zeros(0, np.uint8)
@@ -132,6 +135,8 @@ class Machine:
             self._pages,
             self._sample_ns,
             self._sample,
+            self._often,
+            self._edges,
             self._resume,
         ):
             self._more_pages(k.CHUNK)
@@ -218,6 +223,15 @@ class Machine:
         if len(self._links) - int(self._pages[k.USED]) < needed:
             self._more_pages(needed)
         k.reload(count, times, samples, own, self._links, self._pages, self._sample_ns, self._sample)
+
+
+def _compared_often(program: Program) -> Bytes:
+    """uint8[C]: 1 of each input column that is compared with so many constants that it pays to know its
+    least and its most first."""
+    op, column = program.code[:, 0], program.code[:, 2]
+    asked = column[(op >= k.LTC) & (op <= k.NEC) & (column < len(program.columns))]
+    counts = np.bincount(asked, minlength=max(1, len(program.columns)))
+    return (counts >= _OFTEN).astype(np.uint8)
 
 
 def _wider(state: Any, devices: int, fill: float) -> Any:
