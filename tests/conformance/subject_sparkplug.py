@@ -32,7 +32,7 @@ class SparkplugSubject(MqttSubject):
 
     waivers: Mapping[str, str] = {}
     # an acknowledgement that a busy broker has not read is lost when the receiver is killed with messages
-    # unread (connectors/mqtt/README.md); what the receiver itself can tell is in tests/sparkplug/test_killed.py
+    # unread (connectors/mqtt/README.md); tests/sparkplug/test_killed.py has what the receiver can tell
     exactly_once = False
 
     def __init__(self, tmp: Path) -> None:
