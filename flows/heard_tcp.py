@@ -14,6 +14,7 @@ import click
 from connectors.errors import ConfigError, ConnectError
 from connectors.tcp.config import (
     Delimiter,
+    Fixed,
     Framing,
     JsonLines,
     LengthPrefix,
@@ -29,12 +30,15 @@ SOURCE: Final = "line1"
 MOST_BYTES: Final = 100_000_000
 _PROGRESS_S: Final = 5.0
 _CAP: Final = 65_535
+_SYNC: Final = 2  # bytes that frames of one size begin with, at most
 
 # the ones that other streams fit least by chance come first
 FRAMINGS: Final[tuple[tuple[str, Framing], ...]] = (
     ("{kind: json_lines}", JsonLines()),
     ("{kind: modbus_tcp}", ModbusTcp()),
     ("{kind: stx_etx}", StxEtx()),
+    ("{kind: stx_etx, trailer: 1}", StxEtx(trailer=1)),
+    ("{kind: stx_etx, trailer: 2}", StxEtx(trailer=2)),
     ("{kind: length_prefix, size: 4}", LengthPrefix(size=4)),
     ("{kind: length_prefix, size: 4, order: le}", LengthPrefix(size=4, order="le")),
     ("{kind: length_prefix, size: 2}", LengthPrefix()),
@@ -46,8 +50,10 @@ FRAMINGS: Final[tuple[tuple[str, Framing], ...]] = (
     ),
     ('{kind: delimiter, delimiter: "\\r\\n"}', Delimiter(delimiter="\r\n")),
     ('{kind: delimiter, delimiter: "\\n"}', Delimiter()),
-    ("{kind: length_prefix, size: 1}", LengthPrefix(size=1)),
 )
+LEAST_READS: Final = 3  # before their sizes and ends say anything
+_CONTROL: Final = (b"\r", b"\0")
+_ENDS: Final = {b"\r": "\\r", b"\0": "\\0", b";": ";", b"#": "#", b"|": "|"}
 
 
 class Read(NamedTuple):
@@ -122,7 +128,7 @@ def _received(peer: socket.socket) -> bytes:
 def framed(reads: list[Read]) -> tuple[str, list[HeardFrame]]:
     """The first of `FRAMINGS` that fits every connection, as plant.yaml has it, and the frames. Raises
     `ConfigError`, with what was read, where none fits."""
-    for text, config in FRAMINGS:
+    for text, config in (*FRAMINGS, *_by_reads(reads)):
         frames = _frames(config, reads)
         wanted = {JsonLines: _is_json, Delimiter: _is_text}.get(type(config))
         if frames and (wanted is None or all(wanted(frame.payload) for frame in frames)):
@@ -132,6 +138,39 @@ def framed(reads: list[Read]) -> tuple[str, list[HeardFrame]]:
     raise ConfigError(
         f"no framing fits what was heard: the reads had {told}; the first: {reads[0].data[:64].hex(' ')}"
     )
+
+
+def _by_reads(reads: list[Read]) -> list[tuple[str, Framing]]:
+    """Framings that fit other streams by chance, where the reads look as if a frame came in each: an end
+    that stands nowhere else, a length in one byte, one size."""
+    if len(reads) < LEAST_READS:
+        return []
+    found: list[tuple[str, Framing]] = []
+    for end, shown in _ENDS.items():
+        once = end not in _CONTROL  # what may stand in a text ends it only where it stands nowhere else
+        if all(read.data.endswith(end) and (not once or read.data.count(end) == 1) for read in reads):
+            found.append((f'{{kind: delimiter, delimiter: "{shown}"}}', Delimiter(delimiter=end.decode())))
+    if all(map(_is_prefixed, (read.data for read in reads))):
+        found.append(("{kind: length_prefix, size: 1}", LengthPrefix(size=1)))
+    size = min(len(read.data) for read in reads)
+    if size > 1 and all(len(read.data) % size == 0 for read in reads) and not _is_json(reads[0].data):
+        frames = [read.data[at : at + size] for read in reads for at in range(0, len(read.data), size)]
+        same = (
+            [frame[0] == frames[0][0] for frame in frames],
+            [frame[:2] == frames[0][:2] for frame in frames],
+        )
+        sync = frames[0][: sum(map(all, same)) if size > _SYNC else 0].hex()
+        told = f', sync: "{sync}"' if sync else ""
+        found.append((f"{{kind: fixed, size: {size}{told}}}", Fixed(size=size, sync=sync or None)))
+    return found
+
+
+def _is_prefixed(data: bytes) -> bool:
+    """Whether it is frames behind a length of one byte each."""
+    at = 0
+    while at < len(data):
+        at += 1 + data[at]
+    return at == len(data)
 
 
 def _frames(config: Framing, reads: list[Read]) -> list[HeardFrame]:

@@ -267,6 +267,35 @@ def test_devices_that_connect(tmp_path: Path, framing: str, before: bytes, after
     assert list(checked(tmp_path / "works").products) == ["pump-v1"]
 
 
+@pytest.mark.parametrize(
+    ("reads", "framing", "first"),
+    [
+        ([b"T=1\r", b"T=12\r", b"T=3\rT=4\r"], '{kind: delimiter, delimiter: "\\r"}', b"T=1"),
+        ([b"W005KG;", b"W1010KG;", b"W15KG;"], '{kind: delimiter, delimiter: ";"}', b"W005KG"),
+        ([b"\xa5\x5a\x01\xff", b"\xa5\x5a\x02\xff\xa5\x5a\x03\xff", b"\xa5\x5a\x02\xfe"],
+         '{kind: fixed, size: 4, sync: "a55a"}', b"\xa5\x5a\x01\xff"),
+        ([b"\x02T01\x03\x81", b"\x02T02\x03\x82"], "{kind: stx_etx, trailer: 1}", b"T01\x81"),
+        ([b"\x01\xff\x02\xfe\xfd", b"\x01\x02", b"\x02\x09\x01"], "{kind: length_prefix, size: 1}", b"\xff"),
+    ],
+)  # fmt: skip
+def test_framings_that_reads_tell(reads: list[bytes], framing: str, first: bytes) -> None:
+    found, frames = framed([Read(("127.0.0.1", 4000), data, START) for data in reads])
+    assert (found, frames[0].payload) == (framing, first)
+
+
+@pytest.mark.parametrize(
+    "reads",
+    [
+        [b"id=7|t=1|", b"id=7|t=2|", b"id=7|t=13|"],
+        [b'{"t":1}', b'{"t":2}', b'{"t":3}'],
+        [b"\x01\x02\x03"] * 2,
+    ],
+)
+def test_reads_that_tell_no_framing(reads: list[bytes]) -> None:
+    with pytest.raises(ConfigError, match="no framing fits what was heard"):
+        framed([Read(("127.0.0.1", 4000), data, START) for data in reads])
+
+
 def test_bytes_that_no_framing_fits() -> None:
     with pytest.raises(ConfigError, match="no framing fits what was heard: the reads had 3 bytes 1x"):
         framed([Read(("127.0.0.1", 4000), b"\xff\xff\xff", START)])
