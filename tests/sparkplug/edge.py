@@ -26,7 +26,7 @@ def put(metric: Any, datatype: str, value: Any) -> None:
         setattr(metric, f"{datatype.lower()}_value", value)
     elif datatype in ("String", "Text", "UUID"):
         metric.string_value = value
-    elif datatype in ("Bytes", "File"):
+    elif datatype in ("Bytes", "File") or datatype.endswith("Array"):
         metric.bytes_value = value
     elif datatype in _LONG:
         metric.long_value = value & 0xFFFF_FFFF_FFFF_FFFF

@@ -22,6 +22,7 @@ PRESS = {
     "mode": ("String", "idle"),
     "on": ("Boolean", True),
     "blob": ("Bytes", b"\0"),
+    "Spectrum": ("Int16Array", b"\x05\x00\xfb\xff"),
 }
 TANK = {"level": ("UInt16", 7)}
 
@@ -70,7 +71,7 @@ def test_what_births_tell_becomes_a_plant_that_decodes_it(tmp_path: Path) -> Non
     assert other.told[-1].endswith(f"of Sparkplug left out; for it: {hint}")
     assert sorted(line for line in made.told if " of " in line and line[0] != " ")[1:] == [
         "edge-v1: 1 metric of 1 device",
-        "press-v1: 5 metrics of 2 devices",
+        "press-v1: 7 metrics of 2 devices",
         "tank-v1: 1 metric of 1 device",
     ]
     assert "(100 %)" in made.told[-1]
@@ -88,5 +89,7 @@ def test_what_births_tell_becomes_a_plant_that_decodes_it(tmp_path: Path) -> Non
         "count": "integer",
         "mode": "string",
         "on": "boolean",
+        "Spectrum_0": "integer",
+        "Spectrum_1": "integer",
     }
     assert dict(press.decode.layout.metrics)["Pump_Temp"] == "Pump/Temp"
