@@ -68,8 +68,10 @@ class Identity:
             own = await uacrypto.load_certificate(self.certificate)
         except (OSError, ValueError) as error:
             raise ConfigError(f"cert_file: {self.certificate}: {error}") from error
-        names = own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+        uris: list[str] = []
+        with suppress(x509.ExtensionNotFound):
+            names = own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+            uris = names.get_values_for_type(x509.UniformResourceIdentifier)
         if not uris:
             raise ConfigError(f"cert_file: {self.certificate} names no application URI")
         self.uri = uris[0]

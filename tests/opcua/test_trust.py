@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
-from connectors.errors import AuthError
+from connectors.errors import AuthError, ConfigError
 from connectors.opcua.check import try_server
 from connectors.opcua.config import OpcuaConfig
 from connectors.opcua.security import Identity
@@ -48,6 +53,26 @@ def test_who_is_trusted(tmp_path: Path) -> None:
     (trusted / "ca.crt").unlink()
     shutil.move(refused, trusted)
     identity(tmp_path).check(server)
+
+
+def test_an_own_certificate_that_names_no_application(tmp_path: Path) -> None:
+    """Neither one that names other things, nor one without any extension, as old tools make them."""
+    made = Certificates(tmp_path / "made")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "line")])
+    now = datetime.now(UTC)
+    bare = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    bare = bare.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(days=1))
+    (tmp_path / "bare.pem").write_bytes(bare.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    for path in (tmp_path / "bare.pem", made.client):
+        config = OpcuaConfig(
+            endpoint="opc.tcp://plc", nodes="n", security="Basic256Sha256", trust="trusted",
+            cert_file=str(path), key_file=str(made.client_key),
+        )  # fmt: skip
+        own = Identity("scada", config, Surroundings("plant", tmp_path, tmp_path / "data"))
+        with pytest.raises(ConfigError) as told:
+            asyncio.run(own.prepare())
+        assert str(told.value) == f"cert_file: {path} names no application URI"
 
 
 @needs_server
