@@ -25,7 +25,14 @@ from flows.plant_rules import read_rules, rule_product
 from flows.plant_shards import check_shards
 from flows.plant_sources import check_plant_yaml, check_source_files, check_source_products
 from flows.plant_sparkplug import check_sparkplug_products
-from flows.plant_tables import DEVICE_COLUMNS, Table, check_devices, check_dividing, read_table
+from flows.plant_tables import (
+    DEVICE_COLUMNS,
+    Table,
+    check_devices,
+    check_dividing,
+    check_joins,
+    read_table,
+)
 from operators.attributes import NOT_JOINED
 from operators.convert import convert
 from operators.document import Node, Problem, Problems, decode_text, load_yaml, nearest
@@ -121,6 +128,8 @@ def load_plant(
     devices = tables.get("devices.csv")
     rows = devices.rows if devices is not None else {}
     products = read_products(_of("products", documents), rows, problems, files)
+    if config is not None and config.devices.source == "file":
+        check_joins(tables, problems)
     if devices is not None:
         check_devices(devices, products.declared, products.complete, products.numeric_params, problems)
     actions = read_actions(_of("actions", documents), problems)

@@ -16,6 +16,7 @@ STATUSES: Final = ("in_service", "maintenance", "retired")
 DEVICE_COLUMNS: Final = ("device_id", "productId", "hub_id", "site_id", "name", "status", "valid_from")
 MAX_BYTES: Final = 64 << 20
 LONGEST_NAME: Final = 256
+MISSING_TOLD: Final = 20  # names that another table lacks
 
 
 class Table(NamedTuple):
@@ -177,6 +178,25 @@ def _row(
         told = f"'{row['valid_from'][:60]}' is no time; write 2026-03-01 or 2026-03-01T06:00:00+09:00"
         return Problem(file, line, at, "valid_from", told)
     return None
+
+
+def check_joins(tables: Mapping[str, Table], problems: Problems) -> None:
+    """Sites and customers that rows name and their own tables do not have are warned of: such a device has
+    none of their attributes. Each name once; nothing of tables that the plant has no file for."""
+    for file, table in tables.items():
+        for column, other in (("site_id", "sites.csv"), ("customer_id", "customers.csv")):
+            if other == file or other not in tables or column not in table.columns:
+                continue
+            met = {"", *tables[other].rows}
+            for key, row, line in table.every():
+                name = row.get(column, "")
+                if name in met:
+                    continue
+                met.add(name)
+                told = f"'{name}' has no row in {other}{nearest(name, tables[other].rows)}"
+                problems.found.append(table.problem(key, column, told, line)._replace(warning=True))
+                if len(met) > len(tables[other].rows) + MISSING_TOLD:
+                    break
 
 
 def check_dividing(table: Table, by: str, problems: Problems) -> None:

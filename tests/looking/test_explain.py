@@ -214,6 +214,26 @@ def test_parameters_of_a_device(plant: Path) -> None:
     assert found["outcome"] == "not raised: the condition is unknown"
 
 
+def test_a_parameter_is_told_as_the_reading_met_it(plant: Path) -> None:
+    """Whatever was said of it since, and by whom."""
+    changes = [{"op": "upsert", "table": "devices", "data": {"device_id": "p2", "high": "95"}}]
+    master = {"id": "a1", "kind": "master", "changes": changes, "by": "kim", "why": None}
+    param = {"id": "a2", "kind": "param", "device_id": "p2", "param": "high", "value": 70.0, "by": "kim"}
+    reading = {"t": START_MS + 50_000, "m": {"tempC": 61, "flow": 1, "mode": "run"}}
+    lines: list[dict[str, Any]] = [
+        {"action": master, "at": START_MS + 43_000},
+        {"ingest_ts": START_MS + 50_000, "source": "line1", "topic": "d/p2", "payload": json.dumps(reading)},
+        {"action": {**param, "why": None}, "at": START_MS + 52_000},
+        {"tick": START_MS + 58_000},
+    ]
+    with (plant / "recorded.jsonl").open("a") as recorded:
+        recorded.writelines(json.dumps(line) + "\n" for line in lines)
+    for second, high in ((45, 85.0), (59, 95.0)):
+        assert told(plant, "hot", second, "p2")["parameters"] == [
+            {"name": "high", "value": high, "from": "devices.csv"}
+        ]
+
+
 def test_a_device_that_was_not_heard(plant: Path) -> None:
     found = told(plant, "hot", 59, "p3")
     assert (found["outcome"], found["expressions"]) == ("no reading of it has reached the rules", [])
