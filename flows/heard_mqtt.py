@@ -111,14 +111,21 @@ def listen(broker: Broker, seconds: float, ear: Ear | None = None) -> list[Heard
             f"the certificate of the broker {where} is not trusted: {error.verify_message}; "
             "SSL_CERT_FILE names the file of its authority"
         ) from error
+    except ssl.SSLError as error:
+        raise ConnectError(
+            f"{where} speaks no TLS that fits ({error.reason}); without TLS: mqtt://"
+        ) from error
     except OSError as error:
         raise ConnectError(f"the broker {where} does not answer: {error}") from error
     client.loop_start()
     try:
         if not ready.wait(10.0):
-            raise ConnectError(f"the broker {where} does not answer within 10 s")
+            hint = "" if broker.tls else "; if TLS is spoken there, write mqtts://"
+            raise ConnectError(f"{where} says nothing of MQTT within 10 s{hint}")
         if refused:
-            raise ConnectError(f"the broker {where} refuses: {refused[0]}")
+            login = refused[0] in ("Not authorized", "Bad user name or password")
+            hint = f"; write mqtt{'s' * broker.tls}://USER@{where}, the password in MQTT_PASSWORD" * login
+            raise ConnectError(f"the broker {where} refuses: {refused[0]}{hint}")
         click.echo(f"listening on {where} to '{broker.filter}' for {seconds:g} s; Ctrl-C ends it", err=True)
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not full.wait(min(left, _PROGRESS_S)):

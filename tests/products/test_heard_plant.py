@@ -215,6 +215,11 @@ def test_a_broker_with_tls_and_a_password(tmp_path: Path, monkeypatch: pytest.Mo
         with pytest.raises(ConnectError, match=r"is not trusted: .*; SSL_CERT_FILE names the file"):
             new_from(tmp_path / "works", address, "device-v1", 0.5)
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        where = f"127.0.0.1:{broker.address[1]}"
+        with pytest.raises(ConnectError) as refused:
+            new_from(tmp_path / "works", f"mqtts://{where}/hall/#", "device-v1", 0.5)
+        told = f"; write mqtts://USER@{where}, the password in MQTT_PASSWORD"
+        assert str(refused.value) == f"the broker {where} refuses: Not authorized{told}"
         new_from(tmp_path / "works", address, "device-v1", 0.5)
     finally:
         stop.set()
