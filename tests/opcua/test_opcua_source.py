@@ -51,7 +51,30 @@ AT = 1_772_355_600_000  # 2026-03-01T09:00:00Z
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[OpcuaServer]:
+    """For a test that ends it, or changes what nodes it has; a start takes seconds."""
     one = OpcuaServer(tmp_path / "server", NODES)
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpcuaServer]:
+    one = OpcuaServer(tmp_path_factory.mktemp("opcua") / "server", NODES)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def shared(started: OpcuaServer) -> OpcuaServer:
+    """Its values as they were at the beginning."""
+    started.tell(set=[[f"{device}.{metric}", value] for device, metric, _, value in NODES])
+    return started
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpcuaServer]:
+    folder = tmp_path_factory.mktemp("opcua-guarded") / "server"
+    one = OpcuaServer(folder, NODES, user="line", password="a-secret-of-scada")
     yield one
     one.close()
 
@@ -63,18 +86,18 @@ class Running(running.Running):
         super().__init__(folder, config, csv, KINDS)
 
 
-def test_values_times_and_qualities(tmp_path: Path, server: OpcuaServer) -> None:
+def test_values_times_and_qualities(tmp_path: Path, shared: OpcuaServer) -> None:
     async def play() -> None:
-        async with Running(tmp_path, configured(server.endpoint)) as run:
+        async with Running(tmp_path, configured(shared.endpoint)) as run:
             await run.until(lambda: len(run.values()) == 7)
             assert run.values() == {
                 "press-01.tempC": (20.5, 0), "press-01.rpm": (1200.0, 0), "press-01.mode": ("idle", 0),
                 "press-01.on": (1.0, 0), "press-02.tempC": (30.5, 0), "press-02.count": (7.0, 0),
                 "press-02.zone2": (2.5, 0),
             }  # fmt: skip
-            server.tell(set=[["press-01.tempC", 21.5, AT], ["press-01.mode", "läuft", AT]])
-            server.set("press-02.tempC", 31.5, AT + 1, "UncertainLastUsableValue")
-            server.set("press-02.count", 8, AT + 2, "BadSensorFailure")
+            shared.tell(set=[["press-01.tempC", 21.5, AT], ["press-01.mode", "läuft", AT]])
+            shared.set("press-02.tempC", 31.5, AT + 1, "UncertainLastUsableValue")
+            shared.set("press-02.count", 8, AT + 2, "BadSensorFailure")
             await run.until(
                 lambda: "press-02.count" in run.values() and run.values()["press-02.count"][1] == 2
             )
@@ -119,10 +142,10 @@ def test_nodes_that_are_not_there_are_told_and_come_back(tmp_path: Path, server:
     asyncio.run(play())
 
 
-def test_a_subtree(tmp_path: Path, server: OpcuaServer) -> None:
+def test_a_subtree(tmp_path: Path, shared: OpcuaServer) -> None:
     async def play() -> None:
         browse = Browse(include=["press-*/*"], exclude=["*/zones", "press-02/count"])
-        async with Running(tmp_path, configured(server.endpoint, nodes=None, browse=browse)) as run:
+        async with Running(tmp_path, configured(shared.endpoint, nodes=None, browse=browse)) as run:
             await run.until(lambda: len(run.values()) == 5)
             assert set(run.values()) == {
                 *(f"press-01.{name}" for name in ("tempC", "rpm", "mode", "on")),
@@ -140,35 +163,30 @@ def trusted(folder: Path, certificate: bytes) -> str:
 
 
 @pytest.mark.parametrize("policy", ["Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss"])
-def test_security_and_a_user(tmp_path: Path, policy: str) -> None:
-    server = OpcuaServer(tmp_path / "server", NODES, user="line", password="a-secret-of-scada")
-
+def test_security_and_a_user(tmp_path: Path, guarded: OpcuaServer, policy: str) -> None:
     async def play() -> None:
         keys: dict[str, Any] = {"security": policy, "username": "line"}
-        keys["trust"] = trusted(tmp_path, server.certificate)
-        good = configured(server.endpoint, password="a-secret-of-scada", **keys)
+        keys["trust"] = trusted(tmp_path, guarded.certificate)
+        good = configured(guarded.endpoint, password="a-secret-of-scada", **keys)
         async with Running(tmp_path, good) as run:
             await run.until(lambda: len(run.values()) == 7)
         assert "7 nodes are there" in await asyncio.to_thread(tried, tmp_path, good)
-        wrong = configured(server.endpoint, password="wrong", **keys)
+        wrong = configured(guarded.endpoint, password="wrong", **keys)
         async with Running(tmp_path, wrong) as run:
             await run.until(lambda: "refuses: Bad" in run.receiver.status.detail)
             assert not run.appender.frames
 
-    try:
-        asyncio.run(play())
-    finally:
-        server.close()
+    asyncio.run(play())
 
 
-def test_a_server_that_nobody_trusts(tmp_path: Path, server: OpcuaServer) -> None:
+def test_a_server_that_nobody_trusts(tmp_path: Path, shared: OpcuaServer) -> None:
     async def play() -> None:
         (tmp_path / "trusted").mkdir()
-        config = configured(server.endpoint, security="Basic256Sha256", trust="trusted")
+        config = configured(shared.endpoint, security="Basic256Sha256", trust="trusted")
         async with Running(tmp_path, config) as run:
             await run.until(lambda: "the server's certificate is not trusted" in run.receiver.status.detail)
             (refused,) = (tmp_path / "data" / "opcua" / "scada" / "refused").iterdir()
-            assert refused.read_bytes() == server.certificate
+            assert refused.read_bytes() == shared.certificate
             refused.rename(tmp_path / "trusted" / refused.name)
             await run.until(lambda: len(run.values()) == 7)
 
