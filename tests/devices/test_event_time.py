@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from connectors.files.recording import read_recording
 from flows.engine import run_recording
 from flows.plant_file import Plant
-from flows.plant_reader import bundle_hash, load_plant
+from flows.plant_reader import bundle_hash, load_bundle, load_plant
 from flows.replay_files import Outcome
+from flows.shard import Shard
+from operators.state.step import StateLogic
 from tests.devices.test_master_data import PRODUCT, stamp, with_restarts
 from tests.reference.dated_master import ALWAYS, Reference
 
@@ -234,3 +236,58 @@ def test_events_tell_of_the_row_that_stood_at_their_time(
     assert events(whole) == expected
     assert run_recording(loaded, read_recording([path], 1)).alarms == whole.alarms
     assert with_restarts(loaded, read_recording([path], 2)).alarms == whole.alarms
+
+
+HOUR = 3_600_000
+
+
+def looked_at(loaded: Plant, path: Path, cut: int) -> tuple[list[tuple[Any, ...]], Any]:
+    """The intervals of alarms, and what a submodel shows of the only device."""
+    shard = Shard(loaded, load=load_bundle)
+    stages = [make() for make in (shard.decode, shard.contract, shard.rules, shard.windows, shard.state)]
+    found = []
+    for item in read_recording([path], cut):
+        for stage in stages:
+            stage.process(item)
+        for part in item.runs:
+            found += [(one.row["raised_time"], one.row["cleared_time"]) for one in part.intervals]
+    logic = shard.stages["state"].logic
+    assert isinstance(logic, StateLogic)
+    (device_state,) = logic.devices_state()
+    return found, [
+        one.value
+        for metrics in device_state.windows.values()
+        for of in metrics.values()
+        for one in of.values()
+    ]
+
+
+def test_a_backlog_is_evaluated_by_what_its_device_was_then(tmp_path: Path) -> None:
+    """Intervals of historical readings, and a formula that a submodel shows."""
+    files = bundle(FILES[0])
+    files["rules/hot.yaml"] = RULE.replace(b"severity: info", b"severity: high")
+    files["formulas/margin.yaml"] = b"formulaId: margin\nproductId: press\nformula: param.tempHigh - tempC\n"
+    files["products/press.yaml"] += b"""aas:
+  asset: "https://example.com/{device_id}"
+  submodels:
+    - id: "https://example.com/sm/{device_id}"
+      idShort: Values
+      elements: [{path: Margin, value: "formula.margin"}]
+"""
+    loaded, problems = load_plant(files, {})
+    assert loaded is not None, problems.render()
+    moved = ("devices", "p1", {"site_id": "busan", "tempHigh": "90"}, -2 * HOUR)
+    back = ("devices", "p1", {"site_id": "ulsan", "tempHigh": ""}, -1 * HOUR)
+    lags = (3.0, 1.8, 1.5, 0.8, 0.5, 0.4)  # hours; before, in Busan twice, after
+    values = (95.0, 85.0, 95.0, 60.0, 85.0, 60.0)
+    readings = [
+        ("telemetry", at, at + int(lag * HOUR), "p1", value)
+        for at, (lag, value) in enumerate(zip(lags, values, strict=True), 1)
+    ]
+    times = [stamp(-int(lag * HOUR)) for lag in lags]
+    expected = [(times[0], None), (times[0], times[1]), (times[4], None), (times[4], times[5])]
+    for cut in (1, 100):
+        path = written(tmp_path, [("change", 0, [moved, back]), *readings])
+        assert looked_at(loaded, path, cut) == (expected, [20.0])
+        path = written(tmp_path, [("change", 0, [moved, back]), *readings[:3]])
+        assert looked_at(loaded, path, cut) == (expected[:2], [-5.0])

@@ -77,6 +77,12 @@ def test_held_frames_come_in_once_over_kills(tmp_path: Path) -> None:
             assert (status, told["message"]) == (200, "2 rows changed")
             assert views.master("sites") == [{"site_id": "ulsan", "city": "Ulsan"}]
             until(lambda: rows()["p4"]["last_heard"], "p4 to be heard")
+            for site in ("ulsan", "busan"):  # readings on their way are of where the device was
+                moved = {"device_id": "p1", "site_id": site, "k": "6" if site == "ulsan" else ""}
+                status, told = posted(
+                    plant, {"changes": [{"op": "upsert", "table": "devices", "data": moved}], "by": "kim"}
+                )
+                assert (status, told["message"]) == (200, "1 row changed")
             plant.kill("flow")
             plant.until_ready()
             assert (rows()["p2"]["status"], rows()["p3"]["hub_id"], rows()["p3"]["held"]) == (
