@@ -99,7 +99,7 @@ def test_nothing_is_lost_and_nothing_is_twice(tmp_path: Path) -> None:
                 journals[1].kill()
                 journals[1].start()
             time.sleep(0.0005)
-        sent.wait_for_publish(60)
+        sent.wait_for_publish(LIMIT_S)
         client.disconnect()
         client.loop_stop()
         whole = lambda: sum(1 for folder in folders for _ in journaled(folder)) >= MESSAGES  # noqa: E731
