@@ -82,8 +82,7 @@ class AlarmRule:
         return severity in ("critical", "high", "medium")
 
 
-@dataclass(slots=True, eq=False)
-class Subject:
+class Subject(msgspec.Struct, eq=False):
     """Whose alarm: a rule of a device (or of a group), with the facts that every event repeats.
 
     who: the device, `hub:...`, `site:...` or `product:...`. slot: of the device; -1 of a group.

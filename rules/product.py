@@ -25,6 +25,7 @@ from operators.batch import (
     Ticks,
 )
 from operators.devices import Devices
+from operators.expression.kernels import UNKNOWN
 from operators.expression.machine import Machine
 from operators.expression.registers import Column
 from operators.parameters import Parameters
@@ -407,7 +408,7 @@ class ProductRules:
 
     def _sample(self, results: Bytes, rows: int) -> None:
         """Count the readings at which conditions are unknown (for metrics alone)."""
-        self.unknown += rows - np.count_nonzero(results[self.looked_at, :rows], axis=1)
+        self.unknown += np.add.reduce(results[self.looked_at, :rows] == UNKNOWN, axis=1, dtype=np.int64)
         self.sampled += rows
 
     def _transitions(self, lines: Int64, rows: Int64, columns: Float64, lacking: bool) -> list[Transition]:

@@ -283,6 +283,10 @@ class Router:
         self._open = self._topicless - named  # products that only devices.csv leads to
         self._naming = frozenset(p.productId for p in plan.products.values() if p.names_devices)
         self._templates: dict[str, Template] = {}
+        self._asked: tuple[str, tuple[str, ...]] = (
+            "",
+            self._filters.takers(""),
+        )  # the last topic, its takers
 
     def source(self, name: str) -> SourceSpec:
         """The source of this name; one that the plant does not name is read like MQTT by default."""
@@ -302,7 +306,11 @@ class Router:
 
     def takers(self, source: SourceSpec, topic: str) -> tuple[str, ...]:
         """Products that may take a frame, before its device is known."""
-        return (source.product,) if source.product is not None else self._filters.takers(topic)
+        if source.product is not None:
+            return (source.product,)
+        if self._asked[0] != topic:  # of an address they are asked for several times
+            self._asked = topic, self._filters.takers(topic)
+        return self._asked[1]
 
     def route(self, address: Address, named: str | None = None) -> Route:
         """What the frames of an address are; `named`: the device that a payload names."""
