@@ -24,6 +24,7 @@ from flows.heard import (
     recorded_frames,
     write_frames,
 )
+from flows.heard_kafka import Topics, listen_kafka, topics_at
 from flows.heard_mqtt import Broker, broker_of, listen
 from flows.heard_product import product_text
 from flows.heard_tcp import framed, listen_tcp, tcp_address
@@ -52,6 +53,9 @@ class Listener(NamedTuple):
     framing: str
 
 
+Live = Broker | Topics | Listener | None  # what was listened to; None: a recording was read
+
+
 def new_from(folder: Path, source: str, product: str, seconds: float) -> Made:
     """Write a plant into `folder` from recorded input or from what a broker sends within `seconds`.
 
@@ -63,7 +67,7 @@ def new_from(folder: Path, source: str, product: str, seconds: float) -> Made:
         from flows.heard_opcua_plant import opcua_plant  # asyncua takes a second to load
 
         return opcua_plant(folder, source, product, seconds)
-    broker, address, framing = broker_of(source), tcp_address(source), ""
+    broker, address, topics, framing = broker_of(source), tcp_address(source), topics_at(source), ""
     if address is not None:
         reads = listen_tcp(address, seconds)
         if not reads:
@@ -78,22 +82,26 @@ def new_from(folder: Path, source: str, product: str, seconds: float) -> Made:
         if not frames:
             where = f"{broker.host}:{broker.port}"  # not the address as it was given: a password may be in it
             raise ConfigError(f"{where}: nothing was heard on '{broker.filter}' within {seconds:g} s")
+    elif topics is not None:
+        frames = listen_kafka(topics, seconds)
+        if not frames:
+            named = ", ".join(topics.topics)
+            raise ConfigError(f"{topics.bootstrap}: nothing is in {named}, and nothing came in {seconds:g} s")
     elif "://" in source:
         raise ConfigError(
-            f"--from: '{source}': mqtt://HOST:PORT/FILTER, tcp://HOST:PORT, opc.tcp://HOST:PORT or a file "
-            "is expected"
+            f"--from: '{source}': mqtt://HOST:PORT/FILTER, kafka://HOST:PORT/TOPIC, tcp://HOST:PORT, "
+            "opc.tcp://HOST:PORT or a file is expected"
         )
     elif not Path(source).is_file():
         raise ConfigError(
-            f"--from: '{source}' is neither an address, mqtt://HOST:PORT/FILTER, tcp://HOST:PORT or "
-            "opc.tcp://HOST:PORT, nor a file"
+            f"--from: '{source}' is neither an address, mqtt://HOST:PORT/FILTER, kafka://HOST:PORT/TOPIC, "
+            "tcp://HOST:PORT or opc.tcp://HOST:PORT, nor a file"
         )
     else:
         frames = recorded_frames(Path(source))
     others, hint = _without_sparkplug(frames, broker)
-    made = make_plant(
-        folder, others, product, broker or (None if address is None else Listener(address, framing))
-    )
+    listener = None if address is None else Listener(address, framing)
+    made = make_plant(folder, others, product, broker or topics or listener)
     return made._replace(told=[*made.told, *hint])
 
 
@@ -114,10 +122,10 @@ def make_plant(
     folder: Path,
     frames: Sequence[HeardFrame],
     product: str = DEFAULT_PRODUCT,
-    live: Broker | Listener | None = None,
+    live: Live = None,
 ) -> Made:
     """Write the plant, check it, and run the frames through its decoder."""
-    sources = heard_sources(frames)
+    sources = live.sources(frames) if isinstance(live, Topics) else heard_sources(frames)
     heard = taken(frames, sources)
     kinds = _kinds(heard, sources)
     if not kinds:
@@ -247,9 +255,7 @@ def devices_text(names: Sequence[str], kinds: Sequence[Kind]) -> str:
     return text.getvalue()
 
 
-def _plant(
-    folder: Path, sources: Sequence[HeardSource], own: Mapping[str, str], live: Broker | Listener | None
-) -> str:
+def _plant(folder: Path, sources: Sequence[HeardSource], own: Mapping[str, str], live: Live) -> str:
     """own: source -> product, of those that have one of their own."""
     lines = [plant_head(folder)]
     if len(sources) == 1 and isinstance(live, Broker) and live.filter != "#":
@@ -268,7 +274,9 @@ def plant_head(folder: Path) -> str:
     return HEAD.format(plant=yaml_text(named[:64]))
 
 
-def _source(source: HeardSource, live: Broker | Listener | None) -> list[str]:
+def _source(source: HeardSource, live: Live) -> list[str]:
+    if isinstance(live, Topics):
+        return live.lines(source)
     if source.kind == "files":
         return [
             "    kind: files",

@@ -38,10 +38,11 @@ _ANY: Final = frozenset({"value", "val", "v", "reading", "measurement", "result"
 @dataclass(slots=True)
 class HeardSource:
     """How the addresses of a source name devices. origin: the name under which it was heard; kind: mqtt |
-    tcp | files; template: of its topics, "" = that of FORMATS section 1; device: the source's `device:`, ""
-    = its kind's own; filters: of topics, none two sources take alike; label: what its topics say, where
-    its devices send other things under other topics, so that it has a product of its own. mixed: it takes
-    topics of several meanings, for want of sources. rows: its frames hold readings of several devices."""
+    tcp | files | kafka; template: of its topics, "" = that of FORMATS section 1; device: the source's
+    `device:`, "" = its kind's own; filters: of topics, none two sources take alike; label: what its topics
+    say, where its devices send other things under other topics, so that it has a product of its own. mixed:
+    it takes topics of several meanings, for want of sources. rows: its frames hold readings of several
+    devices."""
 
     name: str
     kind: str
@@ -70,6 +71,8 @@ class HeardSource:
             return named if isinstance(named, str) and named else None
         if self.device == "peer":
             return topic
+        if self.device == "key":
+            return dict(frame.address.headers).get("key")
         if self.kind == "files":
             return re.sub(r"\.[^./]*\Z", "", topic.rpartition("/")[2])
         parts = _compiled(self.template or DEFAULT_TEMPLATE).parts(topic)
@@ -92,7 +95,7 @@ def heard_sources(frames: Sequence[HeardFrame]) -> list[HeardSource]:
     for name, heard in by_name.items():
         for source in _sources(name, heard):
             source.origin = name
-            _find_rows(source, heard)
+            find_rows(source, heard)
             source.name = _free(source.name, {one.name for one in found} | (by_name.keys() - {name}))
             found.append(source)
     return found
@@ -122,12 +125,12 @@ def of_sources(
                 yield device, frame
 
 
-def _find_rows(source: HeardSource, frames: Sequence[HeardFrame]) -> None:
+def find_rows(source: HeardSource, frames: Sequence[HeardFrame]) -> None:
     """Whether each reading of a source's frames names its device."""
     topics = set(source.topics)
     sent = [frame for frame in frames if frame.payload and frame.address.topic in topics]
     rows = rows_of([json_of(frame.payload) for frame in sent])
-    if rows is None or not rows.device or (source.device and source.device != "peer"):
+    if rows is None or not rows.device or source.device not in ("", "peer", "topic"):
         return
     named = {str(one[rows.device]) for frame in sent for one in rows.elements(json_of(frame.payload))}
     if len(named) > 1:

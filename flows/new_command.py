@@ -163,7 +163,8 @@ FILES: Final = {
 @click.option(
     "--from",
     "source",
-    help="what to learn from: a capture, mqtt://HOST:PORT/FILTER, tcp://HOST:PORT or opc.tcp://HOST:PORT",
+    help="what to learn from: a capture, mqtt://HOST:PORT/FILTER, kafka://HOST:PORT/TOPIC, "
+    "tcp://HOST:PORT or opc.tcp://HOST:PORT",
 )
 @click.option(
     "--for",

@@ -52,7 +52,7 @@ def positions(address: str, topic: str) -> list[int]:
 
 def config(address: str, name: str, delivery: Any = "idempotent", **more: Any) -> KafkaAlarmsConfig:
     """Topics NAME.events and NAME.state."""
-    names = {"events": f"{name}.events", "state": f"{name}.state"}
+    names: dict[str, Any] = {"events": f"{name}.events", "state": f"{name}.state"}
     return KafkaAlarmsConfig(bootstrap=address, delivery=delivery, **names, **more)
 
 

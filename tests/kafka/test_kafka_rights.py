@@ -77,12 +77,13 @@ class Lists:
             future.result(30)
 
     def forget(self) -> None:
+        name: Any = None  # any, which the annotations do not know
         everything = AclBindingFilter(
             ResourceType.ANY,
-            None,
+            name,
             ResourcePatternType.ANY,
-            None,
-            None,
+            name,
+            name,
             AclOperation.ANY,
             AclPermissionType.ANY,
         )
@@ -178,7 +179,8 @@ def test_a_journal_that_may_not_write_or_read_says_so_and_goes_on_once_it_may(
     lists.make(topic)
     lists.permit(topic, AclOperation.DESCRIBE)
     login = {key: value for key, value in lists.login.items() if key != "bootstrap"}
-    with PartitionProcess(tmp_path / "a", lists.login["bootstrap"], topic, **login) as journal:
+    journal = PartitionProcess(tmp_path / "a", lists.login["bootstrap"], topic, **login)
+    with journal:
         waits = f"Kafka {lists.login['bootstrap']}: Kafka does not permit it: "
 
         def is_refused() -> bool:
