@@ -38,6 +38,7 @@ GROUP_BYTES: Final = 32 << 20  # of one commit of the copy
 GROUP_MESSAGES: Final = 4096
 POLL_S: Final = 0.2
 SCAN_S: Final = 60.0  # looking for a tick from which a copy can begin
+RECOVERS_S: Final = 60.0  # brokers that come back may not have found all that they have
 TAIL: Final = 200  # messages before the end that are looked at for who runs the shard
 PASSING: Final = frozenset(  # the client tries again by itself
     {
@@ -85,6 +86,7 @@ class Follower:
         self._here = TopicPartition(config.journal.topic, config.partition)
         self.identifier = ""
         self.next_offset = 0
+        self._short_since = 0.0  # the partition ends before the copy does
         self.caught_up_at = 0  # the partition's end when reading began
 
     def open(self) -> Jump | None:
@@ -247,11 +249,15 @@ class Follower:
 
     def _begin(self, offset: int | None, low: int, high: int) -> Jump | None:
         if offset is not None and offset > high:
+            ends = f"{self._here.topic}/{self._here.partition} ends at offset {high}, and it was read up to"
+            self._short_since = self._short_since or time.monotonic()
+            if time.monotonic() - self._short_since < RECOVERS_S:
+                raise ConnectError(f"Kafka: {ends} {offset} before; it may be that the brokers still recover")
             raise JournalError(
-                f"{self._here.topic}/{self._here.partition} ends at offset {high}, and it was read up to"
-                f" {offset} before: brokers lost what they had acknowledged (unclean leader election, a"
+                f"{ends} {offset} before: brokers lost what they had acknowledged (unclean leader election, a"
                 " restored backup); run the plant over a new data directory (--data DIR)"
             )
+        self._short_since = 0.0
         if low <= (offset or 0):
             self.next_offset = offset or 0
             return None

@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from connectors.errors import JournalError, JournalFull
+from connectors.errors import ConnectError, JournalError, JournalFull
 from connectors.journal.blocking import BlockingJournalClient
 from connectors.journal.entries import CONTROL, TICK
 from connectors.journal.kafka_config import JournalConfig, PartitionConfig
@@ -357,6 +357,33 @@ def test_a_copy_is_of_one_partition(broker: KafkaBroker, tmp_path: Path) -> None
         "the data directory holds a local journal; journal.kind of a plant with data cannot change: run it"
         " over a new data directory (--data DIR)"
     )
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(120)
+def test_a_partition_that_lost_its_end_is_looked_at_again_and_then_refused(
+    broker: KafkaBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = JournalStore(tmp_path / "journal", 1 << 28)
+    config = PartitionConfig(journal=JournalConfig(kind="kafka", bootstrap=broker.address, topic="ended"))
+    follower = Follower(config, store, lambda error: None)
+    try:
+        follower.open()
+        store.replicate([], follower.mark(5))
+        ends = "ended/0 ends at offset 0, and it was read up to 5 before"
+        with pytest.raises(ConnectError) as caught:
+            follower.open()
+        assert str(caught.value) == f"Kafka: {ends}; it may be that the brokers still recover"
+        monkeypatch.setattr("connectors.journal.kafka_follower.RECOVERS_S", 0.0)
+        with pytest.raises(JournalError) as refused:
+            follower.open()
+        assert str(refused.value) == (
+            f"{ends}: brokers lost what they had acknowledged (unclean leader election, a restored backup);"
+            " run the plant over a new data directory (--data DIR)"
+        )
+    finally:
+        follower.close()
+        store.close()
 
 
 def not_opened(data: Path, address: str, topic: str) -> str:
