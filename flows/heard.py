@@ -7,6 +7,7 @@ columns, or binary frames of which a length is the same.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,13 @@ class HeardFrame(NamedTuple):
 def counted(number: int, what: str) -> str:
     """`1 frame`, `2 frames`."""
     return f"{number} {what}" + "s" * (number != 1)
+
+
+def system_words(error: OSError) -> str:
+    """What a system call failed of, in the system's words alone."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from connectors.errors import ConfigError, ConnectError
-from flows.heard import MOST_FRAMES, HeardFrame
+from flows.heard import MOST_FRAMES, HeardFrame, system_words
 from operators.batch import Address
 from operators.decode.routing import filter_problem
 
@@ -116,7 +116,8 @@ def listen(broker: Broker, seconds: float, ear: Ear | None = None) -> list[Heard
             f"{where} speaks no TLS that fits ({error.reason}); without TLS: mqtt://"
         ) from error
     except OSError as error:
-        raise ConnectError(f"the broker {where} does not answer: {error}") from error
+        hint = "; without TLS: mqtt://" if broker.tls and isinstance(error, ConnectionResetError) else ""
+        raise ConnectError(f"the broker {where} does not answer: {system_words(error)}{hint}") from error
     client.loop_start()
     try:
         if not ready.wait(10.0):

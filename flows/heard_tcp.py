@@ -23,7 +23,7 @@ from connectors.tcp.config import (
     listen_address,
 )
 from connectors.tcp.framing import framer
-from flows.heard import MOST_FRAMES, HeardFrame, counted
+from flows.heard import MOST_FRAMES, HeardFrame, counted, system_words
 from operators.batch import Address
 
 SOURCE: Final = "line1"
@@ -84,7 +84,7 @@ def listen_tcp(address: str, seconds: float) -> list[Read]:
     try:
         server = socket.create_server((host, port), family=family)
     except OSError as error:
-        raise ConnectError(f"cannot listen on {address}: {error}") from error
+        raise ConnectError(f"cannot listen on {address}: {system_words(error)}") from error
     reads: list[Read] = []
     size = 0
     with server, selectors.DefaultSelector() as waiting:
