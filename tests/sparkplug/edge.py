@@ -12,6 +12,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from connectors.mqtt.sparkplug.sparkplug_b_pb2 import DataType, Payload
+from tests.waiting import LIMIT_S
 
 Metrics = Mapping[str, tuple[str, Any]]  # name -> (datatype, value)
 
@@ -131,9 +132,9 @@ class Client:
         self._client.on_message = self._told
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
-        assert self._born.wait(20)
+        assert self._born.wait(LIMIT_S)
         # the broker has the births when it has what was sent after them
-        self._client.publish("told", b"", qos=1).wait_for_publish(20)
+        self._client.publish("told", b"", qos=1).wait_for_publish(LIMIT_S)
 
     def _connected(self, client: Any, *_: Any) -> None:
         client.subscribe(self.node.topic("NCMD"), qos=1)
@@ -162,7 +163,7 @@ class Client:
             self._client.publish(topic, payload, qos=0)
 
     def say(self, topic: str, payload: bytes, qos: int = 0) -> None:
-        self._client.publish(topic, payload, qos=qos).wait_for_publish(10)
+        self._client.publish(topic, payload, qos=qos).wait_for_publish(LIMIT_S)
 
     def close(self) -> None:
         """The device's end without a word: its will is told."""

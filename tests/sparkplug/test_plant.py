@@ -22,7 +22,7 @@ from flows.cli import main
 from tests.ports import free_port
 from tests.receivers.brokers import need_mosquitto
 from tests.sparkplug.edge import Client, EdgeNode
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 PLANT = """\
 plant: works
@@ -208,7 +208,7 @@ def running(folder: Path) -> Iterator[None]:
     finally:
         child.send_signal(signal.SIGINT)
         try:
-            child.wait(30)
+            child.wait(LIMIT_S)
         except subprocess.TimeoutExpired:
             child.kill()
             raise

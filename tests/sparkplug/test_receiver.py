@@ -26,6 +26,7 @@ from tests.reference import typed_frames
 from tests.services.node_packages import why_not
 from tests.services.sparkplug_node import TahuNode
 from tests.sparkplug.edge import Client, EdgeNode
+from tests.waiting import LIMIT_S
 
 PRESS = {"tempC": ("Double", 20.5), "rpm": ("Int16", -7)}
 
@@ -101,7 +102,7 @@ class Retained:
         self._client.loop_start()
 
     def say(self, topic: str, payload: bytes) -> None:
-        self._client.publish(topic, payload, qos=1, retain=True).wait_for_publish(10)
+        self._client.publish(topic, payload, qos=1, retain=True).wait_for_publish(LIMIT_S)
 
     def close(self) -> None:
         self._client.disconnect()
