@@ -991,9 +991,9 @@ class DecodeLogic(Kept):
         route = self._addresses.routes[place]
         address = frames.addresses[int(frames.address[row])]
         if not message:
-            if status == Reason.empty:
+            if route.verdict != status and status == Reason.empty:
                 message = "the frame is empty"
-            elif status == Reason.too_large:
+            elif route.verdict != status and status == Reason.too_large:
                 message = f"{int(frames.length[row])} bytes; limits.frame allows {self.plan.limits.frame}"
             else:
                 message = route.message or Reason(status).name

@@ -169,6 +169,13 @@ REFUSED = [
         "",
         "",
     ),
+    (
+        Address("legacy", "10.0.0.5", -1, (("too_large", "16000001 bytes; max_payload allows 8000000"),)),
+        "too_large",
+        "the frame has 16000001 bytes; max_payload allows 8000000",
+        "",
+        "",
+    ),
 ]  # fmt: skip
 
 
