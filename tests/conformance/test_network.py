@@ -96,7 +96,7 @@ def test_a_connection_that_stands_still_goes_on(subject: Subject, proxy: Proxy, 
             await until(lambda: len(appender.frames) == 10)
             proxy.freeze()
             subject.send(numbers(10, 30))
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(0.2)  # of the second after which it counts as dead
             assert len(appender.frames) == 10
             proxy.thaw()
             await in_thread(subject.settle)
