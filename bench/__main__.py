@@ -19,6 +19,7 @@ BENCHMARKS = {
     "decode": "frames of every kind to columns, beside struct, construct, msgspec and pyarrow",
     "decode_json": "JSON to columns",
     "decode_binary": "binary frames with CRC16 to columns",
+    "slices": "CPU of a slice of few and of many frames, devices named by topic and by payload",
     "rules": "rule evaluations a second",
     "temporal": "evaluations a second of rules that look at the past",
     "scale": "cost a message and memory a device, from 100 to 100,000 devices and 10 to 1,000 rules",
