@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 import threading
@@ -13,6 +14,7 @@ from connectors.errors import ConfigError
 from connectors.mqtt.config import MqttConfig
 
 CONNECT_TIMEOUT_S: Final = 10.0
+_PLACE: Final = re.compile(r" \(_ssl\.c:[0-9]+\)")  # in the source of Python
 
 
 def tls_context(config: MqttConfig) -> ssl.SSLContext | None:
@@ -75,4 +77,5 @@ async def _in_thread(loop: asyncio.AbstractEventLoop, work: Callable[[], socket.
 
 def words(error: BaseException) -> str:
     """What went wrong, said as the system says it."""
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return _PLACE.sub("", said)

@@ -16,6 +16,7 @@ from connectors.backoff import Backoff
 from connectors.gather import Gather
 from connectors.mqtt.config import MqttConfig, in_plant, subscriptions
 from connectors.mqtt.publishes import HARD_CAP, Batch, warm_up
+from connectors.mqtt.reaching import words
 from connectors.mqtt.session import MqttSession
 from connectors.mqtt.unacknowledged import IDS, Unacknowledged
 from connectors.source import Appender, SourceStatus, Surroundings
@@ -167,8 +168,8 @@ class MqttReceiver:
         except OSError as error:
             session.abort()
             self._session = None
-            status.state, status.detail = "disconnected", f"{self._peer}: {error.strerror or error}"
-            log.warning("cannot connect to %s: %s", self._peer, error.strerror or error)
+            status.state, status.detail = "disconnected", f"{self._peer}: {words(error)}"
+            log.warning("cannot connect to %s: %s", self._peer, words(error))
             return
         began = time.monotonic()
         while not session.lost.done():
@@ -179,12 +180,12 @@ class MqttReceiver:
                 return
             session.tick()
             self._look(session)
-        words = f"{self._peer}: {session.lost.result()}"
+        told = f"{self._peer}: {session.lost.result()}"
         self._short = self._short + 1 if time.monotonic() - began < STEADY_S else 0
         if self._short >= SUSPICIOUS:
-            words += f"; {self._short} times in a row: does another client call itself {self.client_id}?"
-        status.state, status.detail, status.peers = "disconnected", words, 0
-        log.warning("%s", words)
+            told += f"; {self._short} times in a row: does another client call itself {self.client_id}?"
+        status.state, status.detail, status.peers = "disconnected", told, 0
+        log.warning("%s", told)
         self._repeats += session.repeats
         self._session = None
         self._gather.control("disconnected", {"source": self.name})

@@ -193,6 +193,7 @@ def test_tls(tmp_path: Path) -> None:
         wrong = receiver(secure, tls=True, ca_file=str(data / "other.crt"))
         async with running(wrong, appender):
             await until(lambda: "certificate verify failed" in wrong.status.detail)
+            assert "_ssl.c" not in wrong.status.detail
         with pytest.raises(ConfigError, match=r"TLS files /nowhere\.crt: No such file or directory"):
             await receiver(secure, tls=True, ca_file="/nowhere.crt").run(appender, asyncio.Event())
 
