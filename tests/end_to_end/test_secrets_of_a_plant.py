@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from flows.broker import free_port
 from operators.jit import warm_up
+from tests.ports import free_port
 from tests.waiting import until
 
 KEY, HIDDEN = "k3y-of-the-line", "p4ss-of-the-historian"
