@@ -12,7 +12,6 @@ import argparse
 import json
 import logging
 import os
-import signal
 import sys
 import threading
 import time
@@ -36,6 +35,7 @@ from connectors.journal.output_store import (
 )
 from connectors.json_logs import log_as_json
 from connectors.sink import OutputRecord, RememberingTarget, Target
+from flows.ending import end_at_signals
 from flows.shards import home_of
 from flows.status import StatusThread, component_name, write_atomically
 
@@ -46,6 +46,7 @@ SEND_RECORDS: Final = 2_000
 POLL_S: Final = 0.001  # alarms must not wait for longer
 BULK_POLL_S: Final = 0.02
 ALARMS_BACK_S: Final = 5.0  # the longest pause before a target of alarms is tried again
+END_S: Final = 3.0  # a target that is away may keep us longer; of the 5 s in which a process ends
 CURSOR_S: Final = 1.0  # how old the cursor of a target may be that remembers by itself
 
 
@@ -283,8 +284,8 @@ def main(arguments: list[str] | None = None) -> int:
     component = f"drainer-{chosen.target}"
     log_as_json(component_name(chosen.data, component))
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    late = "stopped before %s answered; what it has not acknowledged is sent again at the next start"
+    end_at_signals(stop, END_S, lambda: log.warning(late, chosen.target))
     early: dict[str, Any] = {"state": "connecting", "detail": "waiting for the flow's output log"}
     status = StatusThread(chosen.data, component, lambda: early)
     status.start()

@@ -37,8 +37,8 @@ from connectors.journal.kafka_messages import (
     tick_message,
 )
 from connectors.journal.kafka_sender import Sender
-from connectors.journal.kafka_thread import CallThread
 from connectors.journal.store import REFUSE_AT, Append, JournalStore, Jump, Place
+from connectors.kafka.call_thread import CallThread
 from connectors.kafka.client import told
 
 log = logging.getLogger("journal")

@@ -15,6 +15,7 @@ import msgspec
 from connectors.backoff import Backoff
 from connectors.errors import ConfigError, ConnectError
 from connectors.kafka.assignment import Gap
+from connectors.kafka.call_thread import CallThread
 from connectors.kafka.client import client_config
 from connectors.kafka.config import KafkaConfig, start_ms
 from connectors.kafka.fetching import Chunk, Fetching, Handed
@@ -202,18 +203,19 @@ class KafkaReceiver:
     async def _look_for_ever(self, watch: Watch) -> None:
         """Ask the brokers again and again; whether they answer is what connected means."""
         backoff = Backoff(limit_s=LONGEST_BACKOFF_S)
+        asking = CallThread(f"{self.name}-looking")  # a look that takes long holds up no end
         while True:
             began = time.monotonic()
             self._fetching.down.clear()
             try:
-                look = await asyncio.to_thread(watch.look)
+                look = await asking.call(watch.look)
             except ConnectError as error:
                 self._told_away(error)
                 await asyncio.sleep(backoff.next())
                 continue
             backoff.reset()
             self._told_there(look)
-            await asyncio.to_thread(self._fetching.tell_group)
+            await asking.call(self._fetching.tell_group)
             while time.monotonic() - began < LOOK_S and not self._fetching.down.is_set():
                 await asyncio.sleep(0.05)
 

@@ -67,6 +67,32 @@ def test_drainer_and_broker_killed_nothing_is_missing_or_twice(broker: KafkaBrok
 
 
 @pytest.mark.kafka
+@pytest.mark.timeout(120)
+def test_a_drainer_ends_while_its_brokers_do_not_answer(broker: KafkaBroker, tmp_path: Path) -> None:
+    """Without their answer; nothing is lost by it, and nothing comes twice."""
+    chosen = config(broker.address, "ended", "transactional")
+    drained = Drained(tmp_path / "data", chosen)
+    drained.put(3)
+    drained.start()
+    until(drained.is_done)
+    assert broker.process is not None
+    os.kill(broker.process.pid, signal.SIGSTOP)
+    try:
+        drained.put(5)
+        until(lambda: drained.told().get("updated_ms", 0) > drained.put_ms + 100)
+        drained.stop()
+    finally:
+        os.kill(broker.process.pid, signal.SIGCONT)
+    late = "stopped before kafka answered; what it has not acknowledged is sent again at the next start"
+    assert late in (drained.data / "drainer.log").read_text()
+    drained.start()
+    until(drained.is_done)
+    drained.stop()
+    drained.log.close()
+    drained.compare(broker.address, chosen)
+
+
+@pytest.mark.kafka
 @pytest.mark.parametrize("delivery", DELIVERIES)
 def test_bytes_of_a_dead_drainer_that_land_later(broker: KafkaBroker, tmp_path: Path, delivery: str) -> None:
     """A proxy holds the first drainer's last Produce requests back, beyond its death and until its
