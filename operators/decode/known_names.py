@@ -30,6 +30,9 @@ class KnownNames:
         self._number = np.zeros(_FIRST + 1, np.int64)  # by the table's own number
         self._number[-1] = -1
 
+    def __len__(self) -> int:
+        return int(self._state[k.KNOWN])
+
     def find(self, payload: Bytes, span: Int64, address: Int64) -> Int64:
         """int64[R]: what was given for the name of each row, -1 where nothing was.
 

@@ -569,11 +569,10 @@ class DecodeLogic(Kept):
 
     def _routes(self, frames: FrameBatch) -> Int64:
         """The number of each frame's address in the table; int64[N]."""
+        if max(len(self._addresses.rows), len(self._addresses.names)) > ADDRESSES_KEPT:
+            self._addresses, self._last, self._book = _Addresses(), None, None
         if self._last is not None and self._last[0] is frames.addresses:
             return self._last[1][frames.address]
-        if len(self._addresses.rows) > ADDRESSES_KEPT:
-            self._addresses = _Addresses()
-            self._book = None
         if isinstance(frames.addresses, BookedAddresses):
             numbers = self._booked(frames.addresses)
         else:

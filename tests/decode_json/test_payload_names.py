@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.batch import Address
+from operators.decode import step
 from operators.decode.known_names import LONGEST
 from operators.decode.spec import DecodePlan, MasterDevice, ProductDecode, RoutingSpec, SourceSpec
 from operators.decode.step import DecodeLogic
@@ -17,7 +19,8 @@ from tests.decode_json.frames import good_spec, slices
 
 KINDS = {"x": "number"}
 LONG = "n" * LONGEST
-DEVICES = ("a", "ab", "7", "-0.50", "é", '"', "a/b", LONG, LONG + "n", "b")
+TEN = "n" * 10
+DEVICES = ("a", "ab", "7", "-0.50", "é", '"', "a/b", LONG, LONG + "n", "b", TEN)
 PLAN = DecodePlan(
     products={
         name: ProductDecode(
@@ -109,3 +112,30 @@ def test_many_names_of_many_addresses() -> None:
     assert [logic.devices.names[slot] for slot in batch.device] == [name for _, name, _ in told]
     assert batch.value[0].tolist() == [float(number) for *_, number in told]
     assert logic.devices.names == names
+
+
+@pytest.mark.parametrize("made_up", ["names", "spellings"])
+def test_names_without_end_take_no_memory_without_end(made_up: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One peer that makes names up, or ways to write one: what is kept of them is begun anew."""
+    monkeypatch.setattr(step, "ADDRESSES_KEPT", 100)
+    logic = DecodeLogic(PLAN, Devices())
+
+    def name(at: int) -> str:
+        if made_up == "names":
+            return f'"{"b" if at % 10 == 0 else f"made-up-{at}"}"'
+        bits = f"{at % 1024:010b}"
+        return '"' + "".join("n" if bit == "0" else "\\u006e" for bit in bits) + '"'
+
+    told = [(ADDRESSES[0], name(at), at) for at in range(2000)]
+    items = slices([(address, frame(address, text, n), 0) for address, text, n in told], cut=50)
+    for item in items:
+        item.frames.addresses = items[
+            0
+        ].frames.addresses  # the very object, as a reader of the journal gives it
+        logic.process(item)
+        assert len(logic._addresses.rows) <= 100 + 50
+        assert len(logic._addresses.names) <= 100 + 50
+    values = [value for item in items for batch in item.readings for value in batch.value[0].tolist()]
+    assert values == [float(at) for at in range(0, 2000, 10 if made_up == "names" else 1)]
+    assert sum(len(item.rejects) for item in items) == (1800 if made_up == "names" else 0)
+    assert len(logic.devices.names) == 1
