@@ -14,6 +14,7 @@ from flows.plant_file import PlantYaml, Product, SourceConfig
 from operators.decode.routing import filter_problem
 from operators.document import Node, Problems, nearest
 
+SHARED: Final = "$share"
 ANYWHERE: Final = ("0.0.0.0", "::", "")  # noqa: S104  # nothing is bound to them here
 
 
@@ -124,7 +125,8 @@ def _check_brokers(
         return
     subscribe = place.get("subscribe")
     for number, text in enumerate(source.subscribe):
-        crossing = next((one for one in subscriptions(earlier) if meet(text, one)), None)
+        shared = text.startswith(f"{SHARED}/")  # the broker gives each message to one of a group
+        crossing = next((one for one in subscriptions(earlier) if not shared and meet(text, one)), None)
         if crossing is not None and subscribe is not None and subscribe.is_list:
             problems.warn(
                 subscribe.value[number],
@@ -217,9 +219,18 @@ def _brought(mqtt: Mapping[str, SourceConfig]) -> str:
     return f"; {told[0]}.subscribe would have to take it" if len(told) == 1 else ""
 
 
+def _levels(text: str) -> list[str]:
+    levels = text.split("/")
+    return levels[2:] if levels[0] == SHARED and len(levels) > 2 else levels
+
+
 def meet(one: str, other: str) -> bool:
-    """Whether there is a topic that both filters take."""
-    left, right = one.split("/"), other.split("/")
+    """Whether there is a topic that both filters take (MQTT 3.1.1, section 4.7; MQTT 5's `$share/GROUP/`
+    before a filter says nothing of topics)."""
+    left, right = _levels(one), _levels(other)
+    for side, against in ((left, right), (right, left)):
+        if side[0].startswith("$") and against[0] in ("+", "#"):
+            return False
     for at in range(max(len(left), len(right))):
         ends = [side[at] if at < len(side) else None for side in (left, right)]
         if "#" in ends:
