@@ -209,7 +209,7 @@ def timed(moves: list[tuple[int, tuple[Any, ...]]]) -> Iterator[tuple[Any, ...]]
         yield kind, now, *rest
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(waits, what), min_size=1, max_size=30))
 def test_events_tell_of_the_row_that_stood_at_their_time(
     tmp_path_factory: pytest.TempPathFactory, moves: list[Any]

@@ -83,7 +83,7 @@ what = st.one_of(
 waits = st.sampled_from([10, 10, 700, 61_003, 121_007])
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(waits, what), min_size=1, max_size=20), st.sampled_from([2, 1000]))
 def test_each_reading_comes_in_once_and_each_frame_is_counted_once(
     tmp_path_factory: pytest.TempPathFactory, moves: list[Any], cap: int
