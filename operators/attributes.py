@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from operators.batch import Float64, Int32, Int64
-from operators.slots import grown
+from operators.growing import grown
 
 Row = Mapping[str, str]
 ALWAYS: Final = -(1 << 63)  # as the time from which a row counts: whatever was said before is forgotten

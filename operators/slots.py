@@ -7,12 +7,10 @@ gives the rows, in the order in which the product first hears of its devices.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from operators.batch import Int32
+from operators.growing import grown
 from operators.jit import kernel
 
 _FIRST_CAPACITY = 64
@@ -80,16 +78,6 @@ class ProductSlots:
         table = cls()
         table._give(slots)
         return table
-
-
-def grown(array: npt.NDArray[Any], capacity: int, fill: Any) -> npt.NDArray[Any]:
-    """The array with a leading dimension of at least `capacity`; new elements hold `fill`."""
-    if len(array) >= capacity:
-        return array
-    wide = np.empty((capacity, *array.shape[1:]), array.dtype)
-    wide[: len(array)] = array
-    wide[len(array) :] = fill
-    return wide
 
 
 def warm_up() -> None:

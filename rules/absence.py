@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from operators.batch import HISTORICAL, IN_ORDER, QUALITY_NAMES, Int32, Int64, ReadingBatch, Slice, Ticks
-from operators.slots import grown
+from operators.growing import grown
 from operators.spec import DAY, HOUR, MILLISECOND, MINUTE, SECOND
 from rules import absence_kernels as k
 from rules.alarm import AlarmRule, Evidence

@@ -18,7 +18,8 @@ from operators.expression.machine import Machine
 from operators.expression.program import Scope, compile_conditions, metrics_of, resolved
 from operators.expression.registers import Column
 from operators.expression.tree import Expr
-from operators.slots import ProductSlots, grown
+from operators.growing import grown
+from operators.slots import ProductSlots
 from operators.text import text_code
 from rules import held_kernels as held
 from rules.device_facts import DeviceFacts

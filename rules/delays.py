@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from operators.batch import Bytes, Int32, Int64
-from operators.slots import grown
+from operators.growing import grown
 from rules import kernels as k
 
 _FIRST: Final = 16

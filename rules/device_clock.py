@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 
 from operators.batch import HISTORICAL, REBASED, ReadingBatch, Slice
-from operators.slots import ProductSlots, grown
+from operators.growing import grown
+from operators.slots import ProductSlots
 from operators.spec import MILLISECOND
 from rules import device_clock_kernels as k
 from rules.alarm import AlarmRule, Evidence

@@ -15,7 +15,7 @@ from operators.expression.machine import Machine
 from operators.expression.program import Scope, compile_conditions
 from operators.expression.registers import Column
 from operators.expression.tree import Call, Expr, Null
-from operators.slots import grown
+from operators.growing import grown
 from operators.spec import SECOND
 from rules import group_kernels as k
 from rules.alarm import AlarmRule, Evidence, Subject

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from operators.batch import HISTORICAL, AlarmInterval, Int64, ReadingBatch, Slice, Ticks
-from operators.slots import grown
+from operators.growing import grown
 from rules import historical_kernels as k
 from rules.alarm import AlarmRule, alarm_id_of, iso_ms
 from rules.context import Context

@@ -28,8 +28,9 @@ from operators.devices import Devices
 from operators.expression.kernels import UNKNOWN
 from operators.expression.machine import Machine
 from operators.expression.registers import Column
+from operators.growing import grown
 from operators.parameters import Parameters
-from operators.slots import grown, look_up
+from operators.slots import look_up
 from operators.spec import SECOND
 from operators.text import text_code
 from rules import held_kernels as held

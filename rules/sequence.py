@@ -10,7 +10,7 @@ import numpy as np
 from operators.batch import HISTORICAL, IN_ORDER, Int64, ReadingBatch, Slice
 from operators.expression.grammar import parse
 from operators.expression.tree import Expr
-from operators.slots import grown
+from operators.growing import grown
 from operators.spec import SECOND
 from rules import sequence_kernels as k
 from rules.alarm import AlarmRule, Evidence

@@ -9,8 +9,9 @@ import numpy as np
 from operators.batch import REBASED, Bytes, Float64, Int32, Int64
 from operators.contract.kernels import DUPLICATE, NEVER
 from operators.contract.spec import ProductContract
+from operators.growing import grown
 from operators.jit import kernel
-from operators.slots import ProductSlots, grown
+from operators.slots import ProductSlots
 
 MISSING, GAPS, RESTARTS = 0, 1, 2  # columns of the counts
 MISSING_TOLD: Final = 100  # devices that are told by name, those that miss most

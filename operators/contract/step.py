@@ -16,9 +16,10 @@ from operators.contract.sequence import TERMS, Follower
 from operators.contract.spec import ProductContract
 from operators.contract.tables import build_tables
 from operators.devices import Devices
+from operators.growing import grown
 from operators.master import DeviceRow, is_retired
 from operators.rejects import Reason, Reject
-from operators.slots import ProductSlots, grown
+from operators.slots import ProductSlots
 from operators.snapshot import Kept
 
 _FRESH: dict[str, tuple[str, Any]] = {  # state array -> dtype, value of a device never heard

@@ -9,7 +9,7 @@ import numpy as np
 
 from operators.batch import Bytes, Int64
 from operators.decode import name_kernels as k
-from operators.slots import grown
+from operators.growing import grown
 
 LONGEST: Final = 256  # bytes of a name that is kept; a longer one is read each time
 _FIRST: Final = 64

@@ -50,10 +50,10 @@ from operators.decode.reports import UnreadableReportError, read_report
 from operators.decode.routing import FILTERED, GO, HELD, MASTER, PROVISION, REPORT, UNREAD, Route, Router
 from operators.decode.spec import DecodePlan, ProductDecode
 from operators.devices import Devices
+from operators.growing import grown
 from operators.master import RETIRED, MasterChanges, Registry, Row, RowChange
 from operators.parameters import Overlay, Parameters, answer_of, is_param
 from operators.rejects import Reason, Reject
-from operators.slots import grown
 from operators.snapshot import Kept
 
 ADDRESSES_KEPT: Final = 200_000  # beyond it the table of addresses is begun anew

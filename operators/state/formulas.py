@@ -23,8 +23,8 @@ from operators.expression.grammar import WINDOW_AGGREGATES
 from operators.expression.machine import Machine
 from operators.expression.program import compile_conditions, metrics_of, resolved
 from operators.expression.registers import Column, Program
+from operators.growing import grown
 from operators.parameters import Parameters
-from operators.slots import grown
 from operators.state.kernels import hold_values
 from operators.state.references import WindowRef
 from operators.state.spec import FormulasSpec

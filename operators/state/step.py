@@ -24,9 +24,10 @@ from operators.batch import (
 from operators.contract.messages import time_text
 from operators.devices import Devices
 from operators.expression.formula_spec import READING
+from operators.growing import grown
 from operators.master import DeviceRow
 from operators.parameters import Parameters
-from operators.slots import ProductSlots, grown
+from operators.slots import ProductSlots
 from operators.snapshot import Kept
 from operators.state.formulas import ReadingFormulas, WindowFormulas, meaning
 from operators.state.kernels import keep_latest, keep_window

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from operators.batch import LATE, ReadingBatch, Slice, Ticks, WindowBatch
 from operators.devices import Devices
-from operators.slots import ProductSlots, grown
+from operators.growing import grown
+from operators.slots import ProductSlots
 from operators.snapshot import Kept
 from operators.windows import kernels as k
 from operators.windows.spec import ProductWindows, Window, every_ns, kept, window_metrics
