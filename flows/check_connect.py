@@ -30,6 +30,7 @@ from connectors.tls import in_folder, server_context
 from flows.plant_file import Plant
 from flows.plant_paths import watch_problem
 
+OPCUA_PORT: Final = 4840  # OPC UA Part 6, 7.2: the default of opc.tcp
 TIMEOUT_S: Final = 5.0  # of one answer; a dead address is told after it
 _OF_NO_AUTHORITY: Final = (18, 19, 20, 21)  # OpenSSL's: signed by itself, or by nobody who is known
 LONGEST_S: Final = 20.0  # for everything: an address that answers is asked several things
@@ -206,6 +207,9 @@ def _served(source: HttpConfig | TcpConfig, folder: Path) -> str:
 
 def _opcua(plant: Plant, name: str, source: OpcuaConfig, folder: Path) -> str:
     """A session with the source's security and user, and how many of its nodes are there."""
+    url = urlsplit(source.endpoint)
+    # asyncua takes a second or more to load, which a dead address need not wait for
+    socket.create_connection((url.hostname or "127.0.0.1", url.port or OPCUA_PORT), TIMEOUT_S).close()
     from connectors.opcua.check import try_server
 
     text = None if source.nodes is None else plant.files.get(source.nodes, b"").decode("utf-8", "replace")
