@@ -177,6 +177,8 @@ class KafkaReceiver:
         status.bytes += size
         status.last_frame_ms = int(time.time() * 1000)
         self._last_frame = time.monotonic()
+        if status.state == "silent":
+            status.state = "connected"
 
     async def _tell_gap(self, appender: Appender, gap: Gap) -> None:
         place = f"{gap.topic}, partition {gap.partition}"
