@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 from functools import cache
 from pathlib import Path
 
@@ -14,14 +13,15 @@ import pytest
 from flows.cli import cli
 
 ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ("bench", "connectors", "deploy", "docs", "examples")
 FENCED = re.compile(r"^[ ]*```.*?^[ ]*```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"^\s*(?:\$ )?(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?penstock (.*)$")
 
 
 def pages() -> list[Path]:
-    found = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return [ROOT / line for line in found.stdout.splitlines()]
+    below = [page for name in FOLDERS for page in (ROOT / name).rglob("*.md")]
+    return sorted([ROOT / "README.md", *(page for page in below if ".penstock" not in page.parts)])
 
 
 @cache
