@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from connectors.errors import JournalError
 from connectors.journal.client import JournalClient
 from connectors.journal.entries import CONTROL, FRAMES, TICK, Entry
 from connectors.journal.kafka_config import JournalConfig, PartitionConfig
@@ -41,6 +42,14 @@ class PartitionProcess(RunningJournal):
         config = PartitionConfig(journal=journal, partition=partition, partitions=partitions, runs=runs)
         path.write_bytes(msgspec.json.encode(config))
         super().__init__(data, max_bytes, keep_seconds=60.0, config=path)
+
+    def start(self) -> None:
+        """Until it answers, or has ended, as one does that is refused."""
+        try:
+            super().start()
+        except JournalError:
+            if self.process.poll() is None:
+                raise
 
     def status(self) -> dict[str, Any]:
         """What it says of itself now."""
