@@ -8,8 +8,8 @@ a free slot, then whatever the product's decoder finds.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -21,14 +21,9 @@ from operators.batch import (
     FRAME_RETAINED,
     GOOD,
     HISTORICAL,
-    LIVE_REFERENCE,
     SEQ_PER_FRAME,
     TIME_UNCERTAIN,
     UNCERTAIN,
-    Address,
-    AddressBook,
-    BookedAddresses,
-    Bytes,
     Control,
     FrameBatch,
     Int32,
@@ -37,123 +32,32 @@ from operators.batch import (
     Report,
     Slice,
     Ticks,
-    told_of_line,
 )
-from operators.contract.messages import duration_text
-from operators.decode.columns import Decoded, Decoder
+from operators.decode.columns import Decoded
 from operators.decode.cuts import Place, between, late_batch
-from operators.decode.decoders import DeviceNames, Names, Way, build_decoder
 from operators.decode.held import HeldFrame, HeldFrames, sums
-from operators.decode.known_names import KnownNames
+from operators.decode.holding import Holding
 from operators.decode.master import MasterReader, master_device, numbers_of
+from operators.decode.met_addresses import MetAddresses
+from operators.decode.product import (
+    NamedReadings,
+    Product,
+    keep_only,
+    leave_out_too_many,
+    leave_out_undeclared,
+    no_readings,
+)
 from operators.decode.reports import UnreadableReportError, read_report
 from operators.decode.routing import FILTERED, GO, HELD, MASTER, PROVISION, REPORT, UNREAD, Route, Router
-from operators.decode.spec import DecodePlan, ProductDecode
+from operators.decode.spec import DecodePlan
 from operators.devices import Devices
-from operators.growing import grown
 from operators.master import RETIRED, MasterChanges, Registry, Row, RowChange
-from operators.parameters import Overlay, Parameters, answer_of, is_param
+from operators.parameters import Parameters, answer_of, is_param
 from operators.rejects import Reason, Reject
 from operators.snapshot import Kept
 
-ADDRESSES_KEPT: Final = 200_000  # beyond it the table of addresses is begun anew
 UNKNOWN_KEPT: Final = 1_000  # different undeclared metrics that are counted by name
 QUARANTINED: Final = "the engine ended on this frame, twice; the journal's entry `quarantine` says why"
-_NO_PLACE: Final = -1
-_BY_READING: Final = -2  # slot of an address whose payloads name a device for each reading
-
-
-class _Product:
-    """One product's decoder, and the parameters of its devices by slot."""
-
-    def __init__(self, spec: ProductDecode, depth: int, parameters: Parameters) -> None:
-        self.own_params: dict[str, Mapping[str, float]] = dict(spec.device_params)
-        self.spec = replace(spec, device_params=Overlay(self.own_params, parameters))
-        self.decoder: Decoder = build_decoder(self.spec, depth)
-        self.devices = 0  # how many slots are of this product
-        self._defaults = np.array([spec.params.get(n, np.nan) for n in self.decoder.param_names], np.float64)
-        self._params = np.empty((0, len(self.decoder.param_names)))
-        self._filled: set[int] = set()
-
-    def params(self, slots: npt.NDArray[np.int64], devices: Devices) -> npt.NDArray[np.float64]:
-        """float64[P, R] for the devices of R frames."""
-        names = self.decoder.param_names
-        if not names:
-            return np.empty((0, len(slots)))
-        if len(self._params) < len(devices):
-            grown = np.empty((max(64, 2 * len(devices)), len(names)))
-            grown[: len(self._params)] = self._params
-            self._params = grown
-        for slot in set(slots.tolist()) - self._filled:
-            own = self.spec.device_params.get(devices.names[slot], {})
-            self._params[slot] = [own.get(n, d) for n, d in zip(names, self._defaults, strict=True)]
-            self._filled.add(slot)
-        return np.ascontiguousarray(self._params[slots].T)
-
-    def forget_params(self, slot: int) -> None:
-        """Ask again for the parameters of a device, at its next frame."""
-        self._filled.discard(slot)
-
-
-@dataclass(slots=True, eq=False)
-class _Named:
-    """The readings of one product whose payload names their devices. rows: int64[R] of the frames that
-    were decoded; row, slot: int64[N] each reading's frame, and its device or -1; refused: reading ->
-    why it is none of this plant's; waiting: row -> unknown device -> its readings, which are to be held;
-    held: those that are."""
-
-    rows: Int64
-    decoded: Decoded
-    row: Int64
-    slot: Int64
-    refused: dict[int, tuple[Reason, str]]
-    waiting: dict[int, dict[str, list[int]]] = field(default_factory=dict)
-    held: list[int] = field(default_factory=list)
-
-    def leave_out(self) -> None:
-        """Go on without the readings that are held."""
-        keep = np.ones(len(self.row), np.bool_)
-        keep[self.held] = False
-        now_at = np.cumsum(keep) - 1
-        self.refused = {int(now_at[at]): why for at, why in self.refused.items() if keep[at]}
-        _keep(self.decoded, keep)
-        self.row, self.slot = self.row[keep], self.slot[keep]
-
-
-class _Addresses:
-    """What is known of each address so far, as columns that a batch takes from."""
-
-    COLUMNS: Final = ("verdict", "product", "slot", "pair", "source", "flags", "reading", "arrived", "tells")
-    VERDICT, PRODUCT, SLOT, PAIR, SOURCE, FLAGS, READING, ARRIVED, TELLS = range(9)
-
-    def __init__(self) -> None:
-        self.rows: dict[Any, int] = {}
-        self.of: dict[str, list[int]] = {}  # by device
-        self.keys: list[Any] = []
-        self.routes: list[Route] = []
-        self.ways: dict[int, Way] = {}  # of those whose payloads name the device
-        self.names = KnownNames()  # that payloads of an address held: the number of both
-        self.table: Int64 = np.empty((len(self.COLUMNS), 256), np.int64)
-        self.resubmitted = False  # whether any address is of a frame that is sent again
-
-    def add(self, key: Any, route: Route, row: tuple[int, ...]) -> int:
-        """Keep a route under its key; returns its number."""
-        number = len(self.routes)
-        if number == self.table.shape[1]:
-            self.table = np.concatenate((self.table, np.empty_like(self.table)), axis=1)
-        self.table[:, number] = row
-        self.routes.append(route)
-        self.keys.append(key)
-        self.rows[key] = number
-        if route.device_id:
-            self.of.setdefault(route.device_id, []).append(number)
-        return number
-
-    def address(self, number: int) -> Address:
-        """The address of a number."""
-        key = self.keys[number]
-        found: Address = key if isinstance(key, Address) else key[0]
-        return found
 
 
 class DecodeLogic(Kept):
@@ -183,19 +87,10 @@ class DecodeLogic(Kept):
         self.router = Router(plan)
         self.reader = MasterReader(plan, self.router, self.registry)
         self.parameter_devices = dict(plan.parameters.devices)
-        self.products = [
-            _Product(spec, plan.limits.depth, self.parameters) for spec in plan.products.values()
-        ]
+        self.products = [Product(spec, plan.limits.depth, self.parameters) for spec in plan.products.values()]
         self._product_number = {name: number for number, name in enumerate(plan.products)}
-        self._sources = [source.name for source in plan.routing.sources]
-        self._source_number = {name: number for number, name in enumerate(self._sources)}
-        self._pairs: list[tuple[str, str]] = []
-        self._pair_number: dict[tuple[str, str], int] = {}
-        self._addresses = _Addresses()
-        self._last: tuple[Sequence[Address], Int64] | None = None
-        self._book: AddressBook | None = None
-        self._by_number: Int64 = np.empty(0, np.int64)  # of the book: the table's number, or -1
-        self._names = DeviceNames(plan)
+        self._addresses = MetAddresses(plan, self.router, self.reader, self.devices, self._product_number)
+        self._holding = Holding(plan, self.held, self._addresses)
         self._naming = [at for at, product in enumerate(self.products) if product.spec.names_devices]
         self._gone = (-1, 0, 0)  # of the registry's version and so many devices: how many are gone
         self._count_devices()
@@ -285,9 +180,9 @@ class DecodeLogic(Kept):
         frames = item.frames
         if not frames.payload.flags.writeable:  # kernels are compiled for one kind of array
             frames.payload = frames.payload.copy()
-        places = self._routes(frames)
+        places = self._addresses.numbers_of(frames)
         verdict, tells = (
-            self._addresses.table[row][places] for row in (_Addresses.VERDICT, _Addresses.TELLS)
+            self._addresses.table[row][places] for row in (MetAddresses.VERDICT, MetAddresses.TELLS)
         )
         parts: list[Slice] = []
         begun, end = Place(0, 0), Place(len(frames), len(frames.ticks.row))
@@ -322,11 +217,10 @@ class DecodeLogic(Kept):
                 known.add(one.key)
                 self._describe(one.key, one.row)
         if any(source.device.startswith("peer") for source in self.plan.routing.sources) or self._naming:
-            self._addresses, self._last, self._book = _Addresses(), None, None
+            self._addresses.forget()
         else:
             for name in known:
-                for number in self._addresses.of.get(name, ()):
-                    self._route_anew(number)
+                self._addresses.route_anew(name)
         return self.held.release(known)
 
     def _describe(self, name: str, row: Row) -> None:
@@ -386,117 +280,25 @@ class DecodeLogic(Kept):
         self._arrived, self._only = None, []
         return [part]
 
-    def _hold(
-        self,
-        item: Slice,
-        places: Int64,
-        status: Int32,
-        messages: dict[int, str],
-        named: Mapping[int, _Named],
-    ) -> None:
-        """Keep frames of unknown devices until they are known, as many as the caps allow, and of frames
-        that name several devices the readings of such; and give up those that have waited for `hold_for`
-        at a tick."""
-        frames, ticks, done = item.frames, item.frames.ticks, 0
-        parts = {row: mine for mine in named.values() for row in mine.waiting}
-        for row in sorted({*np.flatnonzero(status == HELD).tolist(), *parts}):
-            while done < len(ticks.row) and ticks.row[done] <= row:
-                self._expire(item, int(ticks.ns[done]))
-                done += 1
-            route = self._addresses.routes[places[row]]
-            frame = HeldFrame(
-                int(frames.position[row]), int(frames.ingest_ns[row]), route.device_id, route.productId,
-                frames.addresses[int(frames.address[row])], int(frames.flags[row]), frames.frame(row),
-                frames.line(row),
-            )  # fmt: skip
-            if row in parts:
-                if self._hold_parts(frame, row, parts[row]):
-                    status[row] = HELD
-                continue
-            over = self._over(1, len(frame.payload))
-            if over:
-                status[row], messages[row] = Reason.unknown_device, f"{route.message}{over}"
-                continue
-            self.held.hold(frame)
-        for ns in ticks.ns[done:].tolist():
-            self._expire(item, ns)
-        for mine in named.values():
-            if mine.held:
-                mine.leave_out()
-
-    def _over(self, count: int, size: int) -> str:
-        """Why so many more frames of so many bytes together cannot wait; "" where they can."""
-        limits, over = self.plan.limits, ""
-        if len(self.held) + count > limits.held:
-            over = f"limits.held allows {limits.held} frames"
-        elif self.held.size + size > limits.held_bytes:
-            over = f"limits.held_bytes allows {limits.held_bytes} bytes"
-        return over and f", and no more frames can wait: {over}"
-
-    def _hold_parts(self, frame: HeldFrame, row: int, mine: _Named) -> bool:
-        """Hold the readings of unknown devices of a frame. Whether they are all of it."""
-        fits: dict[str, list[int]] = {}
-        for device, readings in mine.waiting[row].items():
-            count = len(fits) + 1
-            over = self._over(count, count * len(frame.payload))
-            if over:
-                why = f"'{device}' is not in devices.csv{over}"
-                mine.refused |= dict.fromkeys(readings, (Reason.unknown_device, why))
-            else:
-                fits[device] = readings
-        sole = sum(map(len, fits.values())) == int((mine.row == row).sum())
-        for device, readings in fits.items():
-            only = tuple(mine.decoded.index[readings].tolist())
-            self.held.hold(frame._replace(device=device, only=only, sole=sole))
-            mine.held += readings
-        return sole
-
-    def _expire(self, item: Slice, now_ns: int) -> None:
-        for parts in self.held.expire(now_ns - self.plan.routing.hold_for):
-            frame = parts[0]
-            source, productId = frame.address.source, frame.productId
-            if frame.sole:
-                item.count(source, productId, "frames_held", -1)
-                item.count(source, productId, "frames_rejected")
-                names = "' and '".join(part.device for part in parts)
-                self._give_up(item, frame, f"'{names}' {'is' if len(parts) == 1 else 'are'}")
-                continue
-            for part in parts:
-                item.count(source, productId, "readings_decoded", len(part.only))
-                item.count(source, productId, "readings_rejected", len(part.only))
-                for index in part.only:
-                    self._give_up(item, part, f"'{part.device}' is", index)
-
-    def _give_up(self, item: Slice, frame: HeldFrame, who: str, index: int = 0) -> None:
-        waited = duration_text(self.plan.routing.hold_for)
-        were = "was" if who.endswith("is") else "were"
-        why = told_of_line(
-            frame.line, f"{who} not in devices.csv, and {were} not provisioned within {waited}"
-        )
-        item.rejects.append(
-            Reject(
-                Reason.unknown_device, why, frame.address.source, frame.address.topic, frame.device,
-                frame.productId, frame.position, index, frame.ingest_ns, frame.payload,
-            )
-        )  # fmt: skip
-
     # -- the frames of one part
 
     def _run(self, item: Slice, places: Int64 | None = None) -> None:
-        """places: what `_routes` gives for its frames, where that is known."""
+        """places: what `MetAddresses.numbers_of` gives for its frames, where that is known."""
         batches: dict[int, ReadingBatch] = {}
         if len(item.frames):
-            batches = self._frames(item, self._routes(item.frames) if places is None else places)
+            batches = self._frames(
+                item, self._addresses.numbers_of(item.frames) if places is None else places
+            )
         elif len(self.held):
             for ns in item.frames.ticks.ns.tolist():
-                self._expire(item, ns)
-        item.sources = tuple(self._sources)
+                self._holding.expire(item, ns)
+        item.sources = tuple(self._addresses.sources)
         ticks = item.frames.ticks
         for number, product in enumerate(self.products):
             if number in batches:
                 item.readings.append(batches[number])
             elif product.devices and len(ticks.row):
-                item.readings.append(_empty(product.spec, ticks))
+                item.readings.append(no_readings(product.spec, ticks))
 
     def _set_parameter(self, item: Slice, control: Control) -> None:
         """Judge an operator's action, answer it, and do it where it is accepted."""
@@ -515,7 +317,7 @@ class DecodeLogic(Kept):
     def _frames(self, item: Slice, places: Int64) -> dict[int, ReadingBatch]:
         frames = item.frames
         messages: dict[int, str] = {}
-        status = self._addresses.table[_Addresses.VERDICT][places].astype(np.int32)
+        status = self._addresses.table[MetAddresses.VERDICT][places].astype(np.int32)
         if frames.flags.any():
             status[(frames.flags & FRAME_RETAINED) != 0] = FILTERED
             for row in np.flatnonzero(frames.flags & FRAME_QUARANTINED).tolist():
@@ -526,10 +328,10 @@ class DecodeLogic(Kept):
         named = self._named(frames, places, status, messages)
         waits = any(mine.waiting for mine in named.values()) or (status.any() and (status == HELD).any())
         if len(self.held) or waits:
-            self._hold(item, places, status, messages, named)
+            self._holding.hold(item, places, status, messages, named)
         self._give_slots(places, status, messages, named)
         batches = {}
-        product = self._addresses.table[_Addresses.PRODUCT][places]
+        product = self._addresses.table[MetAddresses.PRODUCT][places]
         product[status != GO] = len(self.products)
         counts = np.bincount(product, minlength=len(self.products) + 1)
         for number in counts[:-1].nonzero()[0].tolist():
@@ -545,7 +347,7 @@ class DecodeLogic(Kept):
         if status.any():
             self._tell_odd(item, places, status, messages)
         else:
-            self._ledger(item, self._addresses.table[_Addresses.PAIR][places], status)
+            self._ledger(item, self._addresses.table[MetAddresses.PAIR][places], status)
         return batches
 
     def _set_apart(self, frames: FrameBatch, places: Int64, status: Int32, messages: dict[int, str]) -> None:
@@ -554,7 +356,7 @@ class DecodeLogic(Kept):
         status[waiting & (frames.length == 0)] = Reason.empty
         status[waiting & (frames.length > self.plan.limits.frame)] = Reason.too_large
         if (status == UNREAD).any():
-            self._read_names(frames, places, status, messages)
+            self._addresses.read_names(frames, places, status, messages)
 
     def _tell_odd(self, item: Slice, places: Int64, status: Int32, messages: dict[int, str]) -> None:
         """What is said of frames that are no readings: reports, changes of master data, rejects."""
@@ -563,127 +365,9 @@ class DecodeLogic(Kept):
             self._reports(item, places, status, messages)
         for row in np.flatnonzero((status == MASTER) | (status == PROVISION)).tolist():
             status[row], messages[row] = self._refused.get(int(frames.position[row]), (GO, ""))
-        self._ledger(item, self._addresses.table[_Addresses.PAIR][places], status)
+        self._ledger(item, self._addresses.table[MetAddresses.PAIR][places], status)
         for row in np.flatnonzero(status > 0).tolist():
             item.rejects.append(self._reject(frames, row, places[row], int(status[row]), messages.get(row)))
-
-    def _routes(self, frames: FrameBatch) -> Int64:
-        """The number of each frame's address in the table; int64[N]."""
-        if max(len(self._addresses.rows), len(self._addresses.names)) > ADDRESSES_KEPT:
-            self._addresses, self._last, self._book = _Addresses(), None, None
-        if self._last is not None and self._last[0] is frames.addresses:
-            return self._last[1][frames.address]
-        if isinstance(frames.addresses, BookedAddresses):
-            numbers = self._booked(frames.addresses)
-        else:
-            numbers = np.array([self._number(address) for address in frames.addresses], np.int64)
-        self._last = (frames.addresses, numbers)
-        return numbers[frames.address]
-
-    def _booked(self, addresses: BookedAddresses) -> Int64:
-        """The numbers of addresses that are met by their number in a book."""
-        if self._book is not addresses.book:
-            self._book = addresses.book
-            self._by_number = np.empty(0, np.int64)
-        if len(self._by_number) < len(addresses.book):
-            self._by_number = grown(self._by_number, 2 * len(addresses.book), -1)
-        found = self._by_number[addresses.numbers]
-        for at in np.flatnonzero(found < 0).tolist() if found.min(initial=0) < 0 else ():
-            found[at] = self._by_number[addresses.numbers[at]] = self._number(addresses[at])
-        return found
-
-    def _number(self, address: Address) -> int:
-        number = self._addresses.rows.get(address)
-        return self._add(address, self.router.route(address)) if number is None else number
-
-    def _add(self, key: Any, route: Route) -> int:
-        return self._addresses.add(key, route, self._row(key, route))
-
-    def _route_anew(self, number: int) -> None:
-        """Master data of the device of an address have changed."""
-        key = self._addresses.keys[number]
-        address, named = self._addresses.address(number), None if isinstance(key, Address) else key[1]
-        route = self._addresses.routes[number] = self.router.route(address, named)
-        self._addresses.table[:, number] = self._row(key, route)
-
-    def _row(self, key: Any, route: Route) -> tuple[int, ...]:
-        """What stands of an address in the table."""
-        source = self.router.source(route.source)
-        pair = self._pair(route.source, route.productId)
-        flags = (LIVE_REFERENCE if source.live else 0) | (HISTORICAL if source.historical else 0)
-        if route.source not in self._source_number:
-            self._source_number[route.source] = len(self._sources)
-            self._sources.append(route.source)
-        product = self._product_number.get(route.productId, -1)
-        slot = self.devices.slots.get(route.device_id, -1) if route.verdict == GO else -1
-        if route.verdict == GO and not route.device_id:
-            slot = _BY_READING
-        number = self._source_number[route.source]
-        self._addresses.resubmitted |= route.arrived_ns > 0
-        address = key if isinstance(key, Address) else key[0]
-        tells = self.reader.tells(route, address)
-        return (route.verdict, product, slot, pair, number, flags, route.reading, route.arrived_ns, tells)
-
-    def _pair(self, source: str, productId: str) -> int:
-        pair = (source, productId)
-        number = self._pair_number.get(pair)
-        if number is None:
-            number = self._pair_number[pair] = len(self._pairs)
-            self._pairs.append(pair)
-        return number
-
-    def _read_names(self, frames: FrameBatch, places: Int64, status: Int32, messages: dict[int, str]) -> None:
-        """Frames whose payload names their device: read the name and route them by it."""
-        unread = np.flatnonzero(status == UNREAD)
-        ways: dict[Way, list[int]] = {}
-        for number in np.unique(places[unread]).tolist():
-            ways.setdefault(self._way(number), []).append(number)
-        for way, numbers in ways.items():
-            rows = unread if len(ways) == 1 else unread[np.isin(places[unread], numbers)]
-            self._route_by_names(self._names.read(way, frames, rows), frames, rows, places, status, messages)
-
-    def _way(self, number: int) -> Way:
-        """How the frames of an address name their device."""
-        way = self._addresses.ways.get(number)
-        if way is None:
-            address = self._addresses.address(number)
-            source = self.router.source(address.source)
-            way = self._names.way(source, self.router.takers(source, address.topic))
-            self._addresses.ways[number] = way
-        return way
-
-    def _route_by_names(
-        self,
-        names: Names,
-        frames: FrameBatch,
-        rows: Int64,
-        places: Int64,
-        status: Int32,
-        messages: dict[int, str],
-    ) -> None:
-        table, left = self._addresses, np.arange(len(rows))
-        if names.span is not None:
-            known = table.names.find(frames.payload, names.span, places[rows])
-            met = (known >= 0) & (names.status == 0)
-            if met.any():
-                status[rows[met]] = table.table[_Addresses.VERDICT][known[met]]
-                places[rows[met]] = known[met]
-                left = np.flatnonzero(~met)
-        for at in left.tolist():
-            row = int(rows[at])
-            if names.status[at]:
-                status[row] = names.status[at]
-                messages[row] = names.detail.get(at, "")
-                continue
-            address, device = frames.addresses[int(frames.address[row])], names.device[at]
-            number = table.rows.get((address, device))
-            if number is None:
-                number = self._add((address, device), self.router.route(address, device))
-            if names.span is not None:
-                start, stop = names.span[at, :2].tolist()
-                table.names.add(frames.payload[start:stop].tobytes(), int(places[row]), number)
-            places[row] = number
-            status[row] = table.table[_Addresses.VERDICT, number]
 
     def _reports(self, item: Slice, places: Int64, status: Int32, messages: dict[int, str]) -> None:
         """Frames in which devices tell of alarms: decoded, with no reading."""
@@ -698,7 +382,7 @@ class DecodeLogic(Kept):
                 status[row], messages[row] = error.reason, error.message
                 continue
             status[row] = GO
-            flags = int(self._addresses.table[_Addresses.FLAGS, places[row]])
+            flags = int(self._addresses.table[MetAddresses.FLAGS, places[row]])
             if frames.flags[row] & FRAME_HISTORICAL:
                 flags |= HISTORICAL
             item.reports.append(
@@ -710,13 +394,13 @@ class DecodeLogic(Kept):
 
     def _named(
         self, frames: FrameBatch, places: Int64, status: Int32, messages: dict[int, str]
-    ) -> dict[int, _Named]:
+    ) -> dict[int, NamedReadings]:
         """Frames that name a device for each reading are decoded before slots are given, so that a
         slot is of the first frame that names its device, wherever it does."""
-        found: dict[int, _Named] = {}
+        found: dict[int, NamedReadings] = {}
         if not self._naming:
             return found
-        product = self._addresses.table[_Addresses.PRODUCT][places]
+        product = self._addresses.table[MetAddresses.PRODUCT][places]
         for number in self._naming:
             rows = np.flatnonzero((product == number) & (status == GO))
             if not len(rows):
@@ -736,7 +420,7 @@ class DecodeLogic(Kept):
                 else:
                     refused[at] = why
             slots = np.full(len(row), -1, np.int64)
-            found[number] = _Named(rows, decoded, row, slots, refused, waiting)
+            found[number] = NamedReadings(rows, decoded, row, slots, refused, waiting)
         return found
 
     def _stranger(self, name: str, number: int) -> tuple[Reason, str] | None:
@@ -753,10 +437,10 @@ class DecodeLogic(Kept):
         return None
 
     def _give_slots(
-        self, places: Int64, status: Int32, messages: dict[int, str], named: dict[int, _Named]
+        self, places: Int64, status: Int32, messages: dict[int, str], named: dict[int, NamedReadings]
     ) -> None:
         """A slot for each device that has none yet, in the order of the frames and their readings."""
-        slots = self._addresses.table[_Addresses.SLOT]
+        slots = self._addresses.table[MetAddresses.SLOT]
         given = slots[places]
         if not named and given.min() >= 0:
             return
@@ -830,24 +514,24 @@ class DecodeLogic(Kept):
         if self._arrived is not None:
             frames = replace(frames, ingest_ns=self._arrived)
         if self._addresses.resubmitted:  # to these, arrival is when they came the first time
-            arrived = table[_Addresses.ARRIVED][places]
+            arrived = table[MetAddresses.ARRIVED][places]
             arrival = frames.ingest_ns.copy()
             arrival[rows] = np.where(arrived > 0, arrived, arrival[rows])
             frames = replace(frames, ingest_ns=arrival)
         decoded = product.decoder.decode(frames, rows, params)
-        self._too_many(decoded)
+        leave_out_too_many(decoded)
         if any(self._only):
             asked = [self._only[row] for row in rows[decoded.frame].tolist()]
             index = decoded.index.tolist()
-            _keep(
+            keep_only(
                 decoded,
                 np.array([not mine or at in mine for mine, at in zip(asked, index, strict=True)], bool),
             )
         if self._addresses.resubmitted:
-            only = table[_Addresses.READING][places[decoded.frame]]
-            _keep(decoded, (only < 0) | (only == decoded.index))
+            only = table[MetAddresses.READING][places[decoded.frame]]
+            keep_only(decoded, (only < 0) | (only == decoded.index))
         if product.spec.reject_unknown and decoded.unknown_frame is not None:
-            self._undeclared(product, decoded, frames, rows, params)
+            leave_out_undeclared(product, decoded, frames, rows, params)
         if decoded.status.any():
             status[rows] = decoded.status
             for at in np.flatnonzero(decoded.status > 0).tolist():
@@ -858,29 +542,6 @@ class DecodeLogic(Kept):
                 self.unknown_metrics[key] += count
         return decoded
 
-    @staticmethod
-    def _undeclared(
-        product: _Product,
-        decoded: Decoded,
-        frames: FrameBatch,
-        rows: Int64,
-        params: npt.NDArray[np.float64],
-    ) -> None:
-        """With `on_unknown_metric: reject`, a frame with a metric that is not declared is a reject."""
-        assert decoded.unknown_frame is not None
-        over = np.flatnonzero((decoded.unknown_frame != 0) & (decoded.status == GO))
-        for at in over.tolist():
-            alone = product.decoder.decode(
-                frames, rows[at : at + 1], np.ascontiguousarray(params[:, at : at + 1])
-            )
-            name = min(alone.unknown, default="?")
-            decoded.status[at], decoded.place[at] = Reason.unmatched, _NO_PLACE
-            decoded.detail[at] = (
-                f"'{name}' is no metric of {product.spec.productId} (on_unknown_metric: reject)"
-            )
-        if len(over):
-            _drop(decoded, over)
-
     def _decode(
         self,
         item: Slice,
@@ -889,11 +550,11 @@ class DecodeLogic(Kept):
         places: Int64,
         status: Int32,
         messages: dict[int, str],
-        named: _Named | None,
+        named: NamedReadings | None,
     ) -> ReadingBatch:
         product, frames, table = self.products[number], item.frames, self._addresses.table
         if named is None:
-            slots = table[_Addresses.SLOT][places]
+            slots = table[MetAddresses.SLOT][places]
             params = product.params(slots, self.devices)
             decoded = self._decoded(number, frames, rows, places, params, status, messages)
             device = slots[decoded.frame].astype(np.int32)
@@ -901,7 +562,7 @@ class DecodeLogic(Kept):
             decoded, device = named.decoded, named.slot.astype(np.int32)
         places = places[decoded.frame]
         row = rows[decoded.frame]
-        flags = table[_Addresses.FLAGS][places].astype(np.uint8)
+        flags = table[MetAddresses.FLAGS][places].astype(np.uint8)
         if frames.flags.any():
             flags[(frames.flags[row] & FRAME_HISTORICAL) != 0] |= HISTORICAL
         quality = decoded.quality
@@ -909,9 +570,9 @@ class DecodeLogic(Kept):
         if doubtful.any():
             flags[doubtful] |= TIME_UNCERTAIN
             quality = np.where((quality == GOOD) & doubtful, UNCERTAIN, quality).astype(np.uint8)
-        source = table[_Addresses.SOURCE][places].astype(np.int32)
+        source = table[MetAddresses.SOURCE][places].astype(np.int32)
         for at, count in enumerate(np.bincount(source).tolist()):
-            item.count(self._sources[at], product.spec.productId, "readings_decoded", count)
+            item.count(self._addresses.sources[at], product.spec.productId, "readings_decoded", count)
         ticks = frames.ticks
         batch = ReadingBatch(
             productId=product.spec.productId,
@@ -931,7 +592,7 @@ class DecodeLogic(Kept):
         return self._without_strangers(item, batch, named, places)
 
     def _without_strangers(
-        self, item: Slice, batch: ReadingBatch, named: _Named, places: Int64
+        self, item: Slice, batch: ReadingBatch, named: NamedReadings, places: Int64
     ) -> ReadingBatch:
         """Readings of devices that are none of this product's become rejects."""
         frames = item.frames
@@ -959,20 +620,8 @@ class DecodeLogic(Kept):
         keep[list(named.refused)] = False
         return batch.take(keep)
 
-    @staticmethod
-    def _too_many(decoded: Decoded) -> None:
-        """A frame with more readings than `seq` has room for becomes a reject, readings and all."""
-        if not len(decoded.index) or int(decoded.index.max()) < SEQ_PER_FRAME - 1:
-            return
-        over = np.unique(decoded.frame[decoded.index >= SEQ_PER_FRAME - 1])
-        for at in over.tolist():
-            decoded.status[at] = Reason.malformed
-            decoded.place[at] = _NO_PLACE
-            decoded.detail[at] = f"more than {SEQ_PER_FRAME - 1} readings in one frame"
-        _drop(decoded, over)
-
     def _ledger(self, item: Slice, pair: Int64, status: Int32) -> None:
-        width = len(self._pairs)
+        width = len(self._addresses.pairs)
         terms = {"frames_in": np.bincount(pair, minlength=width)}
         if status.any():
             terms["frames_decoded"] = np.bincount(pair[status == GO], minlength=width)
@@ -982,7 +631,7 @@ class DecodeLogic(Kept):
         else:
             terms["frames_decoded"] = terms["frames_in"]
         for number in terms["frames_in"].nonzero()[0].tolist():
-            source, productId = self._pairs[number]
+            source, productId = self._addresses.pairs[number]
             for term, counts in terms.items():
                 item.count(source, productId, term, int(counts[number]))
 
@@ -1008,36 +657,3 @@ class DecodeLogic(Kept):
             int(frames.ingest_ns[row]),
             frames.frame(row),
         )
-
-
-def _drop(decoded: Decoded, frames: npt.NDArray[np.integer[Any]]) -> None:
-    """Take the readings of these frames out."""
-    _keep(decoded, ~np.isin(decoded.frame, frames))
-
-
-def _keep(decoded: Decoded, keep: npt.NDArray[np.bool_]) -> None:
-    """Leave only these readings."""
-    decoded.frame, decoded.index = decoded.frame[keep], decoded.index[keep]
-    decoded.ts_ns, decoded.time_source = decoded.ts_ns[keep], decoded.time_source[keep]
-    decoded.value, decoded.quality = decoded.value[:, keep], decoded.quality[:, keep]
-    if decoded.names is not None:
-        decoded.names = [name for name, kept in zip(decoded.names, keep.tolist(), strict=True) if kept]
-
-
-def _empty(spec: ProductDecode, ticks: Ticks) -> ReadingBatch:
-    """No rows, only ticks."""
-    metrics = len(spec.metrics)
-    flags: Bytes = np.empty(0, np.uint8)
-    return ReadingBatch(
-        productId=spec.productId,
-        device=np.empty(0, np.int32),
-        ts_ns=np.empty(0, np.int64),
-        value=np.empty((metrics, 0)),
-        quality=np.empty((metrics, 0), np.uint8),
-        seq=np.empty(0, np.uint64),
-        ingest_ns=np.empty(0, np.int64),
-        flags=flags,
-        source=np.empty(0, np.int32),
-        texts={},
-        ticks=Ticks(np.zeros(len(ticks.row), np.int64), ticks.ns),
-    )

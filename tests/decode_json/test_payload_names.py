@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.batch import Address
-from operators.decode import step
+from operators.decode import met_addresses
 from operators.decode.known_names import LONGEST
 from operators.decode.spec import DecodePlan, MasterDevice, ProductDecode, RoutingSpec, SourceSpec
 from operators.decode.step import DecodeLogic
@@ -117,7 +117,7 @@ def test_many_names_of_many_addresses() -> None:
 @pytest.mark.parametrize("made_up", ["names", "spellings"])
 def test_names_without_end_take_no_memory_without_end(made_up: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One peer that makes names up, or ways to write one: what is kept of them is begun anew."""
-    monkeypatch.setattr(step, "ADDRESSES_KEPT", 100)
+    monkeypatch.setattr(met_addresses, "ADDRESSES_KEPT", 100)
     logic = DecodeLogic(PLAN, Devices())
 
     def name(at: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from connectors.files.recording import read_recording
@@ -217,6 +217,7 @@ def test_events_tell_of_the_row_that_stood_at_their_time(
     steps = list(timed(moves))
     reference = Reference(TABLES)
     reference.run(steps)
+    assume(not reference.clock_may_have_stepped)
     expected = [
         (
             device,

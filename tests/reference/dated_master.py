@@ -17,6 +17,7 @@ from typing import Any
 
 OWN = ("device_id", "productId", "hub_id", "site_id")
 LIVE_WITHIN = 15 * 60_000
+STEPPED = 3  # readings in turn older than the newest: the clock may count anew, which is not looked at here
 ALWAYS = float("-inf")
 
 Said = tuple[float, dict[str, str]]
@@ -26,11 +27,13 @@ class Reference:
     def __init__(self, tables: dict[str, dict[str, list[Said]]]) -> None:
         self.said: dict[tuple[str, str], list[Said]] = {}
         self.file = tables["devices"]
-        self.waiting: list[tuple[float, str, str, dict[str, str]]] = []
+        self.waiting: list[tuple[float, str, str, dict[str, str], bool]] = []  # last: whether a file says it
         for table, rows in tables.items():
             for key, versions in rows.items():
                 self.say_file(table, key, versions, ALWAYS)
         self.newest: dict[str, int] = {}
+        self.older: dict[str, int] = {}  # readings in turn that were older than a device's newest
+        self.clock_may_have_stepped = False
         self.active: dict[str, bool] = {}
         self.events: list[tuple[Any, ...]] = []
         self.position = -1
@@ -40,11 +43,13 @@ class Reference:
         self.said[table, key] = [(ALWAYS, versions[0][1])]
         for (_, before), (since, cells) in pairwise(versions):
             named = [name for name in {**before, **cells} if before.get(name) != cells.get(name)]
-            self.say(table, key, {name: cells.get(name, "") for name in named}, since, at)
+            self.say(table, key, {name: cells.get(name, "") for name in named}, since, at, True)
 
-    def say(self, table: str, key: str, cells: dict[str, str], since: float, at: float) -> None:
+    def say(
+        self, table: str, key: str, cells: dict[str, str], since: float, at: float, filed: bool = False
+    ) -> None:
         if since > at:
-            self.waiting.append((since, table, key, cells))
+            self.waiting.append((since, table, key, cells, filed))
             self.waiting.sort(key=lambda one: one[0])
             return
         known = self.said.setdefault((table, key), [])
@@ -71,8 +76,8 @@ class Reference:
         for kind, at, *rest in steps:
             if kind == "tick":
                 while self.waiting and self.waiting[0][0] <= at:
-                    since, *what = self.waiting.pop(0)
-                    self.say(*what, since, since)
+                    since, table, key, cells, _ = self.waiting.pop(0)
+                    self.say(table, key, cells, since, since)
             elif kind == "telemetry":
                 self.position += 1
                 self.telemetry(at, *rest)
@@ -91,7 +96,7 @@ class Reference:
             old = before[key]
             if old == new:
                 continue
-            self.waiting = [one for one in self.waiting if one[1:3] != ("devices", key)]
+            self.waiting = [one for one in self.waiting if one[1:] != ("devices", key, one[3], True)]
             first = next(i for i in range(99) if old[i : i + 1] != new[i : i + 1])
             if first == 0:
                 since = new[0][0] if len(old) == len(new) == 1 else ALWAYS
@@ -100,13 +105,15 @@ class Reference:
             rows = [cells for one in (old, new) for _, cells in one[max(first - 1, 0) :]]
             named = {name for row in rows for name in row if any(one.get(name) != row[name] for one in rows)}
             for day, row in [(since, as_of(new, since)), *(one for one in new if one[0] > since)]:
-                self.say("devices", key, {name: row.get(name, "") for name in named}, day, at)
+                self.say("devices", key, {name: row.get(name, "") for name in named}, day, at, True)
 
     def telemetry(self, at: int, lag: int, device: str, value: float) -> None:
         sent = at - lag
         if sent <= self.newest.get(device, -(10**15)):
+            self.older[device] = self.older.get(device, 0) + 1
+            self.clock_may_have_stepped |= self.older[device] == STEPPED
             return
-        self.newest[device] = sent
+        self.newest[device], self.older[device] = sent, 0
         if lag > LIVE_WITHIN:
             return
         high = self.attribute(device, "tempHigh", sent) or "80"
