@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from operators.batch import Bytes, Int64
+from operators.batch import Bytes, Int32, Int64, UInt64
 from operators.decode import name_kernels as k
 from operators.growing import grown
 
@@ -39,18 +39,7 @@ class KnownNames:
         payload: uint8[B]; span: int64[R, >= 2], where the name stands in it, -1: nowhere; address: int64[R].
         """
         found = np.empty(len(span), np.int64)
-        k.find_names(
-            payload,
-            span,
-            address,
-            self._seed,
-            self._slots,
-            self._hashes,
-            self._owner,
-            self._ends,
-            self._arena,
-            found,
-        )
+        k.find_names(payload, span, address, *self._table(), found)
         return self._number[found]
 
     def add(self, name: bytes, address: int, number: int) -> None:
@@ -71,18 +60,11 @@ class KnownNames:
             k.rehash(self._hashes, known, self._slots)
         if used + len(name) > len(self._arena):
             self._arena = grown(self._arena, 2 * (used + len(name)), 0)
-        at = k.add_name(
-            bytes_of,
-            address,
-            self._seed,
-            self._slots,
-            self._hashes,
-            self._owner,
-            self._ends,
-            self._arena,
-            self._state,
-        )
-        self._number[at] = number
+        self._number[k.add_name(bytes_of, address, *self._table(), self._state)] = number
+
+    def _table(self) -> tuple[np.uint64, Int32, UInt64, Int64, Int64, Bytes]:
+        """As the kernels take it."""
+        return self._seed, self._slots, self._hashes, self._owner, self._ends, self._arena
 
 
 def warm_up() -> None:

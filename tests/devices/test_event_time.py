@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from flows.plant_reader import bundle_hash, load_bundle, load_plant
 from flows.replay_files import Outcome
 from flows.shard import Shard
 from operators.state.step import StateLogic
-from tests.devices.test_master_data import PRODUCT, stamp, with_restarts
+from tests.devices.test_master_data import PRODUCT, stamp, timed, with_restarts
 from tests.reference.dated_master import ALWAYS, Reference
 
 BEGIN = 1_772_352_000_000
@@ -197,24 +197,12 @@ what = st.one_of(
 waits = st.sampled_from([1, 40, 700, 61_003, 301_007])
 
 
-def timed(moves: list[tuple[int, tuple[Any, ...]]]) -> Iterator[tuple[Any, ...]]:
-    """Steps in time, with a tick at each whole second at which something may be due, and one at the last
-    before each step."""
-    now = -1
-    for wait, (kind, *rest) in moves:
-        second = (now + wait) // 1000 * 1000
-        if second > now:
-            yield "tick", second
-        now += wait
-        yield kind, now, *rest
-
-
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(waits, what), min_size=1, max_size=30))
 def test_events_tell_of_the_row_that_stood_at_their_time(
     tmp_path_factory: pytest.TempPathFactory, moves: list[Any]
 ) -> None:
-    steps = list(timed(moves))
+    steps = list(timed(moves, now=-1))
     reference = Reference(TABLES)
     reference.run(steps)
     assume(not reference.clock_may_have_stepped)

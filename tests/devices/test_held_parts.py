@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from connectors.files.recording import read_recording
 from flows.engine import run_recording
 from flows.plant_file import Plant
 from flows.plant_reader import load_plant
-from tests.devices.test_master_data import BEGIN, with_restarts
+from tests.devices.test_master_data import BEGIN, timed, with_restarts
 from tests.reference.held_parts import Reference
 
 PRODUCT = b"""productId: sensor
@@ -58,16 +57,6 @@ def line(number: int, step: tuple[Any, ...]) -> dict[str, Any]:
         for index, (device, value) in enumerate(step[2])
     ]
     return {"ingest_ts": at, "source": "line", "topic": "values/x", "payload": json.dumps({"values": values})}
-
-
-def timed(moves: list[tuple[int, tuple[Any, ...]]]) -> Iterator[tuple[Any, ...]]:
-    now = 0
-    for wait, (kind, *rest) in moves:
-        second = (now + wait) // 1000 * 1000
-        if second > now:
-            yield "tick", second
-        now += wait
-        yield kind, now, *rest
 
 
 readings = st.lists(

@@ -237,9 +237,8 @@ what = st.one_of(
 waits = st.sampled_from([1, 1, 40, 700, 61_003, 301_007])
 
 
-def timed(moves: list[tuple[int, tuple[Any, ...]]]) -> Iterator[tuple[Any, ...]]:
-    """Steps in time, with a tick at the last whole second before each."""
-    now = 0
+def timed(moves: list[tuple[int, tuple[Any, ...]]], now: int = 0) -> Iterator[tuple[Any, ...]]:
+    """Steps in time from `now` on, with a tick at the last whole second before each that is behind it."""
     for wait, (kind, *rest) in moves:
         second = (now + wait) // 1000 * 1000
         if second > now:

@@ -3,9 +3,7 @@ the network brings later."""
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from tests.kafka.drained import Drained
 from tests.kafka.reading import config, consumed, header, positions, record, target
 from tests.services.kafka import KafkaBroker
 from tests.services.proxy import HoldingProxy
+from tests.standing_still import standing_still
 from tests.waiting import until
 
 DELIVERIES = ("idempotent", "transactional")
@@ -76,13 +75,10 @@ def test_a_drainer_ends_while_its_brokers_do_not_answer(broker: KafkaBroker, tmp
     drained.start()
     until(drained.is_done)
     assert broker.process is not None
-    os.kill(broker.process.pid, signal.SIGSTOP)
-    try:
+    with standing_still(broker.process.pid):
         drained.put(5)
         until(lambda: drained.told().get("updated_ms", 0) > drained.put_ms + 100)
         drained.stop()
-    finally:
-        os.kill(broker.process.pid, signal.SIGCONT)
     late = "stopped before kafka answered; what it has not acknowledged is sent again at the next start"
     assert late in (drained.data / "drainer.log").read_text()
     drained.start()
@@ -160,14 +156,11 @@ def test_a_broker_that_stands_still_is_waited_for(broker: KafkaBroker, tmp_path:
     drained.start()
     until(drained.is_done)
     assert broker.process is not None
-    os.kill(broker.process.pid, signal.SIGSTOP)
-    try:
+    with standing_still(broker.process.pid):
         drained.put(5)
         until(lambda: drained.told().get("state") in ("retrying", "connecting"))
         assert drained.told()["lag_records"] == 60
         until(lambda: "Kafka" in drained.told()["detail"])
-    finally:
-        os.kill(broker.process.pid, signal.SIGCONT)
     until(drained.is_done)
     drained.stop()
     drained.log.close()

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +11,7 @@ import pytest
 from connectors.source import Frame
 from tests.kafka.partition_journal import Appending, PartitionProcess, content, payloads, told
 from tests.services.kafka import KafkaBroker
+from tests.standing_still import standing_still
 from tests.waiting import until
 
 
@@ -32,15 +29,6 @@ def words(topic: str, other: int) -> str:
         f"shard 0 ({topic}/0) is run by process {other} of this machine now, and two must not run one shard;"
         " stop the plant on one of them, then start this one again"
     )
-
-
-@contextmanager
-def standing_still(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.kafka

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from tests.kafka.partition_journal import Appending, PartitionProcess, content, 
 from tests.kafka.reading import consumed
 from tests.services.kafka import KafkaBroker
 from tests.services.proxy import HoldingProxy
+from tests.standing_still import standing_still
 from tests.waiting import until
 
 
@@ -202,11 +201,8 @@ def test_devices_are_not_silent_while_the_broker_stands_still(broker: KafkaBroke
         client.control("connected", {"source": "x"})
         client.append([Frame("t", b"before")])
         assert broker.process is not None
-        os.kill(broker.process.pid, signal.SIGSTOP)
-        try:
+        with standing_still(broker.process.pid):
             time.sleep(6.0)
-        finally:
-            os.kill(broker.process.pid, signal.SIGCONT)
         until(lambda: any("disconnected" in word for word in told(tmp_path / "a")))
         client.append([Frame("t", b"after")])
     whole = [entry for entry in entries_of(tmp_path / "a") if entry.number > 1]

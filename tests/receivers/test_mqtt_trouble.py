@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from operators.spec import SECOND
 from tests.ports import free_port
 from tests.receivers.brokers import Publisher, need_mosquitto
 from tests.receivers.running import running, until
+from tests.standing_still import standing_still
 
 
 @pytest.fixture
@@ -46,12 +45,9 @@ def test_a_broker_that_hangs_is_noticed_and_waited_for(broker: Broker) -> None:
             device = Publisher(broker)
             device.send([b"before"])
             await until(lambda: len(appender.frames) == 1)
-            os.kill(broker.process.pid, signal.SIGSTOP)
-            try:
+            with standing_still(broker.process.pid):
                 await until(lambda: source.status.state == "disconnected")
                 assert source.status.detail.endswith("the broker does not answer")
-            finally:
-                os.kill(broker.process.pid, signal.SIGCONT)
             await until(lambda: source.status.state == "connected")
             device.send([b"after"])
             await until(lambda: len(appender.frames) == 2)
