@@ -101,8 +101,9 @@ class HttpReceiver:
         ends = {asyncio.create_task(stop.wait()), asyncio.create_task(self._gone.wait())}
         self._open = True
         serving = asyncio.create_task(server.serve())
-        self._connected()
         try:
+            await self._listening.accepting({sender, serving, *ends})
+            self._connected()
             while not sender.done() and not serving.done() and not any(end.done() for end in ends):
                 await asyncio.wait(
                     {sender, serving, *ends}, timeout=SWEEP_S, return_when=asyncio.FIRST_COMPLETED
