@@ -53,6 +53,11 @@ class Running:
             self.flow = subprocess.Popen(
                 [sys.executable, "-m", "flows.flow", str(self.data)], cwd=ROOT, stderr=log
             )
+        until(self.runs, "the flow to run")  # an operator's command waits for its answer for ten seconds
+
+    def runs(self) -> bool:
+        told = self.views.flow_status()
+        return (told.get("pid"), told.get("state")) == (self.flow.pid, "running")
 
     def send(self, device: str, **metrics: Any) -> None:
         self.now_ms = max(self.now_ms + 1, int(time.time() * 1000))
