@@ -90,7 +90,7 @@ class RunningPlant:
         for child in reversed(self.children):
             if child.poll() is None:
                 child.terminate()
-                child.wait(60)
+                child.wait(LIMIT_S)
         for name, value in self._environ_before.items():
             if value is None:
                 del os.environ[name]
@@ -111,7 +111,7 @@ class RunningPlant:
     def call(self, command: str, *arguments: str, code: int = 0) -> str:
         """Run a command to its end; what it says on stdout."""
         done = subprocess.run(
-            self._call(command, *arguments), capture_output=True, timeout=180, env=self.environ, text=True
+            self._call(command, *arguments), capture_output=True, timeout=LIMIT_S, env=self.environ, text=True
         )
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + (done.stderr if code else "")
@@ -178,7 +178,7 @@ class RunningPlant:
                 until(lambda: min(output.applied(), output.applied_bulk()) >= last, "the flow")
             until(views.drained, "everything to drain")
             self.capture.terminate()
-            self.capture.wait(60)
+            self.capture.wait(LIMIT_S)
             assert self.capture.returncode == 0, self.log("capture")
             return differences(open_plant(self.plant), self.data, self.recording)
         finally:

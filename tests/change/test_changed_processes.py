@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from tests.change.plants import FILES, changed
 from tests.change.running import RunningPlant
 from tests.waiting import until
@@ -28,7 +26,6 @@ NAMED = changed(QUIET, ("plant.yaml", "plant: change-line", "plant: other"))
 LARGE = changed(QUIET, ("plant.yaml", "max: 100MB", "max: 200MB"))
 
 
-@pytest.mark.timeout(300)
 def test_only_what_has_to_starts_anew(tmp_path: Path) -> None:
     with RunningPlant(tmp_path, QUIET) as plant:
         names = ("journal", "flow", "historian", "server", "drainer-historian", "receiver-line1")

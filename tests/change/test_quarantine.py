@@ -19,7 +19,6 @@ from tests.change.running import RunningPlant
 from tests.waiting import until
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("fault", ["divide", "abort"])
 def test_a_frame_that_ends_the_flow(tmp_path: Path, fault: str) -> None:
     with RunningPlant(tmp_path, FILES, engine="tests.change.broken_engine") as plant:

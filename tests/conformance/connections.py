@@ -108,7 +108,7 @@ def _served(peers: list[socket.socket]) -> None:
     for peer in peers:
         peer.sendall(FRAME)
         waiting.register(peer, selectors.EVENT_READ)
-    until = time.monotonic() + 60
+    until = time.monotonic() + LIMIT_S
     while left := len(waiting.get_map()):
         assert time.monotonic() < until, f"{left} peers got no acknowledgement"
         for key, _ in waiting.select(1.0):

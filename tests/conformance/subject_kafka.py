@@ -23,7 +23,7 @@ from tests.conformance.proxy import Proxy
 from tests.conformance.subject import Subject
 from tests.services.certificates import Certificates
 from tests.services.kafka import PASSWORD, USER, KafkaBroker, why_not
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 QUIET_S = 1.2  # longer than a client's longest pause between two attempts
 
@@ -48,10 +48,10 @@ def shared_broker() -> KafkaBroker:
 def made_topic(broker: KafkaBroker, name: str, partitions: int = 1, **settings: str) -> None:
     """A topic that the broker knows when this returns."""
     admin = AdminClient({"bootstrap.servers": broker.address})
-    admin.create_topics([NewTopic(name, partitions, 1, config=settings)])[name].result(30)
+    admin.create_topics([NewTopic(name, partitions, 1, config=settings)])[name].result(LIMIT_S)
 
     def is_known() -> bool:
-        there = admin.list_topics(timeout=10).topics
+        there = admin.list_topics(timeout=LIMIT_S).topics
         return name in there and there[name].error is None
 
     until(is_known, f"the topic {name}")
@@ -121,7 +121,7 @@ class KafkaSubject(Subject):
         return self._told
 
     def settle(self) -> None:
-        assert self._producer.flush(60) == 0
+        assert self._producer.flush(LIMIT_S) == 0
 
     def break_peer(self) -> None:
         self._broker.kill()
@@ -138,8 +138,8 @@ class KafkaSubject(Subject):
         return status.reconnects > 0
 
     def close(self) -> None:
-        self._producer.flush(5)
         self._producer.purge()
+        self._producer.close()
 
     def _delivered(self, error: Any, message: Any) -> None:
         assert error is None, error

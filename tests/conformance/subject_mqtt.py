@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +16,7 @@ from tests.conformance.proxy import Proxy
 from tests.conformance.subject import CAP, Subject
 from tests.ports import free_port
 from tests.receivers.brokers import Publisher, need_mosquitto
+from tests.waiting import until
 
 # what does not depend on the broker is shown with mosquitto
 _EMBEDDED = "amqtt neither sends again what was in flight nor outlives its own end; for the demo"
@@ -61,7 +62,13 @@ class MqttSubject(Subject):
 
     def break_peer(self) -> None:
         port = self._broker.address[1]
-        time.sleep(1.5)  # it saves once a second what it has acknowledged
+        if self._broker.kind == "mosquitto":  # what it has acknowledged is on its disk within a second
+            saved = self._data / "mosquitto.db"
+            before = saved.stat().st_mtime_ns if saved.exists() else 0
+            self._broker.process.send_signal(signal.SIGUSR1)  # it saves at once
+            until(
+                lambda: saved.exists() and saved.stat().st_mtime_ns != before, "the broker's sessions on disk"
+            )
         self._broker.kill()
         self._broker = start_broker(self._data, port, self._broker.kind)
 

@@ -20,7 +20,7 @@ from tests.conformance.processes import ROOT
 from tests.conformance.subject import Subject
 from tests.conformance.subjects import SUBJECTS
 from tests.ports import free_port
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 WAIVED = {
     "mqtt-amqtt": "the same source as with mosquitto",
@@ -98,7 +98,7 @@ def test_poison_passes_into_rejects_and_the_next_frame_arrives(tmp_path: Path) -
     finally:
         if running is not None:
             running.terminate()
-            running.wait(60)
+            running.wait(LIMIT_S)
         for one in subjects.values():
             one.close()
 

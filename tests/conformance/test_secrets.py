@@ -36,7 +36,7 @@ def test_a_broken_configuration_ends_with_exit_code_1(tmp_path: Path) -> None:
         [sys.executable, "-m", "flows.receiver", str(tmp_path), "line"],
         cwd=ROOT,
         capture_output=True,
-        timeout=60,
+        timeout=LIMIT_S,
     )
     assert done.returncode == 1
     assert b"Expected `str`, got `int` - at `$.config.host`" in done.stderr

@@ -353,7 +353,6 @@ def test_what_parsers_differ_on_is_decided(text: bytes, reason: int) -> None:
     assert status([text]) == [reason]
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("mode", ["NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK"])
 def test_kernels_uncompiled_and_bounds_checked_do_the_same(mode: str, tmp_path: Path) -> None:
     environment = {**os.environ, mode: "1", "NUMBA_CACHE_DIR": str(tmp_path)}

@@ -9,12 +9,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from flows.views import Views
 from tests.change.plants import FILES, changed
 from tests.change.running import RunningPlant
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 QUICK = changed(
     FILES,
@@ -30,13 +28,12 @@ def posted(plant: RunningPlant, body: Any) -> tuple[int, Any]:
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
 
 
-@pytest.mark.timeout(300)
 def test_held_frames_come_in_once_over_kills(tmp_path: Path) -> None:
     with RunningPlant(tmp_path, QUICK) as plant:
         views = Views(plant.data)

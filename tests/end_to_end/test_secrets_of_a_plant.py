@@ -12,11 +12,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from operators.jit import warm_up
 from tests.ports import free_port
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 KEY, HIDDEN = "k3y-of-the-line", "p4ss-of-the-historian"
 PLANT = """\
@@ -43,7 +41,7 @@ def posted(port: int, key: str) -> int:
         f"http://127.0.0.1:{port}/ingest/d1", b'{"data": {"t": 1}}', headers, method="POST"
     )
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -54,7 +52,7 @@ def posted(port: int, key: str) -> int:
 def shown_by(port: int, page: str) -> bytes:
     """What the server says; nothing while it is not there yet."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=LIMIT_S) as answer:
             return bytes(answer.read())
     except urllib.error.HTTPError as error:  # not ready: the historian is away
         return error.read()
@@ -71,7 +69,6 @@ def holding(folder: Path) -> list[Path]:
     return found
 
 
-@pytest.mark.timeout(180)
 def test_no_file_of_a_plant_holds_a_secret(tmp_path: Path) -> None:
     warm_up()
     ingest, server = free_port(), free_port()
@@ -116,7 +113,7 @@ def test_no_file_of_a_plant_holds_a_secret(tmp_path: Path) -> None:
             assert HIDDEN.encode() not in body
     finally:
         running.terminate()
-        running.wait(60)
+        running.wait(LIMIT_S)
     assert running.returncode == 0
     assert holding(data) == []
     assert KEY not in (tmp_path / "said").read_text()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.ports import free_port
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "press-line"
 STOPPING = "stopping; a second signal ends all at once"
@@ -51,7 +51,7 @@ class Running:
 
     def stopped(self) -> list[str]:
         """What was said from `stopping` on, without the clock."""
-        assert self.process.wait(120) == 0
+        assert self.process.wait(LIMIT_S) == 0
         lines = [line[10:] for line in self.log.read_text("utf-8").splitlines()]
         return lines[lines.index(STOPPING) :]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.processes import Child, last_error
+from tests.waiting import LIMIT_S
 
 
 def test_the_reason_stands_in_the_line(tmp_path: Path) -> None:
     child = Child("gate", "json.tool", ["no such file"], 0, tmp_path / "gate.jsonl")
     child.start({})
     assert child.process is not None
-    child.process.wait(60)
+    child.process.wait(LIMIT_S)
     child.log.write_text('{"level": "info", "event": "up"}\n{"level": "error", "event": "no port\\ntrace"}\n')
     told = child.watch({}) or ""
     assert told.startswith("gate ended (exit ")

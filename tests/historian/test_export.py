@@ -21,7 +21,7 @@ from connectors.errors import ConfigError, PenstockError
 from flows.cli import cli
 from operators.spec import DAY
 from tests.ports import free_port
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 PLANT = Path(__file__).parents[1] / "archive" / "plant"
 FOR_EVER = 100 * 365 * DAY
@@ -67,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield made / "plant"
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(LIMIT_S)
 
 
 def answers(listen: str) -> bool:

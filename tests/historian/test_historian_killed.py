@@ -15,7 +15,6 @@ from typing import Any
 
 import clickhouse_connect
 import httpx
-import pytest
 
 from connectors.journal.output import OutputWriter
 from tests.output.made import MODES, SECOND, SPECS, START_NS, devices, event, made_slice, reject, windows
@@ -98,7 +97,6 @@ def historian(data: Path) -> Iterator[Historian]:
                 process.wait(LIMIT_S)
 
 
-@pytest.mark.timeout(280)
 def test_historian_and_drainer_killed_rows_are_those_of_an_undisturbed_run(tmp_path: Path) -> None:
     log = OutputWriter(tmp_path / "output", devices(), SPECS, map_bytes=1 << 28, cut_rows=200)
     entry = 0

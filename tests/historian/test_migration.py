@@ -15,6 +15,7 @@ import pytest
 from connectors.clickhouse.schema import SETTINGS, migrate
 from operators.spec import DAY
 from tests.ports import free_port
+from tests.waiting import LIMIT_S
 
 # as schema version 2 made it
 REJECTS = (
@@ -57,7 +58,7 @@ def client(tmp_path: Path) -> Iterator[Rows]:
                 time.sleep(0.05)
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(LIMIT_S)
 
 
 def test_rejects_of_two_shards_are_told_apart(client: Rows) -> None:

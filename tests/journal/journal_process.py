@@ -42,7 +42,7 @@ class RunningJournal:
 
     def client(self, source: str = "cli") -> BlockingJournalClient:
         """A client, as soon as the process answers."""
-        until = time.monotonic() + 60
+        until = time.monotonic() + LIMIT_S
         while True:
             try:
                 return BlockingJournalClient(self.data, source)
@@ -57,7 +57,7 @@ class RunningJournal:
 
     def stop(self) -> int:
         self.process.terminate()
-        return self.process.wait(60)
+        return self.process.wait(LIMIT_S)
 
     def __enter__(self) -> RunningJournal:
         return self

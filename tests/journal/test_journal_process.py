@@ -277,7 +277,7 @@ def test_one_process_serves_a_data_directory(tmp_path: Path) -> None:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=LIMIT_S,
         )
     assert second.returncode == 3
     line = json.loads(second.stderr.splitlines()[-1])

@@ -15,6 +15,7 @@ from connectors.journal.output import OutputWriter
 from connectors.kafka.config import KafkaAlarmsConfig
 from tests.kafka.reading import consumed, header
 from tests.output.made import SPECS, devices, event, made_slice
+from tests.waiting import LIMIT_S
 
 EVENTS = 12  # an entry
 TRANSITIONS = ("raised", "cleared", "closed")
@@ -61,7 +62,7 @@ class Drained:
         """SIGTERM; it must end well."""
         assert self.child is not None
         self.child.terminate()
-        assert self.child.wait(30) == 0, (self.data / "drainer.log").read_text()[-2000:]
+        assert self.child.wait(LIMIT_S) == 0, (self.data / "drainer.log").read_text()[-2000:]
 
     def told(self) -> dict[str, Any]:
         """What the drainer that runs says about itself."""

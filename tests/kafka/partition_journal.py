@@ -19,6 +19,7 @@ from connectors.journal.merging import Merger, frames_slice
 from connectors.journal.reader import JournalReader
 from connectors.source import Frame
 from tests.journal.journal_process import RunningJournal
+from tests.waiting import LIMIT_S
 
 
 class PartitionProcess(RunningJournal):
@@ -108,7 +109,7 @@ class Appending(threading.Thread):
     def finish(self) -> int:
         """How many frames there are, all acknowledged."""
         self.ended.set()
-        self.join(120)
+        self.join(LIMIT_S)
         assert not self.is_alive(), f"{self.answered} of {self.sent} are acknowledged"
         assert self.answered == self.sent
         return self.sent

@@ -12,6 +12,7 @@ from connectors.kafka.config import KafkaAlarmsConfig
 from connectors.kafka.sink import KafkaAlarms
 from connectors.sink import OutputRecord
 from tests.output.made import event
+from tests.waiting import LIMIT_S
 
 
 def consumed(address: str, topic: str, isolation: str = "read_committed") -> list[Any]:
@@ -25,7 +26,7 @@ def consumed(address: str, topic: str, isolation: str = "read_committed") -> lis
             "fetch.wait.max.ms": 20,
         }
     )
-    partitions = list(consumer.list_topics(topic, timeout=30).topics[topic].partitions)
+    partitions = list(consumer.list_topics(topic, timeout=LIMIT_S).topics[topic].partitions)
     consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
     found, ended = [], 0
     while ended < len(partitions):

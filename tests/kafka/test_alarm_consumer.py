@@ -14,7 +14,7 @@ from confluent_kafka import Producer
 from tests.kafka.reading import config, record, target
 from tests.output.made import event
 from tests.services.kafka import KafkaBroker
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 CONSUMER = Path(__file__).resolve().parents[2] / "examples" / "alarm-consumer" / "consumer.py"
 
@@ -43,19 +43,19 @@ def test_copies_and_late_events_change_nothing(broker: KafkaBroker, tmp_path: Pa
             send(producer, chosen.state, copy.event)
         late = json.loads(json.dumps(event(1).event)) | {"id": "an id of its own"}
         send(producer, chosen.events, late)  # by its sequence alone it is known to be old
-        producer.flush(30)
+        producer.flush(LIMIT_S)
         left = Producer({"bootstrap.servers": broker.address, "transactional.id": "left"})
         left.init_transactions(30)
         left.begin_transaction()
         send(left, chosen.events, event(9, 0, "raised", "press-05").event)
-        left.flush(30)
+        left.flush(LIMIT_S)
         left.abort_transaction(30)
         sink.send([record(10, "closed", "press-02"), record(11, device="press-03")])
         sink.close()
         until(lambda: len((tmp_path / "told").read_bytes().splitlines()) == 7)
     finally:
         follower.terminate()
-        errors = follower.communicate(timeout=30)[1]
+        errors = follower.communicate(timeout=LIMIT_S)[1]
     assert follower.returncode == 0
     told = [json.loads(line) for line in (tmp_path / "told").read_bytes().splitlines()]
     assert [(one["subject"], one["transition"]) for one in told] == [
@@ -68,7 +68,7 @@ def test_copies_and_late_events_change_nothing(broker: KafkaBroker, tmp_path: Pa
         ("press-03/temp-high", "raised"),
     ]
     assert b"2 open; 3 copies skipped by id, 1 by sequence;" in errors
-    once = subprocess.run([*command, "--once"], check=True, capture_output=True, timeout=60)
+    once = subprocess.run([*command, "--once"], check=True, capture_output=True, timeout=LIMIT_S)
     assert [json.loads(line) for line in once.stdout.splitlines()] == [
         event(4, 0, "cleared").event["data"],
         event(11, 0, "raised", "press-03").event["data"],

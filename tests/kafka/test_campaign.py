@@ -12,7 +12,6 @@ from tests.services.kafka import KafkaBroker
 
 @pytest.mark.kafka
 @pytest.mark.kill
-@pytest.mark.timeout(300)
 def test_one_committed_copy_of_every_event(broker: KafkaBroker, tmp_path: Path) -> None:
     campaign = KafkaCampaign(tmp_path / "campaign", 3, 5, "transactional", broker, away_s=0.0)
     found = campaign.run()

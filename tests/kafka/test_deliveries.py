@@ -66,7 +66,6 @@ def test_drainer_and_broker_killed_nothing_is_missing_or_twice(broker: KafkaBrok
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(120)
 def test_a_drainer_ends_while_its_brokers_do_not_answer(broker: KafkaBroker, tmp_path: Path) -> None:
     """Without their answer; nothing is lost by it, and nothing comes twice."""
     chosen = config(broker.address, "ended", "transactional")

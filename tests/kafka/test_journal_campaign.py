@@ -12,7 +12,6 @@ from tests.services.kafka import KafkaBroker
 
 @pytest.mark.kafka
 @pytest.mark.kill
-@pytest.mark.timeout(300)
 def test_a_plant_over_a_partition_is_that_of_an_undisturbed_run(broker: KafkaBroker, tmp_path: Path) -> None:
     victims = ("flow", "journal", "kafka")
     campaign = JournalCampaign(tmp_path / "campaign", 3, 5, broker, 0.0, victims)

@@ -17,7 +17,7 @@ from connectors.journal.kafka_topic import ready_topic
 from flows.check_command import check
 from tests.ports import free_port
 from tests.services.kafka import KafkaBroker
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 BASE = Path(__file__).resolve().parents[1] / "golden" / "base"
 PLANT = """
@@ -58,7 +58,7 @@ def test_what_there_is_of_a_journals_topic_and_what_may_lose_input(
     assert lost in json.dumps(one)
     admin = AdminClient({"bootstrap.servers": broker.address})
     admin.create_topics([NewTopic("checked.three", 3, 1)])["checked.three"].result()
-    until(lambda: "checked.three" in admin.list_topics(timeout=10).topics)
+    until(lambda: "checked.three" in admin.list_topics(timeout=LIMIT_S).topics)
     code, (one,) = connected(tmp_path, {**journal, "topic": "checked.three"})
     assert (code, one["ok"]) == (3, False)
     assert one["result"] == (

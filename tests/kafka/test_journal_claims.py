@@ -12,7 +12,7 @@ from connectors.source import Frame
 from tests.kafka.partition_journal import Appending, PartitionProcess, content, payloads, told
 from tests.services.kafka import KafkaBroker
 from tests.standing_still import standing_still
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 
 def status(data: Path) -> dict[str, Any]:
@@ -32,13 +32,12 @@ def words(topic: str, other: int) -> str:
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(120)
 def test_a_shard_that_runs_elsewhere_is_not_run_here(broker: KafkaBroker, tmp_path: Path) -> None:
     """A second process with a copy of its own ends; once the first has stopped it takes the shard over."""
     with PartitionProcess(tmp_path / "a", broker.address, "claimed") as first:
         until(lambda: started(tmp_path / "a"))
         with PartitionProcess(tmp_path / "b", broker.address, "claimed") as second:
-            assert second.process.wait(60) == 3
+            assert second.process.wait(LIMIT_S) == 3
         assert status(tmp_path / "b")["state"] == "taken"
         assert status(tmp_path / "b")["detail"] == words("claimed", first.process.pid)
         with first.client("x") as client:
@@ -53,7 +52,6 @@ def test_a_shard_that_runs_elsewhere_is_not_run_here(broker: KafkaBroker, tmp_pa
 
 @pytest.mark.kafka
 @pytest.mark.kill
-@pytest.mark.timeout(120)
 def test_one_that_stood_still_gives_way(broker: KafkaBroker, tmp_path: Path) -> None:
     """Nothing behind the other's claim comes into its copy; what was acknowledged is in that of the other."""
     a, b = tmp_path / "a", tmp_path / "b"
@@ -65,7 +63,7 @@ def test_one_that_stood_still_gives_way(broker: KafkaBroker, tmp_path: Path) -> 
         with standing_still(first.process.pid):
             second = PartitionProcess(b, broker.address, "stood")
             until(lambda: started(b) == 2)
-        assert first.process.wait(60) == 3
+        assert first.process.wait(LIMIT_S) == 3
         assert status(a)["detail"] == words("stood", second.process.pid)
         kept = content(a)
         assert started(a) == 1
@@ -85,7 +83,6 @@ def test_one_that_stood_still_gives_way(broker: KafkaBroker, tmp_path: Path) -> 
 
 @pytest.mark.kafka
 @pytest.mark.kill
-@pytest.mark.timeout(120)
 def test_of_two_that_start_at_once_one_runs_the_shard(broker: KafkaBroker, tmp_path: Path) -> None:
     """Whichever it is; one that was killed meanwhile, and starts again over its copy, does not wait."""
     folders = [tmp_path / "a", tmp_path / "b"]

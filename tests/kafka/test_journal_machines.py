@@ -29,7 +29,6 @@ KILLS = {
 
 @pytest.mark.kafka
 @pytest.mark.kill
-@pytest.mark.timeout(300)
 def test_two_machines_find_what_one_shard_does_under_kills(broker: KafkaBroker, tmp_path: Path) -> None:
     journal = (
         f'journal: {{kind: kafka, bootstrap: "{broker.address}", topic: shared,'

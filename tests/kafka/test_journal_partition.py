@@ -24,7 +24,7 @@ from tests.kafka.reading import consumed
 from tests.services.kafka import KafkaBroker
 from tests.services.proxy import HoldingProxy
 from tests.standing_still import standing_still
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 
 def numbered(name: str, count: int) -> list[bytes]:
@@ -54,7 +54,7 @@ def test_what_is_appended_is_in_the_partition_and_in_every_copy(broker: KafkaBro
             client.control("plant", {"sha256": "ab" * 32, "files": {"plant.yaml": b"x" * 100}})
         stranger = Producer({"bootstrap.servers": broker.address})
         stranger.produce("copied", b"hello", partition=0)
-        assert stranger.flush(10) == 0
+        assert stranger.flush(LIMIT_S) == 0
         with journal.client("line1") as client:
             assert client.append([Frame("t", b"four")]) == 3
             assert client.status()["metrics"]["journal_kafka_strangers_total"] == 1
@@ -307,7 +307,7 @@ def test_topics_that_would_lose_input_are_refused(broker: KafkaBroker) -> None:
     ]
     for future in admin.create_topics(wanted).values():
         future.result()
-    until(lambda: {one.topic for one in wanted} <= set(admin.list_topics(timeout=10).topics))
+    until(lambda: {one.topic for one in wanted} <= set(admin.list_topics(timeout=LIMIT_S).topics))
     assert refusal(broker.address, "two") == (
         "ConfigError: the topic two has 2 partitions, and a journal has one for each shard: 1; write"
         " shards: {count: 2} in a plant that has no data yet, or name another topic in journal.topic"
@@ -342,10 +342,10 @@ def test_a_copy_is_of_one_partition(broker: KafkaBroker, tmp_path: Path) -> None
         f"the data directory holds a copy of first/0, not of second/0; {mend}"
     )
     with PartitionProcess(tmp_path / "a", broker.address, "second") as journal:
-        assert journal.process.wait(30) == 3
+        assert journal.process.wait(LIMIT_S) == 3
     admin = AdminClient({"bootstrap.servers": broker.address})
     admin.delete_topics(["first"])["first"].result()
-    until(lambda: "first" not in admin.list_topics(timeout=10).topics)
+    until(lambda: "first" not in admin.list_topics(timeout=LIMIT_S).topics)
     assert not_opened(tmp_path / "a", broker.address, "first") == (
         "the topic first was made anew since the copy in the data directory was written; name another topic"
         f" in journal.topic, or {mend}"
@@ -359,7 +359,6 @@ def test_a_copy_is_of_one_partition(broker: KafkaBroker, tmp_path: Path) -> None
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(120)
 def test_a_partition_that_lost_its_end_is_looked_at_again_and_then_refused(
     broker: KafkaBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

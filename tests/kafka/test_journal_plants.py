@@ -17,7 +17,7 @@ import pytest
 from flows.status import read_status
 from tests.services.kafka import KafkaBroker
 from tests.shards.running import ShardedPlant
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 FILES = {
     "products/p.yaml": "productId: p\nversion: 1\ndecode: {format: json, metrics: m}\nmetrics: {tempC: {}}\n",
@@ -67,7 +67,6 @@ def begin(plant: ShardedPlant) -> None:
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(240)
 def test_a_first_start_waits_for_brokers_that_come_later(broker: KafkaBroker, tmp_path: Path) -> None:
     one = plant(tmp_path, broker.address, "later")
     broker.kill()
@@ -75,7 +74,7 @@ def test_a_first_start_waits_for_brokers_that_come_later(broker: KafkaBroker, tm
         begin(one)
         until(lambda: "journal: disconnected" in one.log.read_text("utf-8"), "the terminal")
         one.process.terminate()
-        assert one.process.wait(60) == 0, "it can be stopped while it waits"
+        assert one.process.wait(LIMIT_S) == 0, "it can be stopped while it waits"
         begin(one)
         until(lambda: health(one, "journal").get("state") == "disconnected", "health")
         told = health(one, "journal")
@@ -95,7 +94,6 @@ def test_a_first_start_waits_for_brokers_that_come_later(broker: KafkaBroker, tm
 
 @pytest.mark.kafka
 @pytest.mark.kill
-@pytest.mark.timeout(240)
 def test_one_of_two_plants_over_a_shard_gives_it_up(broker: KafkaBroker, tmp_path: Path) -> None:
     """The second is refused while the first lives. When the first stands still it takes the shard over; the
     first then says so, stays up, and passes on what its sources have."""
@@ -105,7 +103,9 @@ def test_one_of_two_plants_over_a_shard_gives_it_up(broker: KafkaBroker, tmp_pat
     )
     with one:
         one.post(*reading(90), "first")
-        done = subprocess.run(two._call("run"), capture_output=True, text=True, timeout=120, env=two.environ)
+        done = subprocess.run(
+            two._call("run"), capture_output=True, text=True, timeout=LIMIT_S, env=two.environ
+        )
         journal = pid_of(one, "journal")
         mend = "two must not run one shard; stop the plant on one of them, then start this one again"
         assert done.returncode == 3

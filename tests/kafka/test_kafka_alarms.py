@@ -29,7 +29,7 @@ from connectors.sink import OutputRecord
 from tests.kafka.reading import config, consumed, header, positions, record, target
 from tests.output.made import event
 from tests.services.kafka import PASSWORD, USER, KafkaBroker
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 DELIVERIES = ("idempotent", "transactional")
 
@@ -135,7 +135,7 @@ def test_what_a_transaction_left_behind_does_not_count(broker: KafkaBroker) -> N
     made.send([record(1)])
     made._producer.begin_transaction()
     made._stage([record(2), record(3)])
-    assert made._producer.flush(10) == 0
+    assert made._producer.flush(LIMIT_S) == 0
     successor = target(config(broker.address, "aborted", "idempotent"))
     successor._client["client.id"] = "successor"
     made._producer.abort_transaction(10)  # else the tail waits for the transaction's end
@@ -155,7 +155,7 @@ def test_a_strangers_open_transaction_hides_no_tail(broker: KafkaBroker) -> None
     stranger.init_transactions(30)
     stranger.begin_transaction()
     stranger.produce(chosen.events, b"{}", b"key", partition=0)
-    stranger.flush(10)
+    stranger.flush(LIMIT_S)
     made.send([record(1), record(2)])  # behind it
     made.close()
     ending = threading.Timer(1.0, lambda: stranger.commit_transaction(10))
@@ -181,13 +181,13 @@ def test_a_topic_made_anew_gets_everything(
     made.settle()
     assert made.open() is None
     admin = AdminClient({"bootstrap.servers": broker.address})
-    admin.delete_topics([chosen.events])[chosen.events].result(30)
-    until(lambda: chosen.events not in admin.list_topics(timeout=10).topics)
+    admin.delete_topics([chosen.events])[chosen.events].result(LIMIT_S)
+    until(lambda: chosen.events not in admin.list_topics(timeout=LIMIT_S).topics)
     made = target(chosen, note=note)
     Topics(made._client, chosen).ready()  # somebody makes it, and somebody writes to it
     other = Producer({"bootstrap.servers": broker.address})
     other.produce(chosen.events, b"{}", b"key", partition=0)
-    assert other.flush(30) == 0
+    assert other.flush(LIMIT_S) == 0
     with caplog.at_level(logging.INFO, "penstock"):
         assert made.open() == {"alarms": 0}
     told = [entry.getMessage() for entry in caplog.records]
@@ -207,7 +207,7 @@ def test_topics_are_made_right_and_wrong_ones_are_refused(broker: KafkaBroker) -
     found = Topics({"bootstrap.servers": broker.address}, chosen).ready()
     assert [found[name].partitions for name in (chosen.events, chosen.state)] == [5, 5]
     resource = ConfigResource(ResourceType.TOPIC, chosen.state)
-    settings = admin.describe_configs([resource])[resource].result(30)
+    settings = admin.describe_configs([resource])[resource].result(LIMIT_S)
     assert settings["cleanup.policy"].value == "compact"
 
     wrong = [
@@ -217,8 +217,8 @@ def test_topics_are_made_right_and_wrong_ones_are_refused(broker: KafkaBroker) -
         NewTopic("strict.events", 1, 1, config={"min.insync.replicas": "2"}),
     ]
     for future in admin.create_topics(wrong).values():
-        future.result(30)
-    until(lambda: {topic.topic for topic in wrong} <= set(admin.list_topics(timeout=10).topics))
+        future.result(LIMIT_S)
+    until(lambda: {topic.topic for topic in wrong} <= set(admin.list_topics(timeout=LIMIT_S).topics))
     expected = {
         "wrong": "the topic wrong.state has cleanup.policy=delete, it needs compact; set it with"
         " kafka-configs --alter --entity-type topics --entity-name wrong.state"
@@ -325,7 +325,7 @@ def test_kcat_reads_the_events(broker: KafkaBroker) -> None:
     made.close()
     command = [kcat, "-b", broker.address, "-C", "-e", "-q", "-X", "isolation.level=read_committed", "-J"]
     lines = subprocess.run(
-        [*command, "-t", chosen.events], check=True, capture_output=True, timeout=60
+        [*command, "-t", chosen.events], check=True, capture_output=True, timeout=LIMIT_S
     ).stdout.splitlines()
     found = [json.loads(line) for line in lines]
     assert [json.loads(message["payload"]) for message in found] == [
@@ -338,6 +338,6 @@ def test_kcat_reads_the_events(broker: KafkaBroker) -> None:
     assert headers["ce_type"] == "org.penstock.alarm.raised"
     assert headers["ce_subject"] == found[0]["key"] == "press-00/temp-high"
     state = subprocess.run(
-        [*command, "-t", chosen.state], check=True, capture_output=True, timeout=60
+        [*command, "-t", chosen.state], check=True, capture_output=True, timeout=LIMIT_S
     ).stdout.splitlines()
     assert [json.loads(line)["payload"] for line in state] == [None]

@@ -16,7 +16,7 @@ from flows.check_command import check
 from tests.kafka.drained import Drained
 from tests.kafka.reading import config, target
 from tests.services.kafka import PASSWORD, USER, KafkaBroker
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 BASE = Path(__file__).resolve().parents[1] / "golden" / "base"
 
@@ -116,7 +116,9 @@ def test_a_drainer_never_says_its_password(broker: KafkaBroker, tmp_path: Path) 
     drained.stop()
     drained.point(msgspec.structs.replace(chosen, password="another-secret"))
     failed = subprocess.run(
-        [sys.executable, "-m", "flows.drainer", str(drained.data), "kafka"], capture_output=True, timeout=60
+        [sys.executable, "-m", "flows.drainer", str(drained.data), "kafka"],
+        capture_output=True,
+        timeout=LIMIT_S,
     )
     drained.log.close()
     assert failed.returncode == 3

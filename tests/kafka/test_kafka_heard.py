@@ -20,6 +20,7 @@ from flows.new_command import new
 from flows.plant_file import Plant
 from tests.conformance.subject_kafka import made_topic
 from tests.services.kafka import KafkaBroker
+from tests.waiting import LIMIT_S
 
 
 def filled(broker: KafkaBroker, topic: str, *lines: str, partitions: int = 2) -> str:
@@ -40,7 +41,9 @@ def filled(broker: KafkaBroker, topic: str, *lines: str, partitions: int = 2) ->
         "-q",
         *(["-K", "|"] if "|" in lines[0] else []),
     ]
-    subprocess.run(command, input="".join(f"{line}\n" for line in lines).encode(), check=True, timeout=60)
+    subprocess.run(
+        command, input="".join(f"{line}\n" for line in lines).encode(), check=True, timeout=LIMIT_S
+    )
     return name
 
 

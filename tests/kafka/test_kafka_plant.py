@@ -26,7 +26,7 @@ from operators.jit import warm_up
 from tests.conformance.subject_kafka import made_topic
 from tests.ports import free_port
 from tests.services.kafka import KafkaBroker
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 ROOT = Path(__file__).resolve().parents[2]
 PLANT = """\
@@ -70,7 +70,7 @@ class Running:
 
     def stop(self) -> None:
         self.supervisor.terminate()
-        self.supervisor.wait(60)
+        self.supervisor.wait(LIMIT_S)
 
     def status(self, component: str) -> dict[str, Any]:
         try:
@@ -130,12 +130,12 @@ class Running:
                 kcat.stdin.flush()
                 time.sleep(0.02)
         kcat.stdin.close()
-        assert kcat.wait(60) == 0
+        assert kcat.wait(LIMIT_S) == 0
 
     def tell(self, topic: str, *lines: tuple[str, object]) -> None:
         text = "".join(f"{key}|{json.dumps(value)}\n" for key, value in lines)
         kcat = self.kcat(topic)
-        kcat.communicate(text.encode(), 60)
+        kcat.communicate(text.encode(), LIMIT_S)
         assert kcat.returncode == 0
 
 
@@ -188,7 +188,7 @@ def test_each_message_once_over_kills_of_receiver_journal_and_broker(running: Ru
         for victim in victims:
             time.sleep(0.7)
             running.kill(victim)
-        feeding.join(120)
+        feeding.join(LIMIT_S)
         if sent < count:
             running.broker.kill()  # with a source that is still reading; kcat itself ends with its broker
             running.broker.start()
@@ -219,7 +219,7 @@ def test_simulated_devices_send_to_the_topic(running: Running) -> None:
         until(lambda: running.ledger().get("readings_accepted", 0) >= before + 10, "readings")
     finally:
         devices.terminate()
-        assert devices.wait(60) == 0
+        assert devices.wait(LIMIT_S) == 0
     # partitions come in any order among each other
     keys = {"p0", "p1", "p2"}
     until(lambda: {key for key, _ in running.journaled("fleet")[earlier:]} == keys, "every device")

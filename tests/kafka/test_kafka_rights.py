@@ -33,7 +33,7 @@ from tests.kafka.reading import config, positions, record, target
 from tests.kafka.test_kafka_source import played
 from tests.receivers import running
 from tests.services.kafka import GUARDED, GUARDED_PASSWORD, KafkaBroker
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 BASE = Path(__file__).resolve().parents[1] / "golden" / "base"
 PLANT = """
@@ -64,8 +64,8 @@ class Lists:
     def make(self, *topics: str) -> None:
         wanted = [NewTopic(topic, 1, 1, config=LARGE) for topic in topics]
         for future in self.admin.create_topics(wanted).values():
-            future.result(30)
-        until(lambda: set(topics) <= set(self.admin.list_topics(timeout=10).topics), "the topics")
+            future.result(LIMIT_S)
+        until(lambda: set(topics) <= set(self.admin.list_topics(timeout=LIMIT_S).topics), "the topics")
 
     def permit(self, name: str, *operations: AclOperation, kind: ResourceType = ResourceType.TOPIC) -> None:
         literal, user = ResourcePatternType.LITERAL, f"User:{GUARDED}"
@@ -74,7 +74,7 @@ class Lists:
             for operation in operations
         ]
         for future in self.admin.create_acls(wanted).values():
-            future.result(30)
+            future.result(LIMIT_S)
 
     def forget(self) -> None:
         name: Any = None  # any, which the annotations do not know
@@ -88,7 +88,7 @@ class Lists:
             AclPermissionType.ANY,
         )
         for future in self.admin.delete_acls([everything]).values():
-            future.result(30)
+            future.result(LIMIT_S)
 
 
 @pytest.fixture
@@ -126,7 +126,6 @@ def checked(folder: Path, lists: Lists, topic: str) -> tuple[int, dict[str, str]
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(120)
 def test_check_connect_names_the_rights_that_are_missing(lists: Lists, tmp_path: Path) -> None:
     lists.make("r.in", "r.frames")
     code, told = checked(tmp_path, lists, "r")
@@ -154,7 +153,6 @@ def test_check_connect_names_the_rights_that_are_missing(lists: Lists, tmp_path:
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(120)
 def test_a_source_that_may_not_read_says_so_and_reads_once_it_may(lists: Lists, tmp_path: Path) -> None:
     topic = f"read-{time.monotonic_ns()}"
     lists.make(topic)
@@ -171,7 +169,6 @@ def test_a_source_that_may_not_read_says_so_and_reads_once_it_may(lists: Lists, 
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(120)
 def test_a_journal_that_may_not_write_or_read_says_so_and_goes_on_once_it_may(
     lists: Lists, tmp_path: Path
 ) -> None:
@@ -198,7 +195,6 @@ def test_a_journal_that_may_not_write_or_read_says_so_and_goes_on_once_it_may(
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(120)
 def test_alarms_that_may_not_be_written_say_so_and_come_once_they_may(
     lists: Lists, broker: KafkaBroker
 ) -> None:

@@ -20,6 +20,7 @@ from connectors.kafka.source import KafkaReceiver
 from connectors.source import Surroundings
 from tests.receivers.running import running, until
 from tests.services.kafka import PASSWORD, USER, KafkaBroker
+from tests.waiting import LIMIT_S
 
 
 class Topic:
@@ -32,29 +33,31 @@ class Topic:
         self.make(partitions, **settings)
 
     def make(self, partitions: int = 1, **settings: str) -> None:
-        self.admin.create_topics([NewTopic(self.name, partitions, 1, config=settings)])[self.name].result(30)
+        self.admin.create_topics([NewTopic(self.name, partitions, 1, config=settings)])[self.name].result(
+            LIMIT_S
+        )
         self._until_known(partitions)
 
     def grow(self, partitions: int) -> None:
-        self.admin.create_partitions([NewPartitions(self.name, partitions)])[self.name].result(30)
+        self.admin.create_partitions([NewPartitions(self.name, partitions)])[self.name].result(LIMIT_S)
         self._until_known(partitions)
         self.producer = Producer({"bootstrap.servers": self.broker.address})  # which knows of them
 
     def drop(self) -> None:
-        self.admin.delete_topics([self.name])[self.name].result(30)
-        end = time.monotonic() + 30
-        while self.name in self.admin.list_topics(timeout=10).topics:
+        self.admin.delete_topics([self.name])[self.name].result(LIMIT_S)
+        end = time.monotonic() + LIMIT_S
+        while self.name in self.admin.list_topics(timeout=LIMIT_S).topics:
             assert time.monotonic() < end
             time.sleep(0.05)
 
     def trim(self, partition: int, before: int) -> None:
         part = TopicPartition(self.name, partition, before)
-        self.admin.delete_records([part])[part].result(30)
+        self.admin.delete_records([part])[part].result(LIMIT_S)
 
     def put(self, *values: bytes | None, partition: int = 0, **more: Any) -> None:
         for value in values:
             self.producer.produce(self.name, value, partition=partition, **more)
-        assert self.producer.flush(30) == 0
+        assert self.producer.flush(LIMIT_S) == 0
 
     def config(self, **more: Any) -> KafkaConfig:
         return KafkaConfig(**{"bootstrap": self.broker.address, "topics": self.name, "device": "key", **more})
@@ -62,14 +65,14 @@ class Topic:
     def committed(self, group: str) -> int:
         """The group's offset at the broker."""
         consumer = Consumer({"bootstrap.servers": self.broker.address, "group.id": group})
-        (found,) = consumer.committed([TopicPartition(self.name, 0)], timeout=10)
+        (found,) = consumer.committed([TopicPartition(self.name, 0)], timeout=LIMIT_S)
         consumer.close()
         return int(found.offset)
 
     def _until_known(self, partitions: int) -> None:
-        end = time.monotonic() + 30
+        end = time.monotonic() + LIMIT_S
         while True:
-            found = self.admin.list_topics(timeout=10).topics.get(self.name)
+            found = self.admin.list_topics(timeout=LIMIT_S).topics.get(self.name)
             if found is not None and found.error is None and len(found.partitions) == partitions:
                 return
             assert time.monotonic() < end
@@ -251,7 +254,7 @@ def test_holes_of_transactions_and_compaction_are_no_gap(broker: KafkaBroker, tm
     for number in range(6):
         writer.begin_transaction()
         writer.produce(topic.name, b"%d" % number, partition=0)
-        writer.flush(30)
+        writer.flush(LIMIT_S)
         (writer.abort_transaction if number % 2 else writer.commit_transaction)(30)
 
     async def scene(receiver: KafkaReceiver, appender: MemoryAppender) -> None:
@@ -271,7 +274,7 @@ def test_appends_whose_end_is_not_known_are_made_again(broker: KafkaBroker, tmp_
     topic = Topic(broker, "again", 3)
     for number in range(300):
         topic.producer.produce(topic.name, b"%d" % number, partition=number % 3)
-    topic.producer.flush(30)
+    topic.producer.flush(LIMIT_S)
     found = MemoryAppender()
     file = tmp_path / "data" / "kafka" / "fleet.jsonl"
 

@@ -74,7 +74,7 @@ class Campaign:
             for child in reversed(children):
                 if child.poll() is None:
                     child.terminate()
-                    child.wait(60)
+                    child.wait(LIMIT_S)
             broker.stop()
 
     def _run(self, broker: Broker, children: list[subprocess.Popen[bytes]]) -> Differences:
@@ -113,7 +113,7 @@ class Campaign:
         self._after_kills()
         time.sleep(2.0)
         devices.terminate()
-        devices.wait(60)
+        devices.wait(LIMIT_S)
         told = self._told()
         views = Views(self.data)
         self._until("every receiver to be back", lambda: all(self._pid(name) for name in self.victims))
@@ -129,7 +129,7 @@ class Campaign:
         finally:
             os.kill(journal, signal.SIGCONT)
             plant.terminate()
-            plant.wait(60)
+            plant.wait(LIMIT_S)
 
     def _after_kills(self) -> None:
         """For a campaign that has more to look at while devices send."""
@@ -142,7 +142,7 @@ class Campaign:
         self._until("the flow to reach the end", lambda: self._applied() >= last)
         self._until("everything to drain", views.drained)
         capture.terminate()
-        capture.wait(60)
+        capture.wait(LIMIT_S)
         journaled = sum(b'"ingest_ts"' in line for line in recording.open("rb"))
         self.say(
             f"devices sent {told['sent']}, were told {told['acknowledged']} are safe; journaled {journaled}"

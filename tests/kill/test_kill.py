@@ -10,7 +10,6 @@ from tests.kill.campaign import VICTIMS, Campaign
 
 
 @pytest.mark.kill
-@pytest.mark.timeout(600)
 def test_kills_leave_the_results_of_an_undisturbed_run(tmp_path: Path) -> None:
     campaign = Campaign(tmp_path / "campaign", kills=21, seed=11)
     found = campaign.run()

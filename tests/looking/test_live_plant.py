@@ -25,7 +25,7 @@ from flows.status import write_atomically
 from flows.views import Views
 from tests.journal.journal_process import ROOT, RunningJournal
 from tests.looking.test_explain import FILES, nodes
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 RULES = """
 ruleId: hot
@@ -66,7 +66,7 @@ class Running:
 
     def stop(self) -> None:
         self.flow.terminate()
-        assert self.flow.wait(60) == 0
+        assert self.flow.wait(LIMIT_S) == 0
         self.views.close()
 
 
@@ -95,7 +95,6 @@ def act(running: Running, action: str, alarm_id: str, *options: str) -> tuple[in
     return result.return_value, dict(answer)
 
 
-@pytest.mark.timeout(280)
 def test_actions_survive_and_a_snapshot_explains(running: Running) -> None:
     running.send("p1", tempC=90, flow=1, mode="run")
     running.send("p1", tempC=96)

@@ -19,7 +19,7 @@ import pytest
 from tests.ports import free_port
 from tests.services.node_packages import why_not
 from tests.services.opcua_server import NAMESPACE, OTHERS, OpcuaServer
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 lacking = why_not()
 pytestmark = pytest.mark.skipif(lacking is not None, reason=str(lacking))
@@ -47,7 +47,6 @@ NODES = [
 ]
 
 
-@pytest.mark.timeout(300)
 def test_a_plant_that_runs(tmp_path: Path) -> None:
     server = OpcuaServer(tmp_path / "server", NODES, user="line", password="a-secret-of-scada")
     folder, data, port = tmp_path / "plant", tmp_path / "data", free_port()
@@ -56,7 +55,7 @@ def test_a_plant_that_runs(tmp_path: Path) -> None:
 
     def get(path: str) -> Any:
         try:
-            with urlopen(url + path, timeout=10) as answer:
+            with urlopen(url + path, timeout=LIMIT_S) as answer:
                 return json.load(answer)
         except HTTPError as error:
             return json.load(error)
@@ -101,7 +100,7 @@ def test_a_plant_that_runs(tmp_path: Path) -> None:
         assert alarms(data)[1] == ("cleared", 30.0)
     finally:
         plant.terminate()
-        plant.wait(60)
+        plant.wait(LIMIT_S)
         server.close()
     assert plant.returncode == 0
     assert "a-secret-of-scada" not in (tmp_path / "run.log").read_text()

@@ -136,5 +136,5 @@ def test_a_subscription_that_is_over(tmp_path: Path) -> None:
         found.append(published.number)
 
     with pytest.raises(ConnectError, match="the subscription is over: BadTimeout"):
-        asyncio.run(asyncio.wait_for(subscription.publish(take, asyncio.Event()), 10))
+        asyncio.run(asyncio.wait_for(subscription.publish(take, asyncio.Event()), LIMIT_S))
     assert found == [2]

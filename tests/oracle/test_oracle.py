@@ -10,7 +10,6 @@ from tests.oracle.__main__ import example
 from tests.oracle.comparison import differences
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("first", range(0, 40, 10))
 def test_seeded_plants_come_out_as_computed_plainly(first: int, tmp_path: Path) -> None:
     for seed in range(first, first + 10):

@@ -16,7 +16,7 @@ from flows.folder import open_plant
 from flows.shards import settle_shards
 from flows.views import Views
 from tests.journal.journal_process import ROOT, RunningJournal
-from tests.waiting import until
+from tests.waiting import LIMIT_S, until
 
 FILES = {
     "plant.yaml": """
@@ -52,7 +52,7 @@ def command(data: Path, *options: str) -> tuple[list[str], dict[str, str]]:
 def refused(data: Path, *options: str) -> str:
     asked, environment = command(data, *options)
     done = subprocess.run(
-        asked, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        asked, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
     assert done.returncode == 1
     return done.stderr.strip()

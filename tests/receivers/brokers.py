@@ -12,6 +12,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from flows.broker import Broker, find_mosquitto
+from tests.waiting import LIMIT_S
 
 
 def need_mosquitto() -> None:
@@ -42,7 +43,7 @@ class Publisher:
         for payload in payloads:
             self._mids[self.client.publish(topic, payload, qos, retain).mid] = payload
 
-    def wait(self, seconds: float = 30.0) -> None:
+    def wait(self, seconds: float = LIMIT_S) -> None:
         """Until the broker has acknowledged everything."""
         end = time.monotonic() + seconds
         while self._mids:
@@ -54,8 +55,8 @@ class Publisher:
         self.client.loop_stop()
 
     def _published(self, client: Any, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
-        for _ in range(1000):  # the callback may come before publish has returned
-            if mid in self._mids:
-                break
-            time.sleep(0.001)
-        self.acknowledged.append(self._mids.pop(mid))
+        end = time.monotonic() + LIMIT_S
+        while mid not in self._mids and time.monotonic() < end:
+            time.sleep(0.001)  # the callback may come before publish has returned
+        self.acknowledged.append(self._mids[mid])
+        del self._mids[mid]  # after it is told: who waits for none to be left counts what was told

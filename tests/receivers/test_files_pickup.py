@@ -24,6 +24,7 @@ from connectors.files.source import FilesReceiver
 from connectors.source import Frame
 from operators.spec import MILLISECOND
 from tests.receivers.running import running, until
+from tests.waiting import LIMIT_S
 
 
 def receiver(tmp_path: Path, **keys: Any) -> FilesReceiver:
@@ -103,7 +104,9 @@ def test_an_end_around_the_putting_away_reads_nothing_twice(
         with monkeypatch.context() as patched:
             patched.setattr(PuttingAway, "put", ends)
             with pytest.raises(JournalError, match="ended"):
-                await asyncio.wait_for(receiver(tmp_path, after=after).run(appender, asyncio.Event()), 20)
+                await asyncio.wait_for(
+                    receiver(tmp_path, after=after).run(appender, asyncio.Event()), LIMIT_S
+                )
         async with running(receiver(tmp_path, after=after), appender):
             await asyncio.sleep(0.3)
             drop(tmp_path, "x.csv", b"h\n3\n4\n")  # perhaps with the very inode of the deleted one
@@ -207,7 +210,7 @@ def test_a_file_that_grows_while_nobody_reads_it(tmp_path: Path, monkeypatch: py
         path = drop(tmp_path, "x.csv", b"h\n" + b"".join(b"%d\n" % number for number in range(100, 125)))
         appender = LostAnswer()
         with pytest.raises(JournalError, match="ended"):
-            await asyncio.wait_for(receiver(tmp_path).run(appender, asyncio.Event()), 20)
+            await asyncio.wait_for(receiver(tmp_path).run(appender, asyncio.Event()), LIMIT_S)
         assert len(appender.frames) == 25
         with path.open("ab") as file:
             file.write(b"".join(b"%d\n" % number for number in range(125, 160)))

@@ -18,6 +18,7 @@ from connectors.files.source import FilesReceiver
 from connectors.source import Frame
 from operators.spec import MILLISECOND
 from tests.receivers.running import running, until
+from tests.waiting import LIMIT_S
 
 
 def receiver(tmp_path: Path, **keys: Any) -> FilesReceiver:
@@ -112,7 +113,7 @@ def test_each_row_exactly_once_over_crashes(
     async def scene() -> None:
         appender = CrashingAppender(crash_at, after)
         with pytest.raises(JournalError, match="crash"):
-            await asyncio.wait_for(receiver(tmp_path).run(appender, asyncio.Event()), 20)
+            await asyncio.wait_for(receiver(tmp_path).run(appender, asyncio.Event()), LIMIT_S)
         async with running(receiver(tmp_path), appender):
             await until(lambda: (tmp_path / "inbox" / "done" / "x.csv").exists())
         assert payloads(appender) == [b"%d" % number for number in range(75)]

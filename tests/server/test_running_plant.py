@@ -12,15 +12,12 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-import pytest
-
 from flows.broker import start_broker
 from tests.ports import free_port
 from tests.server.looked_at import PRESS_LINE
 from tests.waiting import LIMIT_S, until
 
 
-@pytest.mark.timeout(300)
 def test_a_plant_that_runs(tmp_path: Path) -> None:
     names = ("MQTT_PORT", "TCP_PORT", "HISTORIAN_PORT", "SERVER_PORT")
     environ = {**os.environ, "MQTT_HOST": "127.0.0.1", **{name: str(free_port()) for name in names}}
@@ -76,7 +73,7 @@ def test_a_plant_that_runs(tmp_path: Path) -> None:
             [sys.executable, "-m", "flows.cli", "top", "--url", url, "--json"],
             capture_output=True,
             check=True,
-            timeout=60,
+            timeout=LIMIT_S,
         )
         status = json.loads(looked.stdout)
         assert status["running"]
@@ -86,7 +83,7 @@ def test_a_plant_that_runs(tmp_path: Path) -> None:
     finally:
         for child in reversed(children):
             child.terminate()
-            child.wait(60)
+            child.wait(LIMIT_S)
         if broker is not None:
             broker.stop()
     assert plant.returncode == 0

@@ -65,7 +65,7 @@ class ShardedPlant:
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
-        assert self.process.wait(60) == 0
+        assert self.process.wait(LIMIT_S) == 0
 
     def write(self, files: Mapping[str, str]) -> None:
         for name, text in files.items():
@@ -75,7 +75,7 @@ class ShardedPlant:
 
     def call(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self._call(command, *arguments), capture_output=True, text=True, timeout=180, env=self.environ
+            self._call(command, *arguments), capture_output=True, text=True, timeout=LIMIT_S, env=self.environ
         )
 
     def _call(self, command: str, *arguments: str) -> list[str]:
