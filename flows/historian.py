@@ -35,6 +35,7 @@ from connectors.clickhouse.embedded import (
     read_statement,
 )
 from connectors.json_logs import log_as_json
+from connectors.serving import Serving
 from flows.address import split_address
 from flows.status import StatusThread
 
@@ -148,17 +149,17 @@ async def serve(data: Path, listen: str) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    status = StatusThread(data, "historian", historian.describe)
-    status.start()
-    log.info("listening on %s", listen)
-    serving = asyncio.ensure_future(server.serve())
+    serving = Serving(server, host, port)
     waiting = asyncio.ensure_future(stop.wait())
-    await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    if serving.done():
+    status = StatusThread(data, "historian", historian.describe)
+    if await serving.accepts({waiting}):
+        status.start()
+        log.info("listening on %s", listen)
+        await asyncio.wait({serving.task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if serving.task.done():
         status.close()
-        raise OSError(f"cannot listen on {listen}; is the port in use?") from serving.exception()
-    server.stop()
-    await asyncio.wait({serving}, timeout=5)
+        raise OSError(f"cannot listen on {listen}; is the port in use?") from serving.task.exception()
+    await serving.stop(5.0)
     historian.engine.close()
     status.close()
     log.info("stopped")

@@ -25,6 +25,7 @@ from litestar.di import NamedDependency, Provide
 from litestar.openapi.config import OpenAPIConfig
 from litestar.params import FromPath, FromQuery, QueryParameter
 
+from connectors.serving import Serving
 from flows.aas_api import AAS_HANDLERS, BASE
 from flows.address import split_address
 from flows.alarm_api import ALARM_HANDLERS
@@ -197,17 +198,17 @@ async def serve(data: Path, listen: str) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    state = StatusThread(data, "server", lambda: {"state": "running", "listen": listen})
-    state.start()
-    log("listening", address=listen)
-    serving = asyncio.ensure_future(server.serve())
+    serving = Serving(server, host, port)
     waiting = asyncio.ensure_future(stop.wait())
-    await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    if serving.done():
+    state = StatusThread(data, "server", lambda: {"state": "running", "listen": listen})
+    if await serving.accepts({waiting}):
+        state.start()
+        log("listening", address=listen)
+        await asyncio.wait({serving.task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if serving.task.done():
         state.close()
-        raise OSError(f"cannot listen on {listen}; is the port in use?") from serving.exception()
-    server.stop()
-    await asyncio.wait({serving}, timeout=5)
+        raise OSError(f"cannot listen on {listen}; is the port in use?") from serving.task.exception()
+    await serving.stop(5.0)
     state.close()
     log("stopped")
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings
@@ -18,8 +18,6 @@ from connectors.http.config import HttpConfig
 from connectors.source import SourceStatus
 from connectors.tcp.config import listen_address
 from connectors.tls import in_folder, server_context
-
-_LOOK_S: Final = 0.01
 
 log = logging.getLogger(__name__)
 
@@ -57,18 +55,6 @@ class Listening:
                 log.warning("%s", said)
                 await backoff.wait(stop)
         return None
-
-    async def accepting(self, ends: set[asyncio.Task[Any]]) -> None:
-        """Return when a connection is taken, or one of `ends` has ended: Granian says nothing when it
-        listens, which is some milliseconds after it was told to."""
-        while not any(end.done() for end in ends):
-            try:
-                _, writer = await asyncio.open_connection(self.host or "127.0.0.1", self.port)
-            except OSError:
-                await asyncio.sleep(_LOOK_S)
-            else:
-                writer.close()
-                return
 
     def _made(self, app: Any) -> Server:
         config, files = self.config, self._files

@@ -24,6 +24,7 @@ from connectors.http.config import HttpConfig
 from connectors.http.heads import Heads
 from connectors.http.listening import Listening
 from connectors.journal.entries import ENTRY_BYTES, ENTRY_ROWS
+from connectors.serving import Serving
 from connectors.source import Appender, Frame, FrameRows, SourceStatus, Surroundings, Where
 
 WAITING_FRAMES: Final = 200_000  # received and not yet durable, before requests are put off
@@ -33,7 +34,6 @@ AT_ONCE: Final = 256  # frames of a request that go into an append of their own
 BUSY_RETRY_S: Final = 1
 AWAY_RETRY_S: Final = 5
 FINISH_S: Final = 3.0  # of the 5 s in which a receiver ends
-LEAVE_S: Final = 0.1  # for Granian's threads: one that ends together with the interpreter aborts it
 SWEEP_S: Final = 0.25
 DRAIN_S: Final = 1.0
 LARGEST_INLINE: Final = 65_536  # a body beyond is unpacked and split beside the event loop
@@ -100,14 +100,13 @@ class HttpReceiver:
         sender = asyncio.create_task(self.gather.run(), name=f"{self.name}-append")
         ends = {asyncio.create_task(stop.wait()), asyncio.create_task(self._gone.wait())}
         self._open = True
-        serving = asyncio.create_task(server.serve())
+        serving = Serving(server, self._listening.host, self.port)
+        over = {sender, serving.task, *ends}
         try:
-            await self._listening.accepting({sender, serving, *ends})
-            self._connected()
-            while not sender.done() and not serving.done() and not any(end.done() for end in ends):
-                await asyncio.wait(
-                    {sender, serving, *ends}, timeout=SWEEP_S, return_when=asyncio.FIRST_COMPLETED
-                )
+            if await serving.accepts({sender, *ends}):
+                self._connected()
+            while not any(one.done() for one in over):
+                await asyncio.wait(over, timeout=SWEEP_S, return_when=asyncio.FIRST_COMPLETED)
                 self._sweep()
         finally:
             self._open = False
@@ -124,10 +123,9 @@ class HttpReceiver:
             deadline = time.monotonic() + 0.5
             while self._requests and time.monotonic() < deadline:
                 await asyncio.sleep(0.01)  # their answers leave before the server goes
-            server.stop()
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(serving, 1.0)
-            await asyncio.sleep(LEAVE_S)
+            await serving.stop(1.0)
+            if serving.task.done():
+                serving.task.result()  # raises what ended it
             self.status.state = "stopped"
             if not whole:
                 log.warning("stopped with frames that are not durable; none is acknowledged")

@@ -120,7 +120,7 @@ def test_one_of_two_plants_over_a_shard_gives_it_up(broker: KafkaBroker, tmp_pat
                     f"shard 0 (both/0) is run by process {other} of this machine now, and {mend}"
                 )
                 until(lambda: not health(one, "flow"), "the flow to be gone")
-                assert two.is_ready()
+                until(two.is_ready, "the second")
                 one.post(*reading(70), "second")
                 until(lambda: len(two.events()) == 2, "raised and cleared")
                 until(lambda: health(one, "journal").get("state") == "taken", "the same of its successor")

@@ -17,6 +17,7 @@ from connectors.fakes import MemoryAppender
 from connectors.http.config import HttpConfig
 from connectors.http.source import HttpReceiver
 from operators.spec import MILLISECOND
+from tests.ports import free_port
 from tests.receivers.certificates import Authority
 from tests.receivers.running import running, until
 from tests.waiting import LIMIT_S
@@ -26,7 +27,7 @@ Taken = list[tuple[str, bytes]]
 
 def scene(work: Any, folder: Path = Path(), **keys: Any) -> MemoryAppender:
     async def run() -> MemoryAppender:
-        source = HttpReceiver("ingest", HttpConfig(listen="127.0.0.1:0", **keys), folder)
+        source = HttpReceiver("ingest", HttpConfig(listen=f"127.0.0.1:{free_port()}", **keys), folder)
         journal = MemoryAppender()
         async with running(source, journal):
             await until(lambda: source.status.state == "connected")

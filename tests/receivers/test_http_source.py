@@ -19,6 +19,7 @@ from connectors.fakes import MemoryAppender
 from connectors.http.config import HttpConfig
 from connectors.http.source import HttpReceiver
 from operators.spec import MILLISECOND, SECOND
+from tests.ports import free_port
 from tests.receivers.certificates import Authority
 from tests.receivers.proxy import Proxy
 from tests.receivers.running import running, until
@@ -26,7 +27,7 @@ from tests.waiting import LIMIT_S
 
 
 def receiver(**keys: Any) -> HttpReceiver:
-    return HttpReceiver("ingest", HttpConfig(listen="127.0.0.1:0", **keys))
+    return HttpReceiver("ingest", HttpConfig(listen=f"127.0.0.1:{free_port()}", **keys))
 
 
 async def client(source: HttpReceiver, **keys: Any) -> httpx.AsyncClient:
@@ -343,7 +344,11 @@ def test_tls_with_client_certificates(tmp_path: Path) -> None:
 
     async def run() -> None:
         config = HttpConfig(
-            listen="127.0.0.1:0", tls=True, cert_file="server.pem", key_file="server.key", ca_file="ours.pem"
+            listen=f"127.0.0.1:{free_port()}",
+            tls=True,
+            cert_file="server.pem",
+            key_file="server.key",
+            ca_file="ours.pem",
         )
         source, journal = HttpReceiver("ingest", config, tmp_path), MemoryAppender()
         async with running(source, journal):
@@ -381,7 +386,9 @@ def test_tls_files_that_are_none(tmp_path: Path) -> None:
         ),
         ({}, "tls: a server needs cert_file and key_file"),
     ):
-        source = HttpReceiver("ingest", HttpConfig(listen="127.0.0.1:0", tls=True, **keys), tmp_path)
+        source = HttpReceiver(
+            "ingest", HttpConfig(listen=f"127.0.0.1:{free_port()}", tls=True, **keys), tmp_path
+        )
         with pytest.raises(ConfigError) as told:
             asyncio.run(source.run(MemoryAppender(), asyncio.Event()))
         assert str(told.value) == text

@@ -65,6 +65,9 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShardedPlant]:
             send(one, device, 999)  # out of range
             send(one, f"nobody-{device}", 20)
         until(lambda: len(said(one, "alarms", "PLANT")) == len(DEVICES), "the alarms")
+        # newest values are written in bulk, behind the alarms
+        until(lambda: all(row["last_heard"] for row in said(one, "devices", "PLANT")), "every device")
+        until(lambda: len(said(one, "state", "PLANT")) == len(DEVICES), "every device's values")
         yield one
 
 
