@@ -95,7 +95,7 @@ def _until(at: str | None) -> int:
 
 def _asked(views: Views, device: str | None) -> list[Path]:
     """The folders of the shards to look at: that of the device, if it has been heard, else all."""
-    knows = [one.folder for one in views.shards if device is not None and one.record(device) is not None]
+    knows = [one.folder for one in views.shards if device is not None and one.records_of(device)]
     return knows or [one.folder for one in views.shards]
 
 

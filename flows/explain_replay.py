@@ -240,7 +240,9 @@ def checked(plant: Plant | None, rule: str, device: str | None, *, recorded: boo
     if device is not None and row is None and plant.devices.unknown != "accept" and not recorded:
         raise ConfigError(f"no device '{device}' in devices.csv{nearest(device, plant.master.devices)}")
     product = row.get("productId") if row is not None else None
-    if product and product not in found.products:
+    # what a source is said to send comes before what master data say
+    sent = {getattr(source, "product", None) for source in plant.sources.values()}
+    if product and product not in found.products and sent.isdisjoint(found.products):
         raise ConfigError(
             f"device '{device}' is of product {product}; rule '{rule}' is for {', '.join(found.products)}"
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -26,7 +26,7 @@ from flows.alarm_figures import FigureEvent
 from flows.alarm_filters import AlarmFilters
 from flows.shards import home_of
 from flows.status import read_status
-from operators.state.store import DeviceState, RecordReader
+from operators.state.store import DeviceState, Heard, RecordReader
 
 TAIL_BYTES: Final = 1 << 16
 HISTORY: Final = 10_000  # events that are looked through
@@ -213,12 +213,18 @@ class ShardView:
                         return found
         return found
 
-    def record(self, device_id: str) -> DeviceState | None:
-        body = self.read(lambda output: output.state(device_id))
-        return None if body is None else self._devices.read(body)
+    def records_of(self, device_id: str) -> list[DeviceState]:
+        """What is known of a device, once a product."""
+        return _newest(map(self._devices.read, self.read(lambda output: output.state(device_id)) or []))
 
-    def records(self) -> Iterator[DeviceState]:
-        return map(self._devices.read, self.read(OutputReader.states) or [])
+    def records(self) -> list[DeviceState]:
+        """What is known of every device, once a product."""
+        return _newest(map(self._devices.read, self.read(OutputReader.states) or []))
+
+    def heard(self) -> list[Heard]:
+        """Which devices have been heard as which products."""
+        found = map(self._devices.heard, self.read(OutputReader.states) or [])
+        return list({one[:2]: one for one in found}.values())
 
     def flow_status(self) -> dict[str, Any]:
         """What the shard's flow has told of itself."""
@@ -236,6 +242,11 @@ class ShardView:
         """The last events of the shard's alarms file, newest first."""
         lines = _last_lines(self.folder / "alarms.jsonl", limit)
         return [msgspec.json.decode(line) for line in lines]
+
+
+def _newest(records: Iterable[DeviceState]) -> list[DeviceState]:
+    """Of two records of a device and product the later, which is of the newer form."""
+    return list({(one.device_id, one.productId): one for one in records}.values())
 
 
 def _ingest_ns(output: OutputReader, kind: str, after: int) -> list[int]:

@@ -157,7 +157,13 @@ def windows(plant: Plant) -> dict[str, ProductWindows]:
 def state(plant: Plant) -> dict[str, ProductState]:
     """What is kept of each product's devices."""
     return {
-        name: ProductState(product.metrics, tuple(product.windows), product.aas, _formulas(plant, product))
+        name: ProductState(
+            product.metrics,
+            tuple(product.windows),
+            product.aas,
+            _formulas(plant, product),
+            plant.master.devices,
+        )
         for name, product in plant.products.items()
     }
 

@@ -6,17 +6,17 @@ Listing a page or finding one submodel touches only the devices asked for.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from flows.plant_file import Plant, Product
 from operators.state.aas import fill_in, submodel_json
 from operators.state.spec import Submodel
-from operators.state.store import DeviceState
+from operators.state.store import FORMER, DeviceState, Heard
 
-UNLISTED_S: Final = 1.0  # how old the list of unlisted devices may be where a plant accepts them
+REBUILD_S: Final = 1.0  # how old the index may be where devices are heard or changed all the time
 
-ReadState = Callable[[str], DeviceState | None]
+ReadState = Callable[[str, str], DeviceState | None]
 
 
 class Place(NamedTuple):
@@ -31,19 +31,24 @@ class Place(NamedTuple):
 class SubmodelIndex:
     """The submodels of an applied plant, by product, then device, then the mapping's order.
 
-    unlisted: device_id -> productId of devices that were heard and are not in the master data
-    (`unknown: accept`).
+    A device has those of the product that master data give it, and of every other that it sends. heard:
+    what has been heard; devices that are not in the master data count with `unknown: accept`. known:
+    a number that changes with what has been heard.
     """
 
-    def __init__(self, plant: Plant, unlisted: Mapping[str, str]) -> None:
+    def __init__(self, plant: Plant, heard: Iterable[Heard], known: int) -> None:
         self.plant = plant
-        self._accepts = plant.devices.unknown == "accept"
+        self.known = known
         self._made_at = time.monotonic()
+        rows = plant.master.devices
         owners: dict[str, list[str]] = {name: [] for name in plant.products}
-        for device_id, row in plant.master.devices.items():
-            owners.setdefault(row.get("productId") or unlisted.get(device_id, ""), []).append(device_id)
-        for device_id in sorted(unlisted.keys() - plant.master.devices.keys()):
-            owners.setdefault(unlisted[device_id], []).append(device_id)
+        for device_id, row in rows.items():
+            owners.setdefault(row.get("productId", ""), []).append(device_id)
+        accepts = plant.devices.unknown == "accept"
+        for device_id, productId, standing in sorted(set(heard)):
+            own = rows.get(device_id, {}).get("productId")
+            if standing != FORMER and own != productId and (device_id in rows or accepts):
+                owners.setdefault(productId, []).append(device_id)
         self.places: list[Place] = []
         self._by_id: dict[str, Place] = {}
         self._by_short: dict[str, list[Place]] = {}
@@ -63,10 +68,11 @@ class SubmodelIndex:
         self.places.append(place)
         self._by_short.setdefault(place.submodel.idShort, []).append(place)
 
-    def holds(self, plant: Plant) -> bool:
+    def holds(self, plant: Plant, known: int) -> bool:
         """Whether the index is still the plant's."""
-        fresh = not self._accepts or time.monotonic() - self._made_at < UNLISTED_S
-        return plant.sha256 == self.plant.sha256 and fresh
+        fresh = time.monotonic() - self._made_at < REBUILD_S
+        same = plant is self.plant and known == self.known
+        return same or (fresh and plant.sha256 == self.plant.sha256)
 
     def page(self, start: int, limit: int, id_short: str | None, read: ReadState) -> list[dict[str, Any]]:
         """Submodels from ordinal `start` on; with `id_short`, of those of that name."""
@@ -81,7 +87,5 @@ class SubmodelIndex:
 
 def as_json(place: Place, read: ReadState) -> dict[str, Any]:
     """One submodel with its newest values."""
-    state = read(place.device_id)
-    if state is not None and state.productId != place.product.productId:
-        state = None  # the device was of another product when it was last heard
+    state = read(place.device_id, place.product.productId)
     return submodel_json(place.submodel, place.product.metrics, place.device_id, state, place.formulas)

@@ -33,7 +33,7 @@ from flows.status import component_name, read_status
 from flows.submodel_index import SubmodelIndex
 from operators.batch import Ledger, Waiting
 from operators.contract.messages import time_text
-from operators.state.store import DeviceState
+from operators.state.store import DeviceState, metrics_by_name, standing_products
 
 PLANT_S: Final = 0.5  # how long an applied plant is taken for the newest
 # a number with one shard; with several theirs, in order, with points between
@@ -263,9 +263,9 @@ class Views:
         """Devices of the master data in file order, then others that have been heard, then those that
         frames wait for until they are known."""
         plant = self.plant_now()
-        heard = {record.device_id: record for record in self._records()}
+        heard = self._records()
         rows = plant.master.devices if plant else {}
-        found = [_device_row(name, row, heard.pop(name, None)) for name, row in rows.items()]
+        found = [_device_row(name, row, heard.pop(name, [])) for name, row in rows.items()]
         found.extend(_device_row(name, {}, heard[name]) for name in sorted(heard))
         waiting = [one for shard in self.shards for one in shard.read(OutputReader.waiting) or []]
         found.extend(_held_row(one) for one in waiting)
@@ -275,13 +275,14 @@ class Views:
         return found
 
     def state(self, device_id: str) -> dict[str, Any] | None:
-        """{metric: {"value", "quality", "time", "position"}}; None for a device never heard."""
-        record = self._record(device_id)
-        return None if record is None else _state_object(record)
+        """{metric: {"value", "quality", "time", "position"}}; None for a device never heard. A metric of
+        another product of the device, of a name that is taken, stands as `productId.metric`."""
+        records = [one for shard in self.shards for one in shard.records_of(device_id)]
+        return _state_object(records) if records else None
 
     def states(self) -> dict[str, dict[str, Any]]:
         """`state` of every device that has been heard, by name."""
-        return {one.device_id: _state_object(one) for one in sorted(self._records(), key=_name)}
+        return {name: _state_object(records) for name, records in sorted(self._records().items())}
 
     def rejects(self, limit: int, reason: str | None = None) -> list[dict[str, Any]]:
         """The newest rejects that the output logs still hold, newest first (FORMATS section 5); with
@@ -316,12 +317,18 @@ class Views:
             for rule in (plant.rules if plant else [])
         ]
 
-    def _record(self, device_id: str) -> DeviceState | None:
-        return next((one for shard in self.shards if (one := shard.record(device_id)) is not None), None)
+    def _record(self, device_id: str, productId: str) -> DeviceState | None:
+        """What is known of a device as a product."""
+        records = (one for shard in self.shards for one in shard.records_of(device_id))
+        return next((one for one in records if one.productId == productId), None)
 
-    def _records(self) -> Iterator[DeviceState]:
+    def _records(self) -> dict[str, list[DeviceState]]:
+        """What is known of every device that has been heard, once a product."""
+        found: dict[str, list[DeviceState]] = {}
         for shard in self.shards:
-            yield from shard.records()
+            for one in shard.records():
+                found.setdefault(one.device_id, []).append(one)
+        return found
 
     # -- submodels
 
@@ -340,10 +347,11 @@ class Views:
         if plant is None:
             return None
         index = self._index
-        if index is None or not index.holds(plant):
-            heard = plant.devices.unknown == "accept"
-            others = {one.device_id: one.productId for one in self._records()} if heard else {}
-            index = self._index = SubmodelIndex(plant, others)
+        known = sum(shard.read(OutputReader.state_count) or 0 for shard in self.shards)
+        if index is None or not index.holds(plant, known):
+            mapped = any(product.aas is not None for product in plant.products.values())
+            heard = [one for shard in self.shards for one in shard.heard()] if mapped else []
+            index = self._index = SubmodelIndex(plant, heard, known)
         return index
 
 
@@ -374,10 +382,6 @@ def _all(found: Iterable[list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
         yield from one
 
 
-def _name(record: DeviceState) -> str:
-    return record.device_id
-
-
 def _rank(severity: str) -> int:
     return SEVERITIES.index(severity) if severity in SEVERITIES else len(SEVERITIES)
 
@@ -403,25 +407,27 @@ def _alarm_row(event: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _device_row(name: str, row: Mapping[str, str], record: DeviceState | None) -> dict[str, Any]:
-    newest = max((metric.time_ns for metric in record.metrics.values()), default=None) if record else None
+def _device_row(name: str, row: Mapping[str, str], records: Sequence[DeviceState]) -> dict[str, Any]:
+    times = (metric.time_ns for record in records for metric in record.metrics.values())
+    newest = max(times, default=None)
+    counted = standing_products(records)
     return {
         "device_id": name,
-        "productId": row.get("productId") or (record.productId if record else None),
+        "productId": row.get("productId") or (counted[0].productId if counted else None),
         "hub_id": row.get("hub_id") or None,
         "site_id": row.get("site_id") or None,
         "name": row.get("name") or None,
         "status": (row.get("status") or "in_service") if row else "unlisted",
         "last_heard": None if newest is None else time_text(newest),
-        "metrics": len(record.metrics) if record else 0,
-        "alarms": record.alarms if record else [],
+        "metrics": sum(len(record.metrics) for record in counted),
+        "alarms": sorted({ruleId for record in records for ruleId in record.alarms}),
         "held": 0,
     }
 
 
 def _held_row(one: Waiting) -> dict[str, Any]:
     return {
-        **_device_row(one.device_id, {}, None),
+        **_device_row(one.device_id, {}, ()),
         "productId": one.productId or None,
         "status": "held",
         "held": one.frames,
@@ -431,7 +437,7 @@ def _held_row(one: Waiting) -> dict[str, Any]:
     }
 
 
-def _state_object(record: DeviceState) -> dict[str, Any]:
+def _state_object(records: Sequence[DeviceState]) -> dict[str, Any]:
     return {
         name: {
             "value": metric.value,
@@ -439,5 +445,5 @@ def _state_object(record: DeviceState) -> dict[str, Any]:
             "time": time_text(metric.time_ns),
             "position": metric.position,
         }
-        for name, metric in sorted(record.metrics.items())
+        for name, metric in metrics_by_name(records).items()
     }

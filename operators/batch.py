@@ -333,9 +333,10 @@ class Control(NamedTuple):
 
 class StateChanges(NamedTuple):
     """Newest values that changed, as the state store keeps them (`operators.state.store`): records
-    by key, the layouts by which they are read, by id, and the texts that they name, by code."""
+    by device and product, the layouts by which they are read, by id, and the texts that they name, by
+    code."""
 
-    records: Sequence[tuple[bytes, bytes]] = ()
+    records: Sequence[tuple[bytes, bytes, bytes]] = ()
     layouts: Mapping[bytes, bytes] = MappingProxyType({})
     texts: Mapping[int, str] = MappingProxyType({})
 

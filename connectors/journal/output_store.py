@@ -2,13 +2,16 @@
 
 One LMDB environment, `DATA/output`, that the flow alone writes. Each kind of record has its own
 sub-database: the record's number, eight bytes big-endian, to positions, a running total of bytes
-and the body (`connectors.journal.columns`). Beside them stand `state` (device -> its newest
-values; `state_layouts` and `state_texts` say how they are read), `open_alarms` (subject -> newest
-event, until closed), `answers` (an operator's action by
+and the body (`connectors.journal.columns`). Beside them stand `state` (device and product -> newest
+values, `record_key`; `state_layouts` and `state_texts` say how they are read), `open_alarms` (subject ->
+newest event, until closed), `answers` (an operator's action by
 its id -> what became of it; `answer_order`, by number, knows the oldest), `params` (device and
 parameter -> the override in force), `master` (rows of master data that differ from the plant's files) and
 `meta`. Every transaction moves `applied` together with what
 was made of the entries up to it.
+
+Versions that knew one product a device kept its newest values under the device alone. Such records are
+read until one of their device and product stands beside them.
 
 Kinds: telemetry, windows, rejects, alarm_batches and alarm_intervals are cut into big records, each
 one insert of the historian; alarms holds one event a record, as soon as it is found. The number of an alarms
@@ -52,6 +55,7 @@ DATABASES: Final = (
 RECORD: Final = struct.Struct("<qqQ")  # first and last position, bytes of the kind up to its end
 TALLY: Final = struct.Struct("<QQ")  # last number and bytes of a kind, ever
 NUMBER: Final = struct.Struct(">Q")
+PRODUCT_BYTES: Final = 8
 MAX_KEY: Final = 500  # LMDB's limit is 511 bytes
 ANSWERS_KEPT: Final = 10_000  # the newest
 DEFAULT_BACKLOG: Final = 4_000_000_000
@@ -60,6 +64,11 @@ DEFAULT_BACKLOG: Final = 4_000_000_000
 def bytes_key(data: bytes) -> bytes:
     """Bytes as a key: themselves, or where they are too long their SHA-256."""
     return data if 0 < len(data) <= MAX_KEY else hashlib.sha256(data).hexdigest().encode()
+
+
+def record_key(device: bytes, product: bytes) -> bytes:
+    """The key of a record of newest values; product: PRODUCT_BYTES."""
+    return bytes_key(device) + b"\0" + product
 
 
 def text_key(text: str) -> bytes:
@@ -259,11 +268,23 @@ class OutputReader:
         value = self._meta(b"waiting")
         return msgspec.msgpack.decode(value, type=list[Waiting]) if value else []
 
-    def state(self, device_id: str) -> bytes | None:
-        """A device's record as `operators.state` wrote it."""
+    def state(self, device_id: str) -> list[bytes]:
+        """A device's records as `operators.state` wrote them, one a product."""
+        device = text_key(device_id)
+        before = device + b"\0"
+        with self._begin() as txn, txn.cursor(db=self._db("state")) as cursor:
+            found = [cursor.value()] if cursor.set_key(device) else []
+            there = cursor.set_range(before)
+            while there and cursor.key().startswith(before):
+                if len(cursor.key()) == len(before) + PRODUCT_BYTES:
+                    found.append(cursor.value())
+                there = cursor.next()
+        return found
+
+    def state_count(self) -> int:
+        """How many records there are; rises with each device that is first heard as a product."""
         with self._begin() as txn:
-            value: bytes | None = txn.get(text_key(device_id), db=self._db("state"))
-            return value
+            return int(txn.stat(self._db("state"))["entries"])
 
     def state_layout(self, identifier: bytes) -> bytes | None:
         """The layout of records that name it."""
@@ -278,14 +299,21 @@ class OutputReader:
             return None if value is None else value.decode("utf-8", "surrogatepass")
 
     def states(self) -> list[bytes]:
-        """Every device's record."""
+        """Every device's records, in the order of their keys: older forms first."""
         with self._begin() as txn, txn.cursor(db=self._db("state")) as cursor:
             return list(cursor.iternext(keys=False))
 
     def devices(self) -> list[str]:
         """Devices that have a state record, by name."""
         with self._begin() as txn, txn.cursor(db=self._db("state")) as cursor:
-            return [key.decode("utf-8", "surrogatepass") for key in cursor.iternext(values=False)]
+            keys = {_device_of(key) for key in cursor.iternext(values=False)}
+        return sorted(key.decode("utf-8", "surrogatepass") for key in keys)
+
+
+def _device_of(key: bytes) -> bytes:
+    """The device in the key of a record of newest values."""
+    end = len(key) - PRODUCT_BYTES - 1
+    return key[:end] if end > 0 and key[end] == 0 else key
 
 
 def backlog(txn: Any, databases: Mapping[bytes, Any], kind: str, after: int) -> tuple[int, int]:

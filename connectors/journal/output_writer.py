@@ -41,8 +41,8 @@ from connectors.journal.output_store import (
     TALLY,
     OutputReader,
     backlog,
-    bytes_key,
     read_cursors,
+    record_key,
     text_key,
 )
 from operators.batch import (
@@ -351,7 +351,7 @@ class OutputWriter:
         txn.put(b"master_rows", NUMBER.pack(number), db=meta)
 
     def _put_state(self, txn: Any, state: StateChanges) -> None:
-        records = [(bytes_key(key), value) for key, value in state.records]
+        records = [(record_key(device, product), value) for device, product, value in state.records]
         records.sort()  # neighbours in the tree, one after the other
         with txn.cursor(db=self._databases[b"state"]) as cursor:
             cursor.putmulti(records)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -63,9 +63,10 @@ class FormulasSpec:
 
 @dataclass(frozen=True, slots=True)
 class ProductState:
-    """All that the state stage knows of one product; metrics in file order."""
+    """All that the state stage knows of one product; metrics in file order. devices: rows of master data."""
 
     metrics: Mapping[str, Metric]
     windows: tuple[Window, ...]
     aas: AasMapping | None = None
     formulas: FormulasSpec | None = None
+    devices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

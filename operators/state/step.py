@@ -11,6 +11,7 @@ import numpy.typing as npt
 from operators.attributes import Attributes
 from operators.batch import (
     ABSENT,
+    IN_ORDER,
     QUALITY_NAMES,
     AlarmEvent,
     Float64,
@@ -34,14 +35,19 @@ from operators.state.kernels import keep_latest, keep_window
 from operators.state.references import FLAGS, FormulaColumn, WindowRef, flag_bits, references
 from operators.state.spec import ProductState
 from operators.state.store import (
+    ALSO,
+    FORMER,
     NO_ALARMS,
     NO_WINDOW,
+    OWN,
     DeviceState,
     Layout,
     MetricState,
     WindowState,
     cut_records,
     device_key,
+    metrics_by_name,
+    product_key,
     record_tail,
     typed_value,
 )
@@ -55,7 +61,9 @@ _FRESH: dict[str, tuple[str, Any]] = {  # state array -> dtype, value of a devic
     "kept_start": ("i8", NO_WINDOW),
     "kept_revision": ("i8", 0),
     "touched": ("u1", 0),
+    "standing": ("u1", OWN),
 }
+_NO_ROW: Mapping[str, str] = {}
 _ACTIVE, _ACKNOWLEDGED = 1 << FLAGS.index("active"), 1 << FLAGS.index("acknowledged")
 _TEXTS_AT_EASE = 4096  # texts kept before those that no device shows any more are dropped
 
@@ -82,10 +90,13 @@ class _Product:
             tuple(one.shown for one in self.aggregates),
         )
         self.layout_id = self.layout.id()
+        self.key = product_key(productId)
+        self.judged = 0  # so many rows have a standing
+        self.has_former = False
         self.texts: dict[int, str] = {}
         self.slots = ProductSlots()
         kept = (len(self.aggregates),)
-        widths = {"touched": (), "kept": kept, "kept_start": kept, "kept_revision": kept}
+        widths = {"touched": (), "standing": (), "kept": kept, "kept_start": kept, "kept_revision": kept}
         self.state: dict[str, npt.NDArray[Any]] = {
             name: np.empty((0, *widths.get(name, (len(self.names),))), dtype)
             for name, (dtype, _) in _FRESH.items()
@@ -108,6 +119,8 @@ class _Product:
                     self.state[array][:, column] = before.state[array][:, then]
         if self.reading is not None and before.reading is not None:
             self.reading.load(before.reading.export(self.slots.count), self.slots.capacity, self.slots.count)
+        self.state["standing"] = before.state["standing"]
+        self.judged, self.has_former = before.judged, before.has_former
         self.state["touched"][: self.slots.count] = 1  # records of another layout
 
     def rows(self, device: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
@@ -121,6 +134,10 @@ class _Product:
         """Take the readings in."""
         rows = self.rows(batch.device)
         state = self.state
+        if self.has_former:
+            heard = rows[(batch.flags & np.uint8(IN_ORDER)) != 0]
+            state["standing"][heard[state["standing"][heard] == FORMER]] = ALSO
+            self.has_former = bool((state["standing"][: self.slots.count] == FORMER).any())
         keep_latest(
             rows,
             batch.ts_ns,
@@ -144,6 +161,13 @@ class _Product:
             self.texts.update(batch.texts)
             if len(self.texts) > max(_TEXTS_AT_EASE, 2 * state["latest"].size):
                 self.drop_texts()
+
+    def stands(self, row: int, standing: int) -> None:
+        """What the product is to a device from now on."""
+        if self.state["standing"][row] != standing:
+            self.state["standing"][row] = standing
+            self.state["touched"][row] = 1
+        self.has_former = self.has_former or standing == FORMER
 
     def texts_of(self, rows: npt.NDArray[np.int64]) -> dict[int, str]:
         """The texts that some devices show, by code."""
@@ -256,7 +280,10 @@ class StateLogic(Kept):
         self.devices = devices
         self._products = {productId: _Product(productId, spec) for productId, spec in specs.items()}
         self._asks_master = any(spec.formulas is not None for spec in specs.values())
+        self._rows = _master(specs)
+        self._changed: dict[str, str] = {}  # products of devices whose rows are others since
         self._open: dict[str, dict[str, tuple[str, int]]] = {}  # device_id -> subject -> ruleId, flags
+        self._heard_as = np.zeros(0, np.uint8)  # by slot: as how many products, of up to 255
         self._parameters = Parameters()
 
     def apply(self, specs: Mapping[str, ProductState]) -> None:
@@ -270,10 +297,58 @@ class StateLogic(Kept):
                 self._products[productId] = known
             elif known is not None:
                 product.inherit(known)
+        rows, self._rows = self._rows, _master(specs)
+        changed, self._changed = self._changed, {}
+        for device, row in self._rows.items():
+            then = changed.get(device)
+            then = rows.get(device, _NO_ROW).get("productId", "") if then is None else then
+            if (now := row.get("productId", "")) != then:
+                self._move(device, then, now)
 
     def refresh(self, rows: Sequence[DeviceRow], attributes: Attributes) -> bool:
         """Devices whose master data have changed. False: it takes an `apply`."""
+        for one in rows:
+            then = self._product_of(one.device)
+            if (now := one.after.get("productId", "")) != then:
+                self._changed[one.device] = now
+                self._move(one.device, then, now)
         return not self._asks_master
+
+    def _product_of(self, device: str) -> str:
+        """The product that master data give a device at this place; "" where they give none."""
+        found = self._changed.get(device)
+        return self._rows.get(device, _NO_ROW).get("productId", "") if found is None else found
+
+    def _move(self, device: str, then: str, now: str) -> None:
+        """Master data give a device another product than they did."""
+        slot = self.devices.slots.get(device)
+        if slot is None:
+            return
+        own = now or self.devices.products[slot]
+        for product in self._products.values():
+            row = product.slots.row(slot)
+            if row < 0:
+                continue
+            if product.productId == own:
+                product.stands(row, OWN)
+            elif product.productId == then:
+                product.stands(row, FORMER)
+            elif product.state["standing"][row] == OWN:
+                product.stands(row, ALSO)
+
+    def _judge(self, product: _Product) -> None:
+        """Give devices that the product has first heard now their standing."""
+        for row in range(product.judged, product.slots.count):
+            slot = int(product.slots.slot_of[row])
+            own = self._product_of(self.devices.names[slot]) or self.devices.products[slot]
+            product.state["standing"][row] = OWN if own == product.productId else ALSO
+        self._count_heard(product.slots.slot_of[product.judged : product.slots.count])
+        product.judged = product.slots.count
+
+    def _count_heard(self, slots: Int32) -> None:
+        """A product has heard of devices for the first time."""
+        self._heard_as = grown(self._heard_as, len(self.devices), 0)
+        self._heard_as[slots] += self._heard_as[slots] < 255
 
     def process(self, item: Slice) -> None:
         device = self._parameters.take(item)
@@ -283,7 +358,10 @@ class StateLogic(Kept):
                 product.refresh(slot, self.devices, self._parameters)
         for batch in item.readings:
             if len(batch):
-                self._products[batch.productId].read(batch, self.devices, self._parameters)
+                product = self._products[batch.productId]
+                product.read(batch, self.devices, self._parameters)
+                if product.judged < product.slots.count:
+                    self._judge(product)
         ended = item.control is not None  # windows that the plant has no more: nothing refers to them
         for closed in () if ended else item.windows:
             self._products[closed.productId].close(closed, self.devices, self._parameters)
@@ -304,15 +382,17 @@ class StateLogic(Kept):
                 self._open.pop(device_id, None)
         else:
             self._open.setdefault(device_id, {})[subject] = ruleId, flag_bits(data["state"])
-        product = self._products.get(data["productId"])
-        row = product.slots.row(slot) if product else -1
-        if product is not None and row >= 0:
-            product.state["touched"][row] = 1
+        several = slot < len(self._heard_as) and self._heard_as[slot] > 1
+        its = self._products.get(data["productId"])
+        for product in self._products.values() if several else (its,):
+            row = product.slots.row(slot) if product else -1
+            if product is not None and row >= 0:
+                product.state["touched"][row] = 1
 
     def changes(self) -> StateChanges:
         """What changed since the last call (see `store`): records of devices, the layouts that they
         have and the texts that they name."""
-        records: list[tuple[bytes, bytes]] = []
+        records: list[tuple[bytes, bytes, bytes]] = []
         layouts: dict[bytes, bytes] = {}
         texts: dict[int, str] = {}
         for product in self._products.values():
@@ -324,17 +404,17 @@ class StateLogic(Kept):
                 product.state["touched"][:] = 0
         return StateChanges(records, layouts, texts)
 
-    def _records(self, product: _Product, rows: npt.NDArray[np.int64]) -> list[tuple[bytes, bytes]]:
-        names, opened = self.devices.names, self._open
+    def _records(self, product: _Product, rows: npt.NDArray[np.int64]) -> list[tuple[bytes, bytes, bytes]]:
+        names, opened, its = self.devices.names, self._open, product.key
         found = [names[slot] for slot in product.slots.slot_of[rows].tolist()]
         keys = [device_key(name) for name in found]
         numbers = cut_records(product.layout, product.state, rows)
         records = [
-            (key, cells + NO_ALARMS + key + NO_ALARMS) for key, cells in zip(keys, numbers, strict=True)
+            (key, its, cells + NO_ALARMS + key + NO_ALARMS) for key, cells in zip(keys, numbers, strict=True)
         ]
         for at, name in enumerate(found):
             if name in opened:
-                records[at] = (keys[at], numbers[at] + record_tail(name, *self._alarms(name)))
+                records[at] = (keys[at], its, numbers[at] + record_tail(name, *self._alarms(name)))
         return records
 
     def _alarms(self, device_id: str) -> tuple[list[str], dict[str, int]]:
@@ -347,7 +427,7 @@ class StateLogic(Kept):
         return sorted(ruleId for ruleId, bits in flags.items() if bits & _ACTIVE), flags
 
     def devices_state(self) -> list[DeviceState]:
-        """Every device that has ever been heard, by product in file order."""
+        """Every device that has ever been heard, once a product, by product in file order."""
         return [
             self._device(product, row)
             for product in self._products.values()
@@ -357,18 +437,21 @@ class StateLogic(Kept):
     def export_state(self) -> dict[str, dict[str, dict[str, Any]]]:
         """state.json of `replay`: device_id -> metric -> value, quality, time, position; devices
         and metrics in order of their names."""
-        found = {}
-        for state in sorted(self.devices_state(), key=lambda device: device.device_id):
-            found[state.device_id] = {
+        records: dict[str, list[DeviceState]] = {}
+        for state in self.devices_state():
+            records.setdefault(state.device_id, []).append(state)
+        return {
+            device_id: {
                 name: {
                     "value": metric.value,
                     "quality": QUALITY_NAMES[metric.quality],
                     "time": time_text(metric.time_ns),
                     "position": metric.position,
                 }
-                for name, metric in sorted(state.metrics.items())
+                for name, metric in metrics_by_name(records[device_id]).items()
             }
-        return found
+            for device_id in sorted(records)
+        }
 
     def _device(self, product: _Product, row: int) -> DeviceState:
         device_id = self.devices.names[product.slots.slot_of[row]]
@@ -378,6 +461,7 @@ class StateLogic(Kept):
             product.metrics_of(row),
             product.windows_of(row),
             *self._alarms(device_id),
+            int(product.state["standing"][row]),
         )
 
     def export(self) -> dict[str, Any]:
@@ -402,7 +486,19 @@ class StateLogic(Kept):
             product = self._products[productId]
             product.slots = ProductSlots.load(saved["slots"])
             product.texts = saved["texts"]
-            for name, (_, fresh) in _FRESH.items():
-                product.state[name] = grown(saved["state"][name], product.slots.capacity, fresh)
+            for name, (dtype, fresh) in _FRESH.items():
+                kept = saved["state"].get(name, np.empty(0, dtype))  # `standing` came later
+                product.state[name] = grown(kept, product.slots.capacity, fresh)
+            if "standing" in saved["state"]:
+                product.judged = product.slots.count
+                product.has_former = bool((saved["state"]["standing"] == FORMER).any())
+                self._count_heard(product.slots.slot_of[: product.judged])
+            else:
+                self._judge(product)
             if product.reading is not None and saved["formulas"] is not None:
                 product.reading.load(saved["formulas"], product.slots.capacity, product.slots.count)
+
+
+def _master(specs: Mapping[str, ProductState]) -> Mapping[str, Mapping[str, str]]:
+    """Rows of devices; every product has the same."""
+    return next((spec.devices for spec in specs.values()), {})

@@ -1,14 +1,16 @@
-"""The record of one device in the state store: written by the output log, read by the server.
+"""The record of one device and product in the state store: written by the output log, read by the server.
 
-Key: the device_id in UTF-8. A record is made for every device that changed, twice a second, so it is
-bytes cut out of columns:
+Key: the device_id in UTF-8 and an id of the product, for one device may send frames of several. A record
+is made for every device that changed, twice a second, so it is bytes cut out of columns:
 
-    2 u8 | id of its layout, 8 bytes | numbers | tail
+    standing u8 | id of its layout, 8 bytes | numbers | tail
     tail    = MessagePack [device_id, ruleIds of active alarms, flags], or `NO_ALARMS`
     numbers = value f64[M] | time i64[M] | position i64[M] |
               aggregate f64[A] | start i64[A] | revision i64[A] | quality u8[M]
 
-The layout (`Layout`: which M metrics and A aggregates) is kept once, beside the records, and so is
+standing: OWN, of the product that master data give the device, or that it was first heard as; ALSO, of
+another that it sends too; FORMER, of one that master data moved it away from and that it has not sent
+since. The layout (`Layout`: which M metrics and A aggregates) is kept once, beside the records, and so is
 every text that a text metric's value stands for (`operators.text.text_code`).
 """
 
@@ -17,8 +19,8 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -28,13 +30,17 @@ from operators.batch import ABSENT, QUALITY_NAMES
 
 Value = float | int | bool | str | None
 
-VERSION: Final = 2
+OWN: Final = 2  # records of versions that knew one product a device are its own
+ALSO: Final = 3
+FORMER: Final = 4
 LAYOUT_ID: Final = 8
+PRODUCT_ID: Final = 8
 NO_ALARMS: Final = b"\xc0"
 """The tail of a device with no open alarm is its name between two of these, which no UTF-8 holds."""
 FORMULA: Final = "formula"  # the window under which values of formulas stand
 NO_WINDOW: Final = -(1 << 63)  # start of a window that has not closed yet
 _HEAD: Final = struct.Struct(f"<B{LAYOUT_ID}s")
+_STANDINGS: Final = frozenset((OWN, ALSO, FORMER))
 
 
 class MetricState(msgspec.Struct, array_like=True, frozen=True):
@@ -59,12 +65,12 @@ class WindowState(msgspec.Struct, array_like=True, frozen=True):
 
 
 class DeviceState(msgspec.Struct, frozen=True):
-    """What is known of one device.
+    """What is known of one device as of one product.
 
     windows: window -> metric -> aggregate, of the windows that the product's `aas:` refers to; a
     formula is FORMULA -> formulaId -> what it is over, its value with the time of the reading (or the
     start of the window) that it is of. alarms: ruleIds whose alarm is active, sorted. flags: ruleId ->
-    bits of `references.FLAGS`, of alarms that are open.
+    bits of `references.FLAGS`, of alarms that are open. standing: what the product is to the device.
     """
 
     device_id: str
@@ -73,6 +79,15 @@ class DeviceState(msgspec.Struct, frozen=True):
     windows: dict[str, dict[str, dict[str, WindowState]]]
     alarms: list[str]
     flags: dict[str, int] = msgspec.field(default_factory=dict)
+    standing: int = OWN
+
+
+class Heard(NamedTuple):
+    """A device that has been heard as a product."""
+
+    device_id: str
+    productId: str
+    standing: int
 
 
 class _Tail(msgspec.Struct, array_like=True, frozen=True):
@@ -116,13 +131,31 @@ class Layout(msgspec.Struct, array_like=True, frozen=True):
 
 
 def device_key(device_id: str) -> bytes:
-    """The key of a device's record."""
+    """The first part of the key of a device's records."""
     return device_id.encode("utf-8", "surrogatepass")
 
 
-def record_head(layout: bytes) -> bytes:
-    """How every record of a layout begins."""
-    return _HEAD.pack(VERSION, layout)
+def product_key(productId: str) -> bytes:
+    """The second part: PRODUCT_ID bytes that stand for the product."""
+    return hashlib.blake2b(productId.encode("utf-8"), digest_size=PRODUCT_ID).digest()
+
+
+def standing_products(records: Iterable[DeviceState]) -> list[DeviceState]:
+    """The records of one device that count: its own product's first, others by name; a former product
+    counts as long as nothing else has been heard."""
+    ranked = sorted(records, key=lambda one: (one.standing, one.productId))
+    return [one for one in ranked if one.standing != FORMER] or ranked
+
+
+def metrics_by_name(records: Iterable[DeviceState]) -> dict[str, MetricState]:
+    """The metrics of all products of one device: under their own name, or, where a product before them
+    in `standing_products` has one of that name, as `productId.name`; in order of these names."""
+    found: dict[str, MetricState] = {}
+    for record in standing_products(records):
+        taken = frozenset(found)
+        for name, metric in record.metrics.items():
+            found[f"{record.productId}.{name}" if name in taken else name] = metric
+    return dict(sorted(found.items()))
 
 
 def record_tail(device_id: str, alarms: list[str], flags: dict[str, int]) -> bytes:
@@ -131,16 +164,19 @@ def record_tail(device_id: str, alarms: list[str], flags: dict[str, int]) -> byt
 
 
 def _tail(data: bytes) -> _Tail:
-    if data[:1] != NO_ALARMS:
-        return _DECODER.decode(data)
-    if len(data) < 2 or data[-1:] != NO_ALARMS:
-        raise ValueError("its end is missing")
-    return _Tail(data[1:-1].decode("utf-8", "surrogatepass"), [], {})
+    try:
+        if data[:1] != NO_ALARMS:
+            return _DECODER.decode(data)
+        if len(data) < 2 or data[-1:] != NO_ALARMS:
+            raise ValueError("its end is missing")
+        return _Tail(data[1:-1].decode("utf-8", "surrogatepass"), [], {})
+    except (ValueError, msgspec.DecodeError) as error:
+        raise ValueError(f"a device's record is damaged: {error}") from error
 
 
 def record_layout(data: bytes) -> bytes:
     """The id of a record's layout; ValueError for bytes of another version."""
-    if len(data) < _HEAD.size or data[0] != VERSION:
+    if len(data) < _HEAD.size or data[0] not in _STANDINGS:
         raise ValueError("this is no record of a device of this version")
     layout: bytes = _HEAD.unpack_from(data)[1]
     return layout
@@ -157,14 +193,20 @@ class RecordReader:
     def read(self, data: bytes) -> DeviceState:
         """The state in a record; ValueError where it cannot be made out."""
         layout, numbers = self._of(record_layout(data))
-        stop = _HEAD.size + numbers.itemsize
+        tail = _tail(data[_HEAD.size + numbers.itemsize :])
         try:
             cells = np.frombuffer(data, numbers, 1, _HEAD.size)[0]
-            tail = _tail(data[stop:])
-        except (ValueError, msgspec.DecodeError) as error:
+        except ValueError as error:
             raise ValueError(f"a device's record is damaged: {error}") from error
         metrics, windows = self._metrics(layout, cells), _windows(layout, cells)
-        return DeviceState(tail.device_id, layout.productId, metrics, windows, tail.alarms, tail.flags)
+        return DeviceState(
+            tail.device_id, layout.productId, metrics, windows, tail.alarms, tail.flags, data[0]
+        )
+
+    def heard(self, data: bytes) -> Heard:
+        """Whose a record is; ValueError where that cannot be made out."""
+        layout, numbers = self._of(record_layout(data))
+        return Heard(_tail(data[_HEAD.size + numbers.itemsize :]).device_id, layout.productId, data[0])
 
     def _of(self, identifier: bytes) -> tuple[Layout, np.dtype[np.void]]:
         found = self._known.get(identifier)
@@ -207,8 +249,10 @@ def cut_records(
 ) -> list[bytes]:
     """Records of the given rows of state arrays, each but for its tail."""
     numbers = layout.numbers()
-    table = np.empty(len(rows), np.dtype([("head", f"V{_HEAD.size}"), ("numbers", numbers)]))
-    table["head"] = np.void(record_head(layout.id()))
+    head = [("standing", "u1"), ("layout", f"V{LAYOUT_ID}"), ("numbers", numbers)]
+    table = np.empty(len(rows), np.dtype(head))
+    table["standing"] = state["standing"][rows]
+    table["layout"] = np.void(layout.id())
     for name in numbers.names or ():
         table["numbers"][name] = state[name][rows]
     body, size = table.tobytes(), table.dtype.itemsize

@@ -139,7 +139,8 @@ def test_slices_that_come_again_are_ignored_by_the_half_that_has_them(tmp_path: 
 
 
 def test_newest_values_are_not_written_while_catching_up(tmp_path: Path) -> None:
-    told: list[tuple[bytes, bytes]] = [(b"press-00", b"new")]
+    product = b"8 bytes!"
+    told: list[tuple[bytes, bytes, bytes]] = [(b"press-00", product, b"new")]
 
     def state() -> StateChanges:
         found, told[:] = list(told), []
@@ -150,18 +151,18 @@ def test_newest_values_are_not_written_while_catching_up(tmp_path: Path) -> None
     log.write(made_slice(2, 5, 5, alarms=[event(5)]))
     log.flush()
     log.close()
-    told[:] = [(b"press-00", b"old")]
+    told[:] = [(b"press-00", product, b"old")]
     again = writer(tmp_path, state=state)
     reader = OutputReader(tmp_path / "output")
     again.write(made_slice(1, 0, 5))
     again.commit_due()
     again.backlog_full()
     assert told  # not asked for yet
-    assert reader.state("press-00") == b"new"
-    told[:] = [(b"press-00", b"newer")]
+    assert reader.state("press-00") == [b"new"]
+    told[:] = [(b"press-00", product, b"newer")]
     again.write(made_slice(2, 5, 5))
     again.flush()
-    assert reader.state("press-00") == b"newer"
+    assert reader.state("press-00") == [b"newer"]
     assert reader.devices() == ["press-00"]
     reader.close()
     again.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -50,15 +51,16 @@ def lines() -> list[str]:
     return found
 
 
-def make_data(data: Path, folder: Path = PRESS_LINE) -> None:
-    """Run `lines()` through a plant and leave journal, output log, cursors and alarms.jsonl in `data`."""
+def make_data(data: Path, folder: Path = PRESS_LINE, recorded: Sequence[str] = ()) -> None:
+    """Run recorded lines, else `lines()`, through a plant and leave journal, output log, cursors and
+    alarms.jsonl in `data`."""
     plant = open_plant(folder)
     data.mkdir(parents=True)
     with closing(JournalStore(data / "journal", 1 << 24)) as journal:
         bundle = (plant.sha256.encode(), msgspec.msgpack.encode(dict(plant.files)))
         journal.commit([Append(b"", 0, pack_control("plant", {"sha256": plant.sha256}), b"", bundle)])
     recording = data / "recording.jsonl"
-    recording.write_text("".join(line + "\n" for line in lines()))
+    recording.write_text("".join(line + "\n" for line in recorded or lines()))
     shard = Shard(plant, load=load_bundle)
     writer = OutputWriter(data / "output", shard.devices, specs.telemetry(plant), state=shard.newest_values)
     run_main(plant_flow(shard, SliceSource(recorded_slices(plant, [recording])), SliceSink(writer.write)))

@@ -213,5 +213,5 @@ def test_records_hold_them() -> None:
     logic.process(item)
     changes = logic.changes()
     reader = RecordReader(changes.layouts.get, changes.texts.get)
-    ((_, record),) = changes.records
+    ((_, _, record),) = changes.records
     assert reader.read(record) == next(one for one in logic.devices_state() if one.device_id == "a")

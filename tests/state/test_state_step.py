@@ -129,7 +129,7 @@ def test_records_of_touched_devices_and_their_submodels():
     item.alarms.append(alarm(0, True))
     logic.process(item)
     changes = logic.changes()
-    records = dict(changes.records)
+    records = {key: record for key, _, record in changes.records}
     assert sorted(records) == [b"b", b"press-01"]
     assert list(changes.texts.values()) == ["run"]
     assert logic.changes() == StateChanges([], {}, {})
@@ -169,7 +169,7 @@ def test_records_of_touched_devices_and_their_submodels():
     item = slice_of([], KINDS, devices)
     item.alarms.append(alarm(2, False))
     logic.process(item)
-    ((key, record),) = logic.changes().records
+    ((key, _, record),) = logic.changes().records
     assert (key, reader.read(record).alarms) == (b"press-01", [])
 
 
@@ -251,7 +251,7 @@ def test_a_record_that_is_cut_short_is_told():
     logic.process(slice_of([reading(0, {"tempC": 20.5})], KINDS, devices))
     changes = logic.changes()
     reader = RecordReader(changes.layouts.get, changes.texts.get)
-    ((_, record),) = changes.records
+    ((_, _, record),) = changes.records
     for stop in range(9, len(record)):
         with pytest.raises(ValueError) as error:
             reader.read(record[:stop])
