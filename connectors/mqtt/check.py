@@ -9,9 +9,10 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import paho.mqtt.client as mqtt
@@ -115,14 +116,18 @@ def _probe(config: MqttConfig, name: str) -> list[str]:
             sent, refused = _publish(client, heard, topic), heard.refused
         with _connected(config, away, fresh=False) as (client, heard):
             until = time.monotonic() + PROBE_S
-            window = _taken(heard, until)
+            all_sent = partial(_subscribe, client, heard, [topic], 1, config)
+            window = _taken(heard, all_sent, until)
             for mid in heard.mids[:window]:
                 client.ack(mid, 1)
-            kept = _rest(client, heard, window, until)
+            kept = _rest(client, heard, all_sent, window, until)
+            late = time.monotonic() > until
     finally:
         _forget(config, away)
     if not sent or not kept:
         return [_cannot_tell(refused or f"messages under {topic} do not come through")]
+    if kept < sent and late:
+        return [_cannot_tell(f"it has handed on {kept} messages of {sent} after {PROBE_S:.0f} s")]
     found = []
     if kept < sent:
         found.append(
@@ -142,25 +147,32 @@ def _cannot_tell(why: str) -> str:
     return f"whether the broker drops messages that it has acknowledged cannot be told: {why}"
 
 
-def _taken(heard: _Heard, until: float) -> int:
-    """How many come while none is acknowledged."""
+def _taken(heard: _Heard, all_sent: Callable[[], None], until: float) -> int:
+    """How many come while none is acknowledged. all_sent: asks the broker something, whose answer comes
+    behind what it had to send; quiet alone may be a busy broker's."""
     count = -1
     while len(heard.mids) < PROBE and count < len(heard.mids) and time.monotonic() < until:
         count = len(heard.mids)
         time.sleep(QUIET_S)
+        all_sent()
     return len(heard.mids)
 
 
-def _rest(client: mqtt.Client, heard: _Heard, at: int, until: float) -> int:
+def _rest(client: mqtt.Client, heard: _Heard, all_sent: Callable[[], None], at: int, until: float) -> int:
     """How many come in all, each acknowledged."""
-    quiet = time.monotonic() + QUIET_S
-    while at < PROBE and time.monotonic() < min(until, quiet):
+    quiet, asked = time.monotonic() + QUIET_S, False
+    while at < PROBE and time.monotonic() < until:
         if at < len(heard.mids):
             client.ack(heard.mids[at], 1)
             at += 1
-            quiet = time.monotonic() + QUIET_S
-        else:
+            quiet, asked = time.monotonic() + QUIET_S, False
+        elif time.monotonic() < quiet:
             time.sleep(0.002)
+        elif asked:
+            break
+        else:
+            all_sent()
+            asked = True
     time.sleep(0.05)  # for the last acknowledgements to leave
     return at
 

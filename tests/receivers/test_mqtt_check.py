@@ -118,9 +118,7 @@ def test_the_check_takes_no_message_from_a_shared_subscription(tmp_path: Path) -
             sent += [b"%d" % (len(sent) + number) for number in range(50)]
             device.send(sent[-50:])
             device.wait()
-        until(
-            lambda: len(heard) == len(sent), "every message", told=lambda: (len(heard), len(sent)), seconds=20
-        )
+        until(lambda: len(heard) == len(sent), "every message", told=lambda: (len(heard), len(sent)))
         assert heard == sent
     finally:
         checking.join()
@@ -173,7 +171,8 @@ def test_the_command_prints_warnings_and_does_not_fail(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("state", ["dead", "stopped", "refusing"])
 def test_a_broker_that_cannot_be_used(tmp_path: Path, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "TIMEOUT_S", 1.0)
+    if state == "stopped":
+        monkeypatch.setattr(check, "TIMEOUT_S", 1.0)
     one = broker(tmp_path, "" if state != "refusing" else "allow_anonymous false\n")
     port = one.address[1]
     if state == "dead":
