@@ -80,6 +80,8 @@ class Sender:
             self._producer.purge()
         self._closed = True
         self._thread.join(2.0)
+        with suppress(KafkaException, SystemError):
+            self._producer.flush(0.1)  # a report that nobody takes would keep the client, and its threads
 
     def _poll(self) -> None:
         while not self._closed:
