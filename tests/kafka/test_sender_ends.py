@@ -11,7 +11,7 @@ from tests.ports import free_port
 
 
 def test_a_sender_that_is_closed_leaves_nothing_behind() -> None:
-    """Each journal's producer that failed is followed by another: none may keep its threads and connections."""
+    """A producer that failed is followed by another: none may keep its threads and connections."""
     journal = JournalConfig(kind="kafka", bootstrap=f"127.0.0.1:{free_port()}", topic="frames")
     sender = Sender(PartitionConfig(journal=journal), print, print, print)
     for number in range(10):
