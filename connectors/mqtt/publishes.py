@@ -33,10 +33,10 @@ class Batch(NamedTuple):
     marks: UInt64
     of_row: Int64
 
-    def of(self, rows: Int64 | None) -> tuple[Int64, UInt64]:
-        """Packet ids and marks of the messages that are some of the rows; None: all rows."""
+    def of(self, rows: Int64 | None) -> tuple[Int64, UInt64, Int64]:
+        """Packet ids, marks and rows of the messages that are some of the rows; None: all rows."""
         chosen = self.of_row >= 0 if rows is None else np.isin(self.of_row, rows)
-        return self.mids[chosen], self.marks[chosen]
+        return self.mids[chosen], self.marks[chosen], self.of_row[chosen]
 
 
 class Malformed(ValueError):

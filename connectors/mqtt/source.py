@@ -56,13 +56,14 @@ class MqttReceiver:
         self.config = config
         self.client_id = config.client_id or f"penstock-{plant}-{name}"
         self.status = SourceStatus()
-        # by packet id: what was taken and is not acknowledged; outlives a connection
+        # by packet id: what was taken and may come again; outlives a connection
         self._held: UInt64 = np.zeros(IDS, np.uint64)
         self._kept = Unacknowledged(data and data / "mqtt" / f"{name}.unacknowledged")
         self._peer = f"{config.host}:{config.port}"
         self._session: MqttSession | None = None
         self._last_frame = time.monotonic()
         self._repeats = 0  # of connections that ended
+        self._sessions_lost = 0  # by the broker
         self._short = 0  # connections in a row that were accepted and did not last
         self._folder = (data or Path()) / "mqtt"
         self._feed: Feed | None = None
@@ -194,12 +195,18 @@ class MqttReceiver:
         self._session = session
         if not kept:
             self._held[:] = 0
-            self._kept.clear()
+        lost = self._kept.begin(f"{self._peer} {self.client_id}", kept) and self.config.qos > 0
+        if lost:
+            self._sessions_lost += 1
+            told = {"what": f"messages that {self._peer} held", "missing": None, "from": None, "to": None}
+            self._gather.control("gap", {"source": self.name, **told})
+            log.error("%s has lost the session of %s: what it held for us is lost, how much cannot be said",
+                      self._peer, self.client_id)  # fmt: skip
         self._gather.control("connected", {"source": self.name})
         if self._feed is not None:
             self._feed.sparkplug.connected()
         session.pause(self._gather.under_pressure)
-        said = "kept" if kept else "new"
+        said = "kept" if kept else "lost, a new one began" if lost else "new"
         self.status.peers = 1
         self.status.detail = f"{self._peer}, session {said}"
         self._last_frame = time.monotonic()
@@ -225,6 +232,7 @@ class MqttReceiver:
             status.state = "silent"
         status.extra["waiting_frames"] = float(self._gather.frames)
         status.extra["repeats_total"] = float(self._repeats + session.repeats)
+        status.extra["gaps_total"] = float(self._sessions_lost)
         status.extra["paused"] = float(self._gather.under_pressure)
         if self._feed is not None:
             self._put_parts(session, None, self._feed.tick(session))
@@ -243,7 +251,7 @@ class MqttReceiver:
         if found is not None:
             self._put_parts(session, batch, found)
             return
-        leaving = partial(self._leaving, batch, None) if len(batch.mids) else None
+        leaving = partial(self._leaving, batch, None, None) if len(batch.mids) else None
         self._gather.put_rows(rows, (session, batch.mids, batch.marks, ()), leaving)
 
     def _put_parts(self, session: MqttSession, batch: Batch | None, found: Divided) -> None:
@@ -252,20 +260,28 @@ class MqttReceiver:
         none = (session, _NO_IDS, _NO_MARKS, ())
         told = partial(self._leaving, batch) if batch is not None and len(batch.mids) else None
         if found.others is not None:
-            self._gather.put_rows(found.others, none, told and partial(told, found.rows))
+            self._gather.put_rows(found.others, none, told and partial(told, found.rows, None))
         for part in found.parts:
-            self._gather.put_rows(part.rows, none, told and partial(told, part.ends))
+            self._gather.put_rows(part.rows, none, told and partial(told, part.ends, part.unique))
         if batch is not None:
             self._gather.put_rows(None, (session, batch.mids, batch.marks, found.deaths))
         elif found.deaths:
             self._gather.put_rows(None, (session, _NO_IDS, _NO_MARKS, found.deaths))
 
     def _leaving(
-        self, batch: Batch, part: Int64 | None, session: bytes, number: int, rows: Int64 | None
+        self,
+        batch: Batch,
+        part: Int64 | None,
+        unique: Int64 | None,
+        session: bytes,
+        number: int,
+        rows: Int64 | None,
     ) -> None:
         if part is not None:
             rows = part if rows is None else part[rows]
-        self._kept.leaving(*batch.of(rows), session, number)
+        mids, marks, of_row = batch.of(rows)
+        alone = np.zeros(len(mids), np.bool_) if unique is None else np.isin(of_row, unique)
+        self._kept.leaving(mids, marks, alone, session, number)
 
     def _acknowledge(self, tokens: Sequence[_Token]) -> None:
         if self._feed is not None:
@@ -274,9 +290,8 @@ class MqttReceiver:
         for session, mids, marks, _ in tokens:
             if session is self._session and len(mids):
                 # from here on the broker may give the id to another message
-                mine = mids[self._held[mids] == marks]
-                self._held[mine] = 0
-                self._kept.forget(mine)
+                mine = self._held[mids] == marks
+                self._held[self._kept.acknowledged(mids[mine], marks[mine])] = 0
                 session.acknowledge(mids)
 
     def _press(self, pressed: bool) -> None:

@@ -31,9 +31,6 @@ class SparkplugSubject(MqttSubject):
     """Values of one metric. What is sent before the host application is there waits for it."""
 
     waivers: Mapping[str, str] = {}
-    # an acknowledgement that a busy broker has not read is lost when the receiver is killed with messages
-    # unread (connectors/mqtt/README.md); tests/sparkplug/test_killed.py has what the receiver can tell
-    exactly_once = False
 
     def __init__(self, tmp: Path) -> None:
         super().__init__(tmp)

@@ -100,22 +100,52 @@ def test_retained_messages_are_flagged(broker: Broker) -> None:
     asyncio.run(scene())
 
 
-def test_a_broker_that_dies_and_comes_back(broker: Broker, tmp_path: Path) -> None:
+def test_a_broker_that_dies_and_comes_back_with_nothing(broker: Broker, tmp_path: Path) -> None:
+    """What it held for the source is gone with the session, which is told once, by the next process too."""
+    config = MqttConfig(host="127.0.0.1", port=broker.address[1], subscribe=["plant/#"])
+
+    def made() -> MqttReceiver:
+        return MqttReceiver("line", config, plant="works", data=tmp_path)
+
+    async def restart() -> None:
+        broker.kill()
+        (tmp_path / "broker" / "mosquitto.db").unlink(missing_ok=True)
+        again = await asyncio.to_thread(start_broker, tmp_path / "broker", broker.address[1], "mosquitto")
+        broker.process = again.process
+
     async def scene() -> None:
-        source, appender = receiver(broker), MemoryAppender()
+        source, appender = made(), MemoryAppender()
         async with running(source, appender):
             await until(lambda: source.status.state == "connected")
-            broker.kill()
-            await until(lambda: source.status.state == "disconnected")
-            again = start_broker(tmp_path / "broker", broker.address[1], "mosquitto")
-            broker.process = again.process
-            await until(lambda: source.status.state == "connected")
+            await restart()
+            await until(lambda: source.status.reconnects and source.status.state == "connected")
             device = Publisher(broker)
             device.send([b"after"])
             await until(lambda: appender.frames)
             device.close()
-        assert [kind for kind, _ in appender.controls] == ["connected", "disconnected"] * 2
-        assert source.status.reconnects >= 1
+        gap = {
+            "source": "line",
+            "what": f"messages that 127.0.0.1:{broker.address[1]} held",
+            **dict.fromkeys(("missing", "from", "to")),
+        }
+        assert [kind for kind, _ in appender.controls] == [
+            *("connected", "disconnected", "gap"),
+            *("connected", "disconnected"),
+        ]
+        assert ("gap", gap) in appender.controls
+        await restart()
+        source = made()
+        async with running(source, appender):
+            await until(lambda: source.status.state == "connected")
+            assert source.status.detail.endswith(", session lost, a new one began")
+            await until(lambda: source.status.extra.get("gaps_total") == 1)
+        source = made()
+        async with running(source, appender):
+            await until(lambda: source.status.state == "connected")
+        assert [kind for kind, _ in appender.controls[5:]] == [
+            *("gap", "connected", "disconnected"),
+            *("connected", "disconnected"),
+        ]
 
     asyncio.run(scene())
 

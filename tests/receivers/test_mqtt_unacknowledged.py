@@ -86,7 +86,7 @@ def test_a_new_session_at_the_broker_forgets_all(tmp_path: Path) -> None:
         port = server.sockets[0].getsockname()[1]
         config = MqttConfig(host="127.0.0.1", port=port, subscribe=["plant/#"])
         kept, one = Unacknowledged(tmp_path / "mqtt" / "line.unacknowledged"), np.array([1])
-        kept.leaving(one, np.array([5], np.uint64), b"s" * 16, 1)
+        kept.leaving(one, np.array([5], np.uint64), np.array([True]), b"s" * 16, 1)
         appender = MemoryAppender(numbers={b"s" * 16: 1})
         source = MqttReceiver("line", config, plant="works", data=tmp_path)
         async with running(source, appender):  # the broker's first connection has no session
@@ -103,7 +103,7 @@ def test_what_is_recovered_is_what_the_journal_has(tmp_path: Path) -> None:
     async def scene() -> None:
         chance = random.Random(5)
         has: dict[bytes, int] = {}  # the journal: session -> last number
-        plain: dict[int, tuple[int, bytes, int]] = {}  # id -> mark, session, number
+        plain: dict[int, tuple[int, bytes, int, bool]] = {}  # id -> mark, session, number, unique
 
         async def appended(session: bytes) -> int:
             return has.get(session, 0)
@@ -120,14 +120,19 @@ def test_what_is_recovered_is_what_the_journal_has(tmp_path: Path) -> None:
             for _ in range(chance.randrange(12)):
                 session, number = chance.choice(sessions), number + 1
                 mids = chance.sample(range(1, 30), chance.randrange(1, 6))
-                marks = [chance.getrandbits(64) | 1 for _ in mids]
-                kept.leaving(np.array(mids), np.array(marks, np.uint64), session, number)
-                plain.update({mid: (mark, session, number) for mid, mark in zip(mids, marks, strict=True)})
+                marks = [chance.getrandbits(62) | 1 for _ in mids]
+                alone = [chance.random() < 0.5 for _ in mids]
+                kept.leaving(np.array(mids), np.array(marks, np.uint64), np.array(alone), session, number)
+                told = zip(mids, marks, alone, strict=True)
+                plain.update({mid: (mark, session, number, one) for mid, mark, one in told})
                 if chance.random() < 0.7:
                     has[session] = number
                 done = [mid for mid in plain if chance.random() < 0.3 and has.get(plain[mid][1]) is not None]
-                kept.forget(np.array(done, np.int64))
-                for mid in done:
+                of_others = [mid for mid in done if chance.random() < 0.2]  # of a message that did not leave
+                marks = [plain[mid][0] + (2 if mid in of_others else 0) for mid in done]
+                gone = kept.acknowledged(np.array(done, np.int64), np.array(marks, np.uint64))
+                assert gone.tolist() == [mid for mid in done if mid in of_others or not plain[mid][3]]
+                for mid in gone.tolist():
                     del plain[mid]
 
     asyncio.run(scene())

@@ -1,5 +1,5 @@
-"""What a receiver had journaled and not acknowledged when it was killed: data are no second entry when they
-come again, births and deaths are read again."""
+"""What a receiver had journaled when it was killed, acknowledged or not, and the broker sends again: data
+are no second entry, births and deaths are read again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from connectors.fakes import MemoryAppender
 from connectors.mqtt.config import MqttConfig, SparkplugConfig
 from connectors.mqtt.source import MqttReceiver
+from connectors.mqtt.sparkplug.sparkplug_b_pb2 import Payload
 from tests.receivers.running import running, until
 from tests.receivers.test_mqtt_publishes import Broker, publish
 from tests.receivers.test_mqtt_unacknowledged import Killed
@@ -72,6 +73,48 @@ def test_data_are_no_second_entry_and_births_and_deaths_are_read_again(tmp_path:
             ("DBIRTH", [None, None]),
             ("NDEATH", [None, None]),  # the node died, whatever came of it before
             ("DDATA", [4.0]),
+        ]
+        server.close()
+
+    asyncio.run(scene())
+
+
+def test_data_are_no_second_entry_although_the_broker_read_no_acknowledgement(tmp_path: Path) -> None:
+    """Over lost connections and kills in turn; what has no time of its own may be another message."""
+    node = EdgeNode("works", "edge1", {}, {"press": PRESS})
+    node.session()
+    births = node.births(T)
+    data = [node.data("press", {"tempC": float(number)}, T + number) for number in range(1, 4)]
+    topic, payload = node.data("press", {"rpm": 7}, T)
+    timeless = Payload.FromString(payload)
+    timeless.ClearField("timestamp")
+    messages = [*births, *data, (topic, timeless.SerializeToString())]
+
+    async def scene() -> None:
+        broker, appender = Broker(), MemoryAppender()
+        server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        config = MqttConfig(host="127.0.0.1", port=port, sparkplug=SparkplugConfig(rebirth=False))
+
+        async def send(source: MqttReceiver, connections: int) -> None:
+            await until(lambda: len(broker.connections) == connections)
+            await until(lambda: source.status.state == "connected")  # it was not when this one began
+            broker.connections[-1].write(packets(messages, dup=connections > 1))
+            await until(lambda: len(broker.acknowledged) == len(messages) * connections)
+
+        for run in range(3):
+            source = MqttReceiver("line", config, plant="works", data=tmp_path)
+            task = asyncio.create_task(source.run(appender, asyncio.Event()))
+            await send(source, 2 * run + 1)
+            broker.connections[-1].transport.abort()
+            await send(source, 2 * run + 2)
+            task.cancel()
+            await asyncio.wait({task})
+        assert [values for kind, values in told(appender) if kind == "DDATA"] == [
+            [1.0],
+            [2.0],
+            [3.0],
+            *[[7.0]] * 6,
         ]
         server.close()
 

@@ -29,10 +29,11 @@ NOBODY: Final = -2  # no row of a batch, nor a repeat (-1)
 class Part(NamedTuple):
     """What a journal entry holds. ends: int64[N], the row of the message that ends with a frame, `NOBODY`
     where none does. A birth or a death ends with none: it leads to more than its frames, and is read again
-    when it comes again."""
+    when it comes again. unique: int64[K], the rows among these whose content no other message has."""
 
     rows: FrameRows
     ends: Int64
+    unique: Int64
 
 
 class Divided(NamedTuple):
@@ -76,6 +77,7 @@ class Feed:
         starts = np.cumsum(rows.lengths, dtype=np.int64) - rows.lengths
         frames: list[Frame] = []
         ends: list[int] = []
+        unique: list[int] = []
         for row in np.flatnonzero(chosen).tolist():
             topic = rows.addresses[rows.where[row]][0]
             data = rows.payload[starts[row] : starts[row] + int(rows.lengths[row])]
@@ -87,17 +89,19 @@ class Feed:
                     frames += found
                     ends += [NOBODY] * (len(found) - 1)
                     ends.append(NOBODY if _is_birth_or_death(topic) else row)
+                    if self.sparkplug.unique:
+                        unique.append(row)
         self.sparkplug.keep()
         self.ask(session)
         left = np.flatnonzero(~chosen)
         others = _some(rows, left, starts) if len(left) else None
-        return Divided(others, left, _parts(frames, ends), self.sparkplug.deaths())
+        return Divided(others, left, _parts(frames, ends, unique), self.sparkplug.deaths())
 
     def tick(self, session: MqttSession) -> Divided:
         """Once a second: what time alone has led to."""
         frames = self.sparkplug.tick()
         self.ask(session)
-        parts = _parts(frames, [NOBODY] * len(frames))
+        parts = _parts(frames, [NOBODY] * len(frames), [])
         return Divided(None, np.empty(0, np.int64), parts, self.sparkplug.deaths())
 
     def durable(self, deaths: Sequence[Numbered]) -> None:
@@ -129,7 +133,7 @@ class Feed:
             session.tell_state()
 
 
-def _parts(frames: Sequence[Frame], ends: Sequence[int]) -> list[Part]:
+def _parts(frames: Sequence[Frame], ends: Sequence[int], unique: Sequence[int]) -> list[Part]:
     """Frames as columns, each what one journal entry holds."""
     found: list[Part] = []
     first = 0
@@ -152,7 +156,8 @@ def _parts(frames: Sequence[Frame], ends: Sequence[int]) -> list[Part]:
             np.array([frame.flags for frame in part], np.uint8),
             list(addresses),
         )
-        found.append(Part(rows, np.array(ends[first:last], np.int64)))
+        of_part = np.array(ends[first:last], np.int64)
+        found.append(Part(rows, of_part, np.intersect1d(of_part, np.array(unique, np.int64))))
         first = last
     return found
 

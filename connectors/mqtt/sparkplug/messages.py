@@ -81,6 +81,7 @@ class Sparkplug:
             for device in node.devices:
                 self._is_own_name(SparkplugTopic(node.group, "NBIRTH", node.name, device))
         self._settled_at: float | None = None
+        self.unique = False  # whether no other message has the content of the one taken last
         self._born: list[Numbered] = []
         self._died: list[Numbered] = []
         self._number = 0
@@ -103,6 +104,7 @@ class Sparkplug:
 
     def take(self, topic: str, data: bytes, flags: int = 0) -> list[Frame]:
         """The frames of one message. Births and deaths in it are for `keep` and `deaths`."""
+        self.unique = False
         address = self._addresses.get(topic) or split_topic(topic)
         if address is None:
             error = UnreadableError("its topic is none of a Sparkplug message")
@@ -198,6 +200,8 @@ class Sparkplug:
                 yield from self._gone(address, device, int(payload.timestamp))
                 self._changes(self._died, node, address.device)
             return
+        if address.type in ("NDATA", "DDATA"):  # its number comes again after 255 others, not in the same ms
+            self.unique = payload.HasField("seq") and payload.HasField("timestamp")
         device = node.device(address.device)
         node.wanted |= not device.there and address.type in ("NDATA", "DDATA")
         if address.type in ("NBIRTH", "DBIRTH"):
