@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import signal
-import sys
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -27,6 +26,7 @@ from connectors.journal.blocking import JournalWatch
 from connectors.journal.reader import JournalReader
 from connectors.journal.server import ARCHIVER
 from connectors.json_logs import log_as_json
+from flows.ending import leave
 from flows.status import StatusThread, component_name
 
 log = logging.getLogger("archiver")
@@ -156,4 +156,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

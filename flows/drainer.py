@@ -12,7 +12,6 @@ import argparse
 import json
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -35,7 +34,7 @@ from connectors.journal.output_store import (
 )
 from connectors.json_logs import log_as_json
 from connectors.sink import OutputRecord, RememberingTarget, Target
-from flows.ending import end_at_signals
+from flows.ending import end_at_signals, leave
 from flows.shards import home_of
 from flows.status import StatusThread, component_name, write_atomically
 
@@ -315,4 +314,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -1,11 +1,24 @@
-"""The end of a process that may be inside a call which no signal interrupts."""
+"""The end of a process that is done, and of one that is in a call which no signal interrupts."""
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
+from typing import NoReturn
+
+
+def leave(code: int) -> NoReturn:
+    """End this process, which has closed what it held, with that exit code. The interpreter is not taken
+    down: that takes up to 0.3 s of processor time a process (modules, the compiler), all of a plant's at
+    the same moment, and threads of libraries that outlive it would abort the process."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 def end_at_signals(stop: threading.Event, within: float, late: Callable[[], None]) -> None:

@@ -27,6 +27,7 @@ from connectors.journal.source import JournalSource
 from connectors.json_logs import log_as_json
 from connectors.memory import settle_memory
 from flows import specs
+from flows.ending import leave
 from flows.plant import plant_flow
 from flows.plant_reader import load_bundle
 from flows.recovery import hold_recovery, prepare_recovery
@@ -120,6 +121,7 @@ def wired_flow(data: Path, shard: Shard, stop: threading.Event) -> tuple[Dataflo
         on_durable=lambda _: pages.settle() if pages is not None else None,
         boundaries=sink.boundaries,
         stop=stop,
+        stop_ends_input=True,
         hold=sink.backlog_full,
         reached=sink.reached,
         start=oldest,
@@ -176,4 +178,4 @@ def describe(shard: Shard, source: JournalSource, sink: OutputLog) -> dict[str, 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

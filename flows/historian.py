@@ -16,7 +16,6 @@ import asyncio
 import json
 import logging
 import signal
-import sys
 import time
 import uuid
 from pathlib import Path
@@ -37,6 +36,7 @@ from connectors.clickhouse.embedded import (
 from connectors.json_logs import log_as_json
 from connectors.serving import Serving
 from flows.address import split_address
+from flows.ending import leave
 from flows.status import StatusThread
 
 log = logging.getLogger("historian")
@@ -181,4 +181,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -31,6 +31,7 @@ from connectors.opcua.config import OpcuaConfig
 from connectors.shards import Sharding
 from connectors.source import Appender, Receiver, Surroundings
 from connectors.tcp.config import TcpConfig
+from flows.ending import leave
 from flows.shards import shard_folders
 from flows.source_specs import source_spec
 from flows.status import StatusThread
@@ -183,7 +184,4 @@ def _failed(status: StatusThread | None, error: PenstockError, code: int) -> int
 
 
 if __name__ == "__main__":
-    code = main()
-    logging.shutdown()
-    # native threads (of an HTTP server) that outlive the interpreter would abort the process
-    os._exit(code)
+    leave(main())

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from connectors.errors import ConfigError
+from flows.ending import leave
 from flows.folder import data_directory, open_plant
 from flows.plant_file import Plant
 from flows.shards import shard_folders
@@ -35,6 +36,7 @@ def run(plant: Path, data: Path | None, apply: bool) -> None:
     _say(f"data in {where}")
     supervisor.run(apply=apply, started=lambda: _say_where(supervisor.plant, where))
     _say("stopped")
+    leave(0)
 
 
 def _say_where(loaded: Plant, where: Path) -> None:

@@ -29,6 +29,7 @@ from connectors.serving import Serving
 from flows.aas_api import AAS_HANDLERS, BASE
 from flows.address import split_address
 from flows.alarm_api import ALARM_HANDLERS
+from flows.ending import leave
 from flows.health import readiness
 from flows.master_api import MASTER_HANDLERS
 from flows.metrics import metrics_text
@@ -228,4 +229,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

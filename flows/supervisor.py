@@ -49,7 +49,7 @@ from flows.unwell import Unwell
 # the way of an alarm; the others stand back while there are more busy processes than processors
 PROMPT = ("receiver-", "flow", "drainer-alarms-file", "drainer-kafka")
 STANDS_BACK = 5
-STOPPING = ((RECEIVER, SERVER), (DRAINER, FLOW), (HISTORIAN,), (JOURNAL,))  # what ends at the same time
+STOPPING = ((RECEIVER,), (SERVER, DRAINER, FLOW), (HISTORIAN, JOURNAL))  # what ends at the same time
 WATCH_SECONDS = 0.05
 SAME_SIGNAL_S = 0.5
 JOURNAL_START_SECONDS = 30.0

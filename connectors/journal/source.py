@@ -90,6 +90,8 @@ class _Partition(StatefulSourcePartition[tuple[str, Slice], int]):
             self._committed(self._snapshot)
         source = self._source
         if source.stop.is_set():
+            if source.stop_ends_input:
+                raise StopIteration
             if self._durable == self._next:
                 raise AbortExecution
             time.sleep(0.001)
@@ -166,8 +168,10 @@ class JournalSource(FixedPartitionedSource[tuple[str, Slice], int]):
     data: the data directory. Its journal process wakes the source and is told what is durable;
     while it is away, what is on disk is read all the same.
     boundaries: asked once, at the start: entries up to which output stores are applied.
-    stop: once set, nothing more is emitted, and after the next committed epoch the dataflow ends
-    (`AbortExecution`, exit code 0). hold: while true, nothing is read (a backlog is full).
+    stop: once set, nothing more is emitted, and the dataflow ends (exit code 0) with everything that was
+    emitted in a committed epoch: after the one that runs, with no `on_eof` of a step (`AbortExecution`);
+    or at once where stop_ends_input, as an end of the input, which closes the epoch and is told to the
+    steps: for those that do nothing then. hold: while true, nothing is read (a backlog is full).
     in_flight_bytes: emit no more than this beyond `reached`, the last entry that the end of the
     dataflow has dealt with, or without that, beyond the last committed epoch. One worker has dealt
     with a batch before it asks for the next (measured), so it needs neither; several workers do.
@@ -181,6 +185,7 @@ class JournalSource(FixedPartitionedSource[tuple[str, Slice], int]):
         *,
         boundaries: Callable[[], Iterable[int]] = tuple,
         stop: Stop | None = None,
+        stop_ends_input: bool = False,
         hold: Callable[[], object] = lambda: None,
         reached: Callable[[], int] | None = None,
         on_durable: Callable[[int], object] = lambda entry: None,
@@ -190,6 +195,7 @@ class JournalSource(FixedPartitionedSource[tuple[str, Slice], int]):
         self.data = data
         self.boundaries = boundaries
         self.stop: Stop = stop or Never()
+        self.stop_ends_input = stop_ends_input
         self.hold = hold
         self.reached = reached
         self.on_durable = on_durable

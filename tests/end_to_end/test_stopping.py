@@ -19,6 +19,16 @@ from tests.ports import free_port
 from tests.waiting import LIMIT_S, until
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "press-line"
+PROCESSES = (
+    "journal",
+    "flow",
+    "historian",
+    "server",
+    "drainer-alarms-file",
+    "drainer-historian",
+    "receiver-line1",
+    "receiver-hydraulics",
+)
 STOPPING = "stopping; a second signal ends all at once"
 
 
@@ -29,22 +39,37 @@ class Running:
         self.data, self.log = folder / "data", folder / "run.log"
         shutil.copytree(EXAMPLE, folder / "plant", ignore=shutil.ignore_patterns(".penstock"))
         ports = ("MQTT_PORT", "TCP_PORT", "HISTORIAN_PORT", "SERVER_PORT")
-        command = [sys.executable, "-m", "flows.cli", "run", str(folder / "plant"), "--data", str(self.data)]
+        self._environment = {**os.environ, **{name: str(free_port()) for name in ports}}
+        self._command = [sys.executable, "-m", "flows.cli", "run"]
+        self._command += [str(folder / "plant"), "--data", str(self.data)]
+        self.start()
+
+    def start(self) -> None:
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **{name: str(free_port()) for name in ports}},
-            )
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment)
+
+    def told(self, name: str) -> dict[str, Any]:
+        """What a process says about itself, of those that run now."""
+        try:
+            found: dict[str, Any] = json.loads((self.data / "run" / f"{name}.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if name == "supervisor" or found["pid"] == self.component(name).get("pid") else {}
 
     def component(self, name: str) -> dict[str, Any]:
-        try:
-            status = json.loads((self.data / "run" / "supervisor.json").read_bytes())
-        except (OSError, ValueError):
+        status = self.told("supervisor")
+        if status.get("pid") != self.process.pid:
             return {}
         found: dict[str, Any] = status["components"].get(name, {})
         return found
+
+    def next_entry(self) -> int:
+        """Of the journal, which the flow reads next; 0 before it has begun."""
+        found: int = self.told("flow").get("source", {}).get("next_entry", 0)
+        return found
+
+    def until_at_work(self, name: str) -> None:
+        until(lambda: self.told(name), f"{name} to be at work", told=self.log.read_text)
 
     def pid_of(self, name: str) -> int:
         return until(lambda: self.component(name).get("pid"), f"{name} to run", told=self.log.read_text)
@@ -67,9 +92,22 @@ def running(tmp_path: Path) -> Iterator[Running]:
             one.process.wait()
 
 
-def test_a_signal_that_is_passed_on_twice_is_one_wish(running: Running) -> None:
-    running.pid_of("flow")
-    for _ in range(2):  # as `timeout` and make do, to a process and to its group
+def test_a_stop_ends_all_calmly_and_leaves_nothing_to_do_again(running: Running) -> None:
+    for name in PROCESSES:
+        running.until_at_work(name)
+    until(lambda: running.next_entry() > 2, "the journal's ticks")
+    done = running.next_entry() - 1
+    running.process.send_signal(signal.SIGINT)
+    assert running.stopped() == [STOPPING, "stopped"]
+    for name in PROCESSES:
+        lines = (running.data / "logs" / f"{name}.jsonl").read_text("utf-8").splitlines()
+        assert not [line for line in lines if not line.startswith("{")]  # of a trace
+        assert name == "journal" or json.loads(lines[-1])["event"] == "stopped"
+
+    running.start()
+    until(running.next_entry, "the flow to begin")
+    assert running.told("flow")["source"]["durable_entry"] >= done
+    for _ in range(2):  # as `timeout` and make do, to a process and to its group: one wish
         running.process.send_signal(signal.SIGTERM)
     assert running.stopped() == [STOPPING, "stopped"]
 

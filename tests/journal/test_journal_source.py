@@ -11,6 +11,7 @@ import bytewax.operators as op
 import pytest
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import AbortExecution
+from bytewax.operators import StatefulBatchLogic
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import run_main
@@ -41,6 +42,22 @@ class Collecting(DynamicSink[Any]):
 
     def build(self, step_id: str, worker_index: int, worker_count: int) -> _Collecting:
         return _Collecting(self.found)
+
+
+class _Counting(StatefulBatchLogic[Slice, Slice, int]):
+    """Frames seen so far, by all runs."""
+
+    frames = 0
+
+    def __init__(self, state: int | None) -> None:
+        type(self).frames = state or 0
+
+    def on_batch(self, values: list[Slice]) -> tuple[list[Slice], bool]:
+        type(self).frames += sum(len(item.frames) for item in values)
+        return values, StatefulBatchLogic.RETAIN
+
+    def snapshot(self) -> int:
+        return self.frames
 
 
 def journal(data: Path, *steps: int | str) -> JournalStore:
@@ -137,27 +154,38 @@ def test_it_stops_after_the_epoch_that_holds_all_it_emitted(tmp_path: Path) -> N
     store.close()
 
 
-def test_a_dataflow_goes_on_where_its_last_epoch_ended(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("epoch_s", "ends_input"), [(0.1, False), (3600, True)])
+def test_a_dataflow_goes_on_where_its_last_epoch_ended(
+    tmp_path: Path, epoch_s: float, ends_input: bool
+) -> None:
+    """A stop waits for the end of the epoch, or ends it."""
     recovery = tmp_path / "recovery"
     recovery.mkdir()
     init_db_dir(recovery, 1)
 
-    def run(until_entry: int) -> list[Slice]:
-        """Runs until an entry has arrived, then stops cleanly."""
+    def run(until_entry: int, *, is_stopped: bool = False) -> list[Slice]:
+        """Runs until an entry has arrived, then stops cleanly; is_stopped: before it begins."""
         stop, sink = threading.Event(), Collecting()
-        source = JournalSource(tmp_path, stop=stop)
+        source = JournalSource(tmp_path, stop=stop, stop_ends_input=ends_input)
         flow = Dataflow("flow")
-        op.output("out", op.input("journal", flow, source), sink)
+        slices = op.stateful_batch("count", op.input("journal", flow, source), _Counting)
+        op.output("out", slices, sink)
 
         def watch() -> None:
             try:
-                until(lambda: sink.found and sink.found[-1].last_entry >= until_entry, "the entry")
+                until(
+                    lambda: stop.is_set() or (sink.found and sink.found[-1].last_entry >= until_entry),
+                    "the entry",
+                )
             finally:
                 stop.set()
 
+        if is_stopped:
+            stop.set()
         watcher = threading.Thread(target=watch)
         watcher.start()
-        run_main(flow, epoch_interval=timedelta(seconds=0.1), recovery_config=RecoveryConfig(recovery))
+        epoch = timedelta(seconds=epoch_s)
+        run_main(flow, epoch_interval=epoch, recovery_config=RecoveryConfig(recovery))
         watcher.join()
         return sink.found
 
@@ -167,7 +195,11 @@ def test_a_dataflow_goes_on_where_its_last_epoch_ended(tmp_path: Path) -> None:
         found = run(client.control("connected", {"source": "a"}))
         for n in range(50, 80):
             client.append([Frame("t", b"%d" % n)])
-        again = run(client.control("disconnected", {"source": "a"}))
+        last = client.control("disconnected", {"source": "a"})
+        if ends_input:
+            assert run(last, is_stopped=True) == []
+        again = run(last)
+        assert _Counting.frames == 80
         payloads = [s.frames.frame(row) for s in (*found, *again) for row in range(len(s.frames))]
         assert payloads == [b"%d" % n for n in range(80)]
         assert again[0].last_entry > found[-1].last_entry
@@ -176,7 +208,8 @@ def test_a_dataflow_goes_on_where_its_last_epoch_ended(tmp_path: Path) -> None:
             "connected",
             "disconnected",
         ]
-        until(
-            lambda: client.status()["metrics"]["journal_oldest_entry"] > again[-1].last_entry,
-            "what the epoch held to be trimmed",
-        )
+        if not ends_input:  # else the next epoch says so
+            until(
+                lambda: client.status()["metrics"]["journal_oldest_entry"] > again[-1].last_entry,
+                "what the epoch held to be trimmed",
+            )

@@ -103,6 +103,7 @@ class Campaign:
             time.sleep(draw.uniform(*PAUSE_S))
             if not number % len(self.victims):  # each in turn, in a new order every round
                 order = draw.sample(self.victims, len(self.victims))
+                self._stop_flow()
             victim = order[number % len(self.victims)]
             self._until(f"{victim} to run", lambda name=victim: self._pid(name) is not None)
             pid = self._pid(victim)
@@ -130,6 +131,14 @@ class Campaign:
             os.kill(journal, signal.SIGCONT)
             plant.terminate()
             plant.wait(LIMIT_S)
+
+    def _stop_flow(self) -> None:
+        """A wished stop is one more moment at which the flow may be cut off."""
+        self._until("the flow to run", lambda: self._pid("flow") is not None)
+        pid = self._pid("flow")
+        assert pid is not None
+        os.kill(pid, signal.SIGTERM)
+        self._until("the flow to stop", lambda: self._pid("flow") != pid)
 
     def _after_kills(self) -> None:
         """For a campaign that has more to look at while devices send."""
