@@ -15,7 +15,7 @@ import click
 from connectors.errors import ConfigError, ConnectError
 from flows.heard import MOST_FRAMES, HeardFrame
 from flows.heard_rows import json_of, member
-from flows.heard_topics import HeardSource, find_rows, naming_member
+from flows.heard_sources import HeardSource, find_rows, naming_member
 from flows.scaffold import yaml_text
 from operators.batch import Address
 from operators.decode.json_spec import parse_path

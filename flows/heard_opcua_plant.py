@@ -13,7 +13,8 @@ from connectors.opcua.nodes import Item, write_nodes
 from connectors.opcua.properties import Properties
 from connectors.opcua.units import UCUM, unece_code
 from connectors.typed import unpack
-from flows.heard import ALIKE, Kind, counted
+from flows.heard import counted
+from flows.heard_kinds import ALIKE, Kind
 from flows.heard_opcua import NODES, SOURCE, Server, Told, listen_opcua, server_of
 from flows.heard_plant import (
     TAIL,

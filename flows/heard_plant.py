@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import re
 import tempfile
@@ -15,20 +16,15 @@ from typing import Any, Final, NamedTuple
 from connectors.errors import ConfigError
 from flows.check_command import check_folder
 from flows.engine import run_recording
-from flows.heard import (
-    HeardFrame,
-    Kind,
-    counted,
-    heard_kinds,
-    most_sent,
-    recorded_frames,
-    write_frames,
-)
+from flows.heard import HeardFrame, counted, recorded_frames, write_frames
 from flows.heard_kafka import Topics, listen_kafka, topics_at
+from flows.heard_kinds import PACKED, Kind, body_of, heard_kinds, most_sent
 from flows.heard_mqtt import Broker, broker_of, listen
-from flows.heard_product import product_text
+from flows.heard_names import device_stem
+from flows.heard_product import product_files
+from flows.heard_sources import HeardSource, of_sources, taken
 from flows.heard_tcp import framed, listen_tcp, tcp_address
-from flows.heard_topics import HeardSource, heard_sources, of_sources, taken
+from flows.heard_topics import heard_sources, without_told_once
 from flows.recorded import recorded_slices
 from flows.scaffold import yaml_text
 from flows.schema_command import write_schemas
@@ -125,6 +121,7 @@ def make_plant(
     live: Live = None,
 ) -> Made:
     """Write the plant, check it, and run the frames through its decoder."""
+    frames, once = without_told_once(frames)
     sources = live.sources(frames) if isinstance(live, Topics) else heard_sources(frames)
     heard = taken(frames, sources)
     kinds = _kinds(heard, sources)
@@ -133,14 +130,17 @@ def make_plant(
     names, products, kinds, empty = _products(kinds, product)
     own = {kind.source: name for name, kind in zip(names, kinds, strict=True) if kind.source}
     sources = [source for source in sources if not source.label or source.name in own]
-    contents = {
-        folder / "products" / f"{name}.yaml": text for name, text in zip(names, products, strict=True)
-    }
+    contents = {folder / path: text for files in products for path, text in files.items()}
     contents[folder / "devices.csv"] = devices_text(names, kinds)
     contents[folder / "plant.yaml"] = _plant(folder, sources, own, live)
     renamed = any(source.name != source.origin for source in sources)
     paths = write_plant(folder, contents, heard if live is not None or renamed else ())
-    told = [*_told(names, kinds), *map(plain, [*empty, *_hints(frames, heard, sources), *_shared(kinds)])]
+    told = [
+        *_told(names, kinds),
+        *map(plain, [*empty, *once, *_hints(frames, heard, sources), *_shared(kinds)]),
+    ]
+    functions = [path.relative_to(folder).as_posix() for path in contents if path.suffix == ".py"]
+    told += [f"{path} decodes what no layout can say; look at it" for path in functions]
     return Made(paths, [*told, *decoded(folder, heard)])
 
 
@@ -152,9 +152,11 @@ def _kinds(frames: Sequence[HeardFrame], sources: Sequence[HeardSource]) -> list
         sent = list(of_sources(frames, [source])) if source.label else []
         sent = [(device, frame) for device, frame in sent if frame.payload]
         if sent:
-            shape, heard, traits = most_sent(list({id(frame): frame for _, frame in sent}.values()))
+            most = most_sent(list({id(frame): frame for _, frame in sent}.values()))
             devices = list(dict.fromkeys(device for device, _ in sent))
-            kinds.append(Kind(shape, traits, devices, heard, source.name, source.label))
+            kinds.append(
+                Kind(most.shape, most.traits, devices, most.frames, source.name, source.label, most.others)
+            )
     return kinds
 
 
@@ -190,8 +192,8 @@ def _shared(kinds: Sequence[Kind]) -> list[str]:
     if not several:
         return []
     return [
-        f"{counted(len(several), 'device')} of several products, e.g. '{several[0]}': telemetry, windows and "
-        "rules have all of them, `penstock state` and AAS the one that was heard last"
+        f"{counted(len(several), 'device')} of several products, e.g. '{several[0]}': each with its metrics, "
+        "rules and windows, and all of them in `penstock state`"
     ]
 
 
@@ -211,12 +213,14 @@ def write_plant(folder: Path, contents: Mapping[Path, str], frames: Sequence[Hea
     return paths
 
 
-def _products(kinds: Sequence[Kind], product: str) -> tuple[list[str], list[str], list[Kind], list[str]]:
-    """The name and the text of each kind's product; the kinds that have one; why others have none."""
-    good, texts, empty = list[Kind](), list[str](), list[str]()
+def _products(
+    kinds: Sequence[Kind], product: str
+) -> tuple[list[str], list[dict[str, str]], list[Kind], list[str]]:
+    """The name and the files of each kind's product; the kinds that have one; why others have none."""
+    good, files, empty = list[Kind](), list[dict[str, str]](), list[str]()
     for kind, name in zip(kinds, product_names(kinds, product), strict=True):
         try:
-            texts.append(product_text(name, kind))
+            files.append(product_files(name, kind))
         except ConfigError as error:
             empty.append(str(error))
         else:
@@ -224,9 +228,9 @@ def _products(kinds: Sequence[Kind], product: str) -> tuple[list[str], list[str]
     if not good:
         raise ConfigError(empty[0])
     if not empty:
-        return product_names(kinds, product), texts, good, empty
+        return product_names(kinds, product), files, good, empty
     names = product_names(good, product)  # without the others
-    return names, [product_text(name, kind) for name, kind in zip(names, good, strict=True)], good, empty
+    return names, [product_files(name, kind) for name, kind in zip(names, good, strict=True)], good, empty
 
 
 def product_names(kinds: Sequence[Kind], product: str) -> list[str]:
@@ -236,9 +240,7 @@ def product_names(kinds: Sequence[Kind], product: str) -> list[str]:
         return [product]
     names: list[str] = []
     for kind in kinds:
-        stems = Counter(re.match(r"[A-Za-z]*(?:[-_][A-Za-z]+)*", device)[0] for device in kind.devices)  # type: ignore[index]
-        stem = min(stems, key=lambda one: (-stems[one], one)).strip("-_") or "device"
-        stem = kind.label or stem
+        stem = kind.label or device_stem(kind.devices)
         free = (f"{stem}{n}-v1" for n in ("", *range(2, len(kinds) + 2)))
         names.append(next(name for name in free if name.lower() not in {one.lower() for one in names}))
     return names
@@ -349,6 +351,9 @@ def _shape(kind: Kind) -> str:
         lengths = Counter(len(frame.payload) for frame in kind.frames)
         told = [f"{size} bytes {count}x" for size, count in sorted(lengths.items())]
         return "lengths: " + ", ".join(told[:_SHOWN]) + ", ..." * (len(told) > _SHOWN)
+    if kind.shape in PACKED:
+        body = json.dumps(body_of(kind.frames[0].payload, kind.shape), ensure_ascii=False)
+        return f"a payload, as JSON: {body[:240]}"
     if kind.shape == "csv":
         return f"a row: {kind.frames[0].payload.decode()[:120].strip()}"
     return f"a payload: {kind.frames[0].payload.decode()[:240].strip()}"

@@ -16,7 +16,8 @@ from connectors.mqtt.config import SparkplugConfig
 from connectors.mqtt.sparkplug.messages import Sparkplug
 from connectors.mqtt.sparkplug.sparkplug_b_pb2 import DataType
 from connectors.typed import unpack
-from flows.heard import ALIKE, HeardFrame, Kind, counted
+from flows.heard import HeardFrame, counted
+from flows.heard_kinds import ALIKE, Kind
 from flows.heard_mqtt import Broker, listen
 from flows.heard_plant import TAIL, Made, decoded, plain, plant_head, product_names, write_plant
 from flows.heard_product import Heard, widened

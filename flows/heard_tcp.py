@@ -133,6 +133,12 @@ def framed(reads: list[Read]) -> tuple[str, list[HeardFrame]]:
         wanted = {JsonLines: _is_json, Delimiter: _is_text}.get(type(config))
         if frames and (wanted is None or all(wanted(frame.payload) for frame in frames)):
             return text, frames
+    if _is_json_unframed(reads):
+        raise ConfigError(
+            "what was heard is JSON with nothing between one value and the next, which no framing tells apart"
+            "; let the device end each with a line feed ({kind: json_lines}), or send its length before it "
+            "({kind: length_prefix, size: 2})"
+        )
     sizes = Counter(len(read.data) for read in reads)
     told = ", ".join(f"{size} bytes {count}x" for size, count in sizes.most_common(20))
     raise ConfigError(
@@ -197,6 +203,25 @@ def _is_json(payload: bytes) -> bool:
         return isinstance(json.loads(payload), dict | list)
     except (ValueError, RecursionError):
         return False
+
+
+def _is_json_unframed(reads: list[Read]) -> bool:
+    """Whether every connection sent JSON values one behind the other."""
+    sent: dict[tuple[str, int], bytes] = {}
+    for read in reads:
+        sent[read.connection] = sent.get(read.connection, b"") + read.data
+    return all(_is_json_run(data) for data in sent.values())
+
+
+def _is_json_run(data: bytes) -> bool:
+    text, at, found = data.decode("utf-8", "replace").strip(), 0, 0
+    decoder = json.JSONDecoder()
+    try:
+        while at < len(text) and text[at] in "{[":
+            at, found = decoder.raw_decode(text, at)[1], found + 1
+    except (ValueError, RecursionError):
+        pass  # the last may have been cut off by the end of listening
+    return found > 1 and (at == len(text) or text[at] in "{[")
 
 
 def _is_text(payload: bytes) -> bool:

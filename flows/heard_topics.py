@@ -9,16 +9,16 @@ bytes. No two sources take the same topic, else every frame of it would come twi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, Final
+from typing import Final
 
-from flows.heard import HeardFrame, most_sent
-from flows.heard_rows import DEVICE_NAMES, LIKELY_NAMES, Path, Rows, json_of, member, rows_of, word
+from flows.heard import HeardFrame, counted
+from flows.heard_kinds import most_sent
+from flows.heard_rows import Path, json_of
+from flows.heard_sources import HeardSource, clean, compiled, find_rows, member_of, naming_member, path_of
 from flows.scaffold import leaves
-from operators.decode.json_spec import parse_path, path_text
-from operators.decode.routing import DEFAULT_TEMPLATE, Template, TopicFilters
+from operators.decode.routing import DEFAULT_TEMPLATE, TopicFilters
 
 MOST_SOURCES: Final = 12  # a receiver process each
 MOST_BEGINNINGS: Final = 8  # of topics of as many levels
@@ -32,57 +32,10 @@ _ROLES: Final = frozenset(
         *("power", "energy", "voltage", "current", "frequency", "battery", "rssi", "signal", "vibration"),
     }
 )
+_ONCE: Final = frozenset(
+    {"availability", "birth", "bridge", "config", "discovery", "info", "lwt", "online", "will"}
+)
 _ANY: Final = frozenset({"value", "val", "v", "reading", "measurement", "result", "raw", "state", "data"})
-
-
-@dataclass(slots=True)
-class HeardSource:
-    """How the addresses of a source name devices. origin: the name under which it was heard; kind: mqtt |
-    tcp | files | kafka; template: of its topics, "" = that of FORMATS section 1; device: the source's
-    `device:`, "" = its kind's own; filters: of topics, none two sources take alike; label: what its topics
-    say, where its devices send other things under other topics, so that it has a product of its own. mixed:
-    it takes topics of several meanings, for want of sources. rows: its frames hold readings of several
-    devices."""
-
-    name: str
-    kind: str
-    template: str = ""
-    device: str = ""
-    topics: list[str] = field(default_factory=list)
-    origin: str = ""
-    filters: list[str] = field(default_factory=list)
-    label: str = ""
-    mixed: bool = False
-    rows: Rows | None = None
-
-    def devices_of(self, frame: HeardFrame) -> list[str]:
-        """The devices whose readings a frame holds."""
-        if self.rows is None:
-            device = self.device_of(frame)
-            return [device] if device else []
-        elements = self.rows.elements(json_of(frame.payload))
-        return list(dict.fromkeys(str(one.get(self.rows.device, "")) for one in elements))
-
-    def device_of(self, frame: HeardFrame) -> str | None:
-        """The device that sent a frame; None where it is no telemetry of a device."""
-        topic = frame.address.topic
-        if self.device.startswith("payload:"):
-            named = _member(frame.payload, _path(self.device.partition(":")[2]))
-            return named if isinstance(named, str) and named else None
-        if self.device == "peer":
-            return topic
-        if self.device == "key":
-            return dict(frame.address.headers).get("key")
-        if self.kind == "files":
-            return re.sub(r"\.[^./]*\Z", "", topic.rpartition("/")[2])
-        parts = _compiled(self.template or DEFAULT_TEMPLATE).parts(topic)
-        if parts is None or parts.get("direction") == "sub":
-            return None
-        return parts["device_id"] if parts.get("role", "telemetry") == "telemetry" else None
-
-
-_compiled: Final = cache(Template)
-_path: Final = cache(parse_path)
 
 
 def heard_sources(frames: Sequence[HeardFrame]) -> list[HeardSource]:
@@ -101,41 +54,26 @@ def heard_sources(frames: Sequence[HeardFrame]) -> list[HeardSource]:
     return found
 
 
-def taken(frames: Iterable[HeardFrame], sources: Iterable[HeardSource]) -> list[HeardFrame]:
-    """The frames that a source takes, each under that source's name."""
-    takers = {(source.origin, topic): source for source in sources for topic in source.topics}
-    found = []
-    for frame in frames:
-        source = takers.get((frame.address.source, frame.address.topic))
-        if source is not None:
-            found.append(frame._replace(address=frame.address._replace(source=source.name)))
-    return found
+def without_told_once(frames: Sequence[HeardFrame]) -> tuple[Sequence[HeardFrame], list[str]]:
+    """The frames without what devices and their bridges say of themselves, not of the plant: attributes and
+    discovery by the conventions of Homie and Home Assistant, and messages of that sort that the broker
+    kept and nobody sent while it was listened to. And what a person should know of it."""
+    sent = {frame.address.topic for frame in frames if not frame.retained}
+    kept = [frame for frame in frames if not _is_told_once(frame.address.topic, sent)]
+    if not kept or len(kept) == len(frames):
+        return frames, []
+    left = next(frame.address.topic for frame in frames if _is_told_once(frame.address.topic, sent))
+    told = counted(len(frames) - len(kept), "frame")
+    return kept, [f"{told} left out that devices tell of themselves, e.g. '{left[:100]}'"]
 
 
-def of_sources(
-    frames: Iterable[HeardFrame], sources: Iterable[HeardSource]
-) -> Iterator[tuple[str, HeardFrame]]:
-    """Each of the frames that sources have `taken` that is a device's telemetry, with the device: one whose
-    name devices.csv can hold."""
-    by_name = {source.name: source for source in sources}
-    for frame in frames:
-        source = by_name.get(frame.address.source)
-        for device in source.devices_of(frame) if source is not None else ():
-            if device and device == device.strip() and device.isprintable():
-                yield device, frame
-
-
-def find_rows(source: HeardSource, frames: Sequence[HeardFrame]) -> None:
-    """Whether each reading of a source's frames names its device."""
-    topics = set(source.topics)
-    sent = [frame for frame in frames if frame.payload and frame.address.topic in topics]
-    rows = rows_of([json_of(frame.payload) for frame in sent])
-    if rows is None or not rows.device or source.device not in ("", "peer", "topic"):
-        return
-    named = {str(one[rows.device]) for frame in sent for one in rows.elements(json_of(frame.payload))}
-    if len(named) > 1:
-        source.rows = rows
-        source.label = source.label or _clean(source.name.removeprefix(f"{source.origin}-"))
+def _is_told_once(topic: str, sent: Collection[str]) -> bool:
+    levels = topic.lower().split("/")
+    if any(level.startswith("$") for level in levels[1:]):
+        return True
+    if levels[0] == "homeassistant" and levels[-1] == "config":
+        return True
+    return topic not in sent and bool(sent) and not _ONCE.isdisjoint(levels)
 
 
 def _sources(name: str, frames: Sequence[HeardFrame]) -> list[HeardSource]:
@@ -145,7 +83,7 @@ def _sources(name: str, frames: Sequence[HeardFrame]) -> list[HeardSource]:
     if any("peer" in dict(frame.address.headers) for frame in frames):
         member = naming_member(frames)
         return [HeardSource(name, "tcp", device=f"payload:{member}" if member else "peer", topics=topics)]
-    default = [topic for topic in topics if _compiled(DEFAULT_TEMPLATE).parts(topic) is not None]
+    default = [topic for topic in topics if compiled(DEFAULT_TEMPLATE).parts(topic) is not None]
     found = [HeardSource(name, "mqtt", topics=default, filters=["iotlink/+/+/+/+/pub/+/+"])] * bool(default)
     others = set(topics).difference(default)
     cut = _cut(name, [frame for frame in frames if frame.address.topic in others]) if others else []
@@ -177,34 +115,6 @@ def _apart(sources: Sequence[HeardSource]) -> list[HeardSource]:
     ]
 
 
-# -- what names devices
-
-
-def naming_member(frames: Sequence[HeardFrame]) -> str:
-    """The member of every payload that names its device, as a path; "" where none does."""
-    bodies = [json_of(frame.payload) for frame in frames]
-    if not bodies or not all(isinstance(body, dict) for body in bodies):
-        return ""
-    paths = [path for path, _ in leaves(bodies[0], ()) if len(path) <= 3 and not any_place(path)]
-    for words in (DEVICE_NAMES, LIKELY_NAMES):
-        for path in sorted(paths, key=len):
-            names = [member(body, path) for body in bodies] if word(path[-1]) in words else []
-            if not names or not all(isinstance(one, str) and one.strip() == one != "" for one in names):
-                continue
-            if words is DEVICE_NAMES or 2 * len(set(names)) <= len(names):  # an id may be that of a message
-                return path_text(path)
-    return ""
-
-
-def any_place(path: Path) -> bool:
-    """Whether a place of an array is in a path."""
-    return any(isinstance(part, int) for part in path)
-
-
-def _member(payload: bytes, path: Path | str) -> Any:
-    return None if isinstance(path, str) else member(json_of(payload), path)
-
-
 # -- topics
 
 
@@ -228,7 +138,7 @@ class _Group:
     def device(self, frame: HeardFrame) -> str:
         """Whose a frame is, as far as the address or the payload says."""
         if self.member:
-            return str(_member(frame.payload, _path(self.member)) or "")
+            return str(member_of(frame.payload, path_of(self.member)) or "")
         return frame.address.topic.split("/")[self.at]
 
     def pattern(self, place: Sequence[str] | None, device: str) -> str:
@@ -267,7 +177,9 @@ class _Cell:
 
     def label(self) -> str:
         """What the topics say of the message."""
-        return _clean("-".join(self.place)) or "value"
+        rows = self.group.rows
+        alike = [row[0] for row in zip(*rows, strict=True) if len(set(row)) == 1 and is_literal(row[0])]
+        return clean("-".join(self.place)) or next(filter(None, map(clean, alike[::-1])), "value")
 
 
 def _cut(name: str, frames: Sequence[HeardFrame]) -> list[HeardSource]:
@@ -286,7 +198,7 @@ def _cut(name: str, frames: Sequence[HeardFrame]) -> list[HeardSource]:
         several = any(cell.group is group for cell in alone)
         mine = [cell for cell in whole if cell.group is group and (cell.is_literal() or not several)]
         if mine:
-            label = _clean(group.rows[0][0]) if group.rooted else ""
+            label = clean(group.rows[0][0]) if group.rooted else ""
             found.append(_source(f"{name}-{label}".rstrip("-"), group, mine, several))
     room = max(1, MOST_SOURCES - len(found))
     literal.sort(key=lambda cell: -len(cell.frames))  # stable: as they were heard
@@ -383,7 +295,7 @@ def _group(
     every = [frame for some in frames.values() for frame in some]
     member = naming_member(every)
     if member:
-        named = {_member(frame.payload, _path(member)) for frame in every}
+        named = {member_of(frame.payload, path_of(member)) for frame in every}
         if len(rows) == 1 or len(named) > len({row[group.at] for row in rows}):
             group.at, group.member = -1, member
     places: dict[str, list[list[str]]] = {}
@@ -427,8 +339,8 @@ def _cells(group: _Group) -> list[_Cell]:
             if frame.payload:
                 sent.setdefault(group.device(frame), []).append(frame)
         for device, frames in sent.items():
-            shape, heard, _ = most_sent(frames)
-            cell.sent[device] = shape, _types(heard) if shape == "json" else {}
+            most = most_sent(frames)
+            cell.sent[device] = most.shape, _types(most.frames) if most.shape == "json" else {}
     return [cell for cell in cells.values() if cell.sent]
 
 
@@ -455,10 +367,6 @@ def _agree(one: _Cell, other: _Cell) -> bool:
             if str(path[-1]).lower() in _ANY and not one.group.member:
                 return False
     return True
-
-
-def _clean(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-._")[:40]
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -149,16 +149,16 @@ def metric_name(path: tuple[str | int, ...], taken: Any) -> str:
     parts = [str(part) for part in path]
     for many in range(1, len(parts) + 1):
         name = _clean("_".join(parts[-many:]))
-        if not name.isdigit() and _free(name, taken):
+        if not name.isdigit() and is_free(name, taken):
             return name
-    return next(name for n in range(2, 10_000) if _free(name := f"{_clean('_'.join(parts))}_{n}", taken))
+    return next(name for n in range(2, 10_000) if is_free(name := f"{_clean('_'.join(parts))}_{n}", taken))
 
 
 def _clean(text: str) -> str:
     return re.sub(r"[^\w.()%/ -]+", "_", text).strip("_ ")[:100] or "value"
 
 
-def _free(name: str, taken: Any) -> bool:
+def is_free(name: str, taken: Any) -> bool:
     """Whether a name, and its column in the historian, is nobody else's."""
     columns = {re.sub(r"[^A-Za-z0-9_]", "_", other) for other in taken}
     return re.sub(r"[^A-Za-z0-9_]", "_", name) not in columns

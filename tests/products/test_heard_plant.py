@@ -23,12 +23,14 @@ from paho.mqtt.enums import CallbackAPIVersion
 from connectors.errors import ConfigError, ConnectError
 from flows.broker import start_broker
 from flows.check_command import check_folder, check_product
-from flows.heard import HeardFrame, heard_kinds
+from flows.heard import HeardFrame
+from flows.heard_kinds import heard_kinds
 from flows.heard_mqtt import Broker, broker_of, listen
 from flows.heard_plant import make_plant, new_from
 from flows.heard_product import product_text, widened
+from flows.heard_sources import of_sources, taken
 from flows.heard_tcp import Read, framed
-from flows.heard_topics import heard_sources, of_sources, taken
+from flows.heard_topics import heard_sources
 from flows.new_command import new
 from flows.plant_file import Plant
 from operators.batch import Address
@@ -292,12 +294,19 @@ def test_framings_that_reads_tell(reads: list[bytes], framing: str, first: bytes
     "reads",
     [
         [b"id=7|t=1|", b"id=7|t=2|", b"id=7|t=13|"],
-        [b'{"t":1}', b'{"t":2}', b'{"t":3}'],
         [b"\x01\x02\x03"] * 2,
     ],
 )
 def test_reads_that_tell_no_framing(reads: list[bytes]) -> None:
     with pytest.raises(ConfigError, match="no framing fits what was heard"):
+        framed([Read(("127.0.0.1", 4000), data, START) for data in reads])
+
+
+@pytest.mark.parametrize("reads", [[b'{"t":1}', b'{"t":2}', b'{"t":'], [b'{"t":{"a":"}{"}}{"t":{"a":"}{"}}']])
+def test_json_with_nothing_between_is_told(reads: list[bytes]) -> None:
+    with pytest.raises(
+        ConfigError, match="JSON with nothing between one value and the next, which no framing"
+    ):
         framed([Read(("127.0.0.1", 4000), data, START) for data in reads])
 
 

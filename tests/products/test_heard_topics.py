@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from flows.check_command import check_folder
 from flows.heard import HeardFrame
 from flows.heard_plant import make_plant
-from flows.heard_topics import MOST_SOURCES, heard_sources, taken
+from flows.heard_sources import taken
+from flows.heard_topics import MOST_SOURCES, heard_sources
 from flows.plant_file import Plant
 from operators.batch import Address
 from operators.decode.routing import TopicFilters
@@ -76,7 +77,7 @@ SHAPES: dict[str, tuple[Sent, dict[str, tuple[list[str], str | None]]]] = {
         {
             "line1-tele": (["tele/+/SENSOR", "tele/+/STATE"], None),
             "line1-LWT": (["tele/+/LWT"], "LWT-v1"),
-            "line1-value": (["stat/+/POWER"], "value-v1"),
+            "line1-POWER": (["stat/+/POWER"], "POWER-v1"),
         },
     ),
     "a member that is a number here and a text there": (
