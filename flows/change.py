@@ -315,8 +315,8 @@ def _product_note(name: str, before: Plant, after: Plant) -> str:
 
 
 def _ended_windows(old: Sequence[Window], new: Sequence[Window]) -> list[str]:
-    there = {window.every for window in new}
-    return [window.every for window in old if window.every not in there]
+    there = {window.key for window in new}
+    return [window.key for window in old if window.key not in there]
 
 
 # -- what is shown

@@ -150,7 +150,7 @@ def report(plant: Plant | None, problems: Problems, *, with_rules: bool = False)
             product.decode.format,
             str(len(product.metrics)),
             str(len([rule for rule in plant.rules if name in rule.products])),
-            ", ".join(window.every for window in product.windows),
+            ", ".join(window.key for window in product.windows),
             str(len([row for row in plant.master.devices.values() if row["productId"] == name])),
         )
     console.print(table)

@@ -20,7 +20,7 @@ from operators.expression.formulas import formulas_of
 from operators.expression.grammar import parse
 from operators.expression.program import Scope, check_value, kind_of
 from operators.expression.tree import Bool, Call, Compare, Expr, ExpressionError, Name, Null, Text, walk
-from operators.windows.spec import window_metrics
+from operators.windows.spec import device_windows, window_metrics
 
 _CUSTOMER: Final = Name(0, 1, "device", ("customer_id",), "device.customer_id")
 
@@ -128,7 +128,7 @@ def _checked(
 
 def _about(scope: Scope, over: str, product: Product) -> None:
     """The scope of a formula over readings or over a window."""
-    window = next((one for one in product.windows if one.every == over), None)
+    window = next((one for one in device_windows(product.windows) if one.every == over), None)
     scope.window = "" if over == READING else over
     names = window_metrics(window, product.metrics) if window is not None else []
     scope.aggregates = dict.fromkeys(names, window.aggregates) if window is not None else {}
@@ -136,7 +136,7 @@ def _about(scope: Scope, over: str, product: Product) -> None:
 
 def _wrong(one: _Written, over: Mapping[str, str], product: Product, scope: Scope) -> list[ExpressionError]:
     tree, mine = one.tree, one.formula.over
-    if scope.window and not any(window.every == scope.window for window in product.windows):
+    if scope.window and not any(window.every == scope.window for window in device_windows(product.windows)):
         return [
             ExpressionError(
                 f"{product.productId} has no window of {scope.window}; add it to its windows",

@@ -17,7 +17,7 @@ from operators.decode.spec import parse_decode
 from operators.document import Node, Problems, nearest
 from operators.expression.ucum import UnitError, unit_of
 from operators.state.references import check_mapping
-from operators.windows.spec import supported
+from operators.windows.spec import device_windows, supported
 from rules.check import number_of
 
 RESERVED_COLUMNS: Final = ("_ts", "_ingest_ts", "_device", "_seq", "_historical")
@@ -68,7 +68,11 @@ class Products:
                 told = "needs '{device_id}', or all devices are one asset"
                 problems.add(_below(node, ("asset",)), told)
             for one in check_mapping(
-                product.aas, product.metrics, product.windows, rules.get(name, ()), formulas.get(name, ())
+                product.aas,
+                product.metrics,
+                device_windows(product.windows),
+                rules.get(name, ()),
+                formulas.get(name, ()),
             ):
                 element = ("elements", one.element) if one.element >= 0 else ()
                 place = _below(node, ("submodels", one.submodel, *element, one.key))
@@ -275,9 +279,10 @@ def _check_windows(node: Node, product: Product, problems: Problems) -> None:
             key, colon, rest = told.partition(": ")
             place = below.get(key) if colon else None
             problems.add(place or below, rest if place is not None else told)
-        elif window.every in seen:
-            problems.add(every, f"a window of {window.every} stands already above; keep one")
-        seen.add(window.every)
+        elif window.key in seen:
+            problems.add(every, f"a window of {window.key} stands already above; keep one")
+        if window.by:
+            seen.add(window.key)
         metrics = below.get("metrics")
         for one in metrics or ():
             if not isinstance(one.value, str):

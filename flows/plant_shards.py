@@ -10,6 +10,7 @@ from flows.plant_file import DevicesConfig, PlantYaml, Product, Shards
 from operators.document import Node, Problems
 
 MOST: Final = 64
+_WIDTH: Final = ("device_id", "hub_id", "site_id", "customer_id", "productId")
 LEAST_JOURNAL: Final = 16_000_000  # bytes of one shard's
 
 
@@ -65,6 +66,13 @@ def _check_product(
     product = products.get(str(name.value)) if name is not None else None
     if product is None or decode is None:
         return
+    for window, below in zip(product.windows, document.get("windows") or (), strict=False):
+        if window.by and _WIDTH.index(window.over) > _WIDTH.index(config.shards.by):
+            problems.add(
+                below.get("by") or below,
+                f"'{window.over}' is wider than shards.by, which is {config.shards.by}: each shard would have "
+                f"a part of the window, and joining them is not yet in this version; {one}",
+            )
     rows = getattr(product.decode.layout, "rows", None)
     if rows is not None and rows.device is not None:
         problems.add(

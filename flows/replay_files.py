@@ -91,7 +91,7 @@ class Outcome:
         keys = [
             (
                 position,
-                self.devices[device],
+                part.batch.names(self.devices)[device],
                 part.metrics[metric],
                 revision,
                 start,
@@ -115,7 +115,11 @@ class Outcome:
         for key in keys:
             part = parts[key[6]]
             yield from window_lines(
-                part.batch, self.devices, part.metrics, (key[7],), with_count=part.with_count
+                part.batch,
+                part.batch.names(self.devices),
+                part.metrics,
+                (key[7],),
+                with_count=part.with_count,
             )
 
     def tables(self) -> Iterator[pa.Table]:
@@ -152,7 +156,7 @@ class OutcomeCollector:
         for batch in item.windows:
             if len(batch):
                 spec = self._specs[batch.productId]
-                asked = self._asked[batch.productId, batch.window]
+                asked = self._asked[batch.productId, batch.window, batch.by]
                 names = tuple(name for name, _ in spec.metrics)
                 self._windows.append(_Windows(batch, names, "count" in asked.aggregates))
         for key, terms in item.ledger.items():
@@ -205,8 +209,8 @@ class OutcomeCollector:
 
     def _use(self, plant: Plant) -> None:
         self._specs = telemetry_specs(plant)
-        self._asked: dict[tuple[str, str], Window] = {
-            (product.productId, window.every): window
+        self._asked: dict[tuple[str, str, str], Window] = {
+            (product.productId, window.every, window.over): window
             for product in plant.products.values()
             for window in product.windows
         }

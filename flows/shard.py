@@ -121,9 +121,6 @@ class PlannedStage:
     def _take_master(self, changes: MasterChanges) -> None:
         """Master data change: what follows from them alone, or, where the stage cannot tell, all of it as
         if another plant was applied."""
-        if self.name == "windows":  # they know no master data
-            self.registry.take(changes.rows)
-            return
         devices, past = self.registry.tables["devices"], self.registry.past["devices"]
         rows = [
             DeviceRow(one.key, devices.get(one.key), one.row, past.get(one.key, ()), one.past)

@@ -22,7 +22,7 @@ from operators.master import MasterSpec
 from operators.parameters import ParameterSpec
 from operators.state.references import FormulaRef, references
 from operators.state.spec import FormulasSpec, ProductState
-from operators.windows.spec import ProductWindows
+from operators.windows.spec import ProductWindows, device_windows
 from rules.check import number_of, samples_of, scope_of
 from rules.reported_values import report_specs
 from rules.spec import RulesSpec
@@ -148,8 +148,9 @@ def rules(plant: Plant, shard: int = 0) -> RulesSpec:
 
 def windows(plant: Plant) -> dict[str, ProductWindows]:
     """Each product's windows."""
+    joined = Attributes(plant.master.tables(), plant.master.past)
     return {
-        name: ProductWindows(product.metrics, tuple(product.windows))
+        name: ProductWindows(product.metrics, tuple(product.windows), joined)
         for name, product in plant.products.items()
     }
 
@@ -159,7 +160,7 @@ def state(plant: Plant) -> dict[str, ProductState]:
     return {
         name: ProductState(
             product.metrics,
-            tuple(product.windows),
+            tuple(device_windows(product.windows)),
             product.aas,
             _formulas(plant, product),
             plant.master.devices,

@@ -252,6 +252,7 @@ class WindowBatch:
     metric: int32[R] into the product's metrics; count, good, bad, revision: int64[R];
     aggregates: name -> float64[R], NaN = null, only the aggregates asked for;
     position: int64[R] of the last reading counted in that revision.
+    by: device_id, or over which groups; then `device` numbers `groups`, their names, and no slots.
     """
 
     productId: str
@@ -266,9 +267,15 @@ class WindowBatch:
     revision: Int64
     aggregates: dict[str, Float64]
     position: Int64
+    by: str = "device_id"
+    groups: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.device)
+
+    def names(self, devices: Sequence[str]) -> Sequence[str]:
+        """What `device` numbers; devices: names by slot."""
+        return devices if self.by == "device_id" else self.groups
 
 
 class AlarmEvent(NamedTuple):

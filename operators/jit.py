@@ -40,6 +40,7 @@ WARMED: tuple[str, ...] = (
     "operators.contract.kernels",
     "operators.contract.sequence",
     "operators.windows.kernels",
+    "operators.windows.groups",
     "operators.state.kernels",
     "operators.expression.machine",
     "rules.kernels",

@@ -199,7 +199,8 @@ def decode_telemetry(body: bytes) -> Telemetry:
 
 
 def encode_windows(batches: Sequence[WindowBatch], metrics: Sequence[str], names: Sequence[str]) -> bytes:
-    """The body for batches of one product and window with the same aggregates."""
+    """The body for batches of one product and window with the same aggregates; names: of what their
+    `device` numbers."""
     device, devices = local_slots(_joined([batch.device for batch in batches]), names)
     first = batches[0]
     head = _WindowsHead(

@@ -394,7 +394,7 @@ class _Gathered:
     def __init__(self) -> None:
         self.rows = 0
         self.readings: dict[str, list[ReadingBatch]] = {}
-        self.windows: dict[tuple[str, str, tuple[str, ...]], list[WindowBatch]] = {}
+        self.windows: dict[tuple[str, str, str, tuple[str, ...]], list[WindowBatch]] = {}
         self.rejects: list[Reject] = []
         self.events: list[AlarmEvent] = []
         self.intervals: list[AlarmInterval] = []
@@ -407,7 +407,7 @@ class _Gathered:
                 self.rows += len(readings)
         for batch in item.windows:
             if len(batch):
-                key = (batch.productId, batch.window, tuple(batch.aggregates))
+                key = (batch.productId, batch.window, batch.by, tuple(batch.aggregates))
                 self.windows.setdefault(key, []).append(batch)
                 self.rows += len(batch)
         self.rejects.extend(item.rejects)
@@ -428,11 +428,13 @@ class _Gathered:
             first = int(batches[0].seq[0]) // SEQ_PER_FRAME
             last = int(batches[-1].seq[-1]) // SEQ_PER_FRAME
             made.append(("telemetry", (first, last, encode_telemetry(batches, telemetry[productId], names))))
-        for (productId, _, _), windows in self.windows.items():
+        for (productId, *_), windows in self.windows.items():
             metrics = [name for name, _ in telemetry[productId].metrics]
             first = min(int(batch.position.min()) for batch in windows)
             last = max(int(batch.position.max()) for batch in windows)
-            made.append(("windows", (first, last, encode_windows(windows, metrics, names))))
+            made.append(
+                ("windows", (first, last, encode_windows(windows, metrics, windows[-1].names(names))))
+            )
         for start in range(0, len(self.rejects), CUT_REJECTS):
             part = self.rejects[start : start + CUT_REJECTS]
             made.append(("rejects", (part[0].position, part[-1].position, encode_rejects(part))))

@@ -51,6 +51,7 @@ from operators.state.store import (
     record_tail,
     typed_value,
 )
+from operators.windows.spec import DEVICE
 
 _FRESH: dict[str, tuple[str, Any]] = {  # state array -> dtype, value of a device never heard
     "latest": ("f8", np.nan),
@@ -364,6 +365,8 @@ class StateLogic(Kept):
                     self._judge(product)
         ended = item.control is not None  # windows that the plant has no more: nothing refers to them
         for closed in () if ended else item.windows:
+            if closed.by != DEVICE:
+                continue  # a group has no newest values
             self._products[closed.productId].close(closed, self.devices, self._parameters)
         for alarm in item.alarms:
             self._alarm(alarm)

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Literal
 
 import msgspec
 
+from operators.attributes import Attributes
 from operators.contract.spec import Metric
+from operators.document import nearest
 from operators.spec import HOUR, MINUTE, SECOND, Duration
 
 Aggregate = Literal["count", "min", "max", "mean", "last", "std", "p50", "p95", "p99"]
+
+
+DEVICE: Final = "device_id"
+PREFIX: Final[Mapping[str, str]] = MappingProxyType(
+    {"hub_id": "hub", "site_id": "site", "customer_id": "customer", "productId": "product"}
+)
+"""What stands before the name of a group in the place of a device's, as in the subjects of alarms."""
 
 
 class Window(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -25,9 +35,20 @@ class Window(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         default_factory=lambda: ["count", "min", "max", "mean", "last"]
     )
     metrics: list[str] | None = None  # default: all numeric ones
-    by: list[str] = msgspec.field(default_factory=lambda: ["device_id"])
+    by: list[str] = msgspec.field(default_factory=lambda: [DEVICE])
+
+    @property
+    def key(self) -> str:
+        """What a window is known by among those of its product."""
+        return self.every if self.over == DEVICE else f"{self.every} by {self.over}"
+
+    @property
+    def over(self) -> str:
+        """Whose readings one window holds: DEVICE or a name in PREFIX."""
+        return self.by[0]
 
 
+_KNOWN: Final = (DEVICE, *PREFIX)
 _FIXED: Final = re.compile(r"([1-9][0-9]*)(s|m)")
 _LATER: Final = re.compile(r"[1-9][0-9]*(h|d|mo)|shift")
 MAX_KEPT: Final = 4096  # windows of one device that may be open or correctable at a time
@@ -49,8 +70,11 @@ def kept(window: Window) -> int:
 
 def supported(window: Window) -> str | None:
     """What this version cannot do about a window, as the text of an error; None when it can."""
-    if window.by != ["device_id"]:
-        return f"by: [{', '.join(window.by)}] is not yet in this version"
+    if len(window.by) != 1:
+        told = "nothing is named" if not window.by else f"{len(window.by)} names"
+        return f"by: {told}; write one of {', '.join(_KNOWN)}, and a window of its own for another"
+    if window.over not in _KNOWN:
+        return f"by: '{window.over}' is unknown{nearest(window.over, _KNOWN)}; one of {', '.join(_KNOWN)}"
     if _LATER.fullmatch(window.every):
         return f"every: '{window.every}' is not yet in this version"
     if _FIXED.fullmatch(window.every) is None:
@@ -68,6 +92,11 @@ def supported(window: Window) -> str | None:
     return None
 
 
+def device_windows(windows: Iterable[Window]) -> list[Window]:
+    """Those of single devices, which formulas and submodels may name."""
+    return [window for window in windows if window.by == [DEVICE]]
+
+
 def window_metrics(window: Window, metrics: Mapping[str, Metric]) -> list[str]:
     """Names of the metrics that a window aggregates, in file order of the product."""
     if window.metrics is None:
@@ -77,7 +106,9 @@ def window_metrics(window: Window, metrics: Mapping[str, Metric]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class ProductWindows:
-    """All that the windows stage knows of one product; metrics in file order."""
+    """All that the windows stage knows of one product; metrics in file order. joined: master data, for
+    windows over groups."""
 
     metrics: Mapping[str, Metric]
     windows: tuple[Window, ...]
+    joined: Attributes | None = None

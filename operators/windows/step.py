@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from operators.attributes import Attributes
 from operators.batch import LATE, ReadingBatch, Slice, Ticks, WindowBatch
 from operators.devices import Devices
 from operators.growing import grown
+from operators.master import DeviceRow
 from operators.slots import ProductSlots
 from operators.snapshot import Kept
 from operators.windows import kernels as k
-from operators.windows.spec import ProductWindows, Window, every_ns, kept, window_metrics
+from operators.windows.groups import Groups, in_order
+from operators.windows.spec import DEVICE, ProductWindows, Window, every_ns, kept, window_metrics
 
 _MANY = 1 << 14  # revisions of one batch
+_GROUPS: Final = "\0groups"  # in a snapshot, beside products
+COUNTED, REFUSED, NOT_ITS_OWN = 0, 1, 2  # what a window says of a reading
 _FAR = 1 << 62  # a tick past everything that may still be open
 
 
@@ -255,28 +261,58 @@ class Windower:
         self._make_room(0)
 
 
+class GroupWindower(Windower):
+    """One window of one product over groups of devices (meaning: `groups`)."""
+
+    def __init__(self, productId: str, window: Window, product: ProductWindows, groups: Groups) -> None:
+        super().__init__(productId, window, product)
+        self.groups = groups
+
+    def fold(self, batch: ReadingBatch, refused: npt.NDArray[np.uint8]) -> WindowBatch | None:
+        """The same; `refused[i]` becomes NOT_ITS_OWN where row i is of no group."""
+        group = self.groups.of(batch)
+        own = group >= 0
+        if not own.all():
+            refused[:] = NOT_ITS_OWN
+            batch, group = batch.take(own), group[own]
+        rows = self.slots.rows(group)
+        self._make_room(0)
+        batch = in_order(replace(batch, device=group), rows, self.clock[: self.slots.count, 0].copy())
+        told = np.empty(len(batch), np.uint8)
+        closed = super().fold(batch, told)
+        refused[own] = told
+        if closed is not None:
+            closed.by, closed.groups = self.window.over, self.groups.names
+        return closed
+
+
 class WindowsLogic(Kept):
     """Folds accepted readings into every window of their product (meaning: `kernels`).
 
     Adds closed and corrected windows to `Slice.windows`, sets LATE on readings that every window
-    of their product refuses, and counts readings_accepted and readings_late.
+    that they belong to refuses, and counts readings_accepted and readings_late.
     """
 
     def __init__(self, specs: Mapping[str, ProductWindows], devices: Devices) -> None:
         self.devices = devices
-        self._windowers = _build(specs)
+        self._groups: dict[str, dict[str, list[str]]] = {}  # productId -> window -> names of its groups
+        self._specs = specs
+        self._windowers = self._build(specs)
         self._ended: list[WindowBatch] = []  # of windows that a changed plant has no more
 
     def apply(self, specs: Mapping[str, ProductWindows]) -> None:
         """A changed plant: windows of a length that stays go on. Of the others what is open comes out
         as it stands, in the slice of the plant, by the metrics of the plant before."""
         before = self._windowers
-        self._windowers = _build(specs)
+        self._specs = specs
+        self._windowers = self._build(specs)
         for productId, windowers in self._windowers.items():
             for name, windower in windowers.items():
                 known = before.get(productId, {}).get(name)
                 if known is not None and known.identity == windower.identity:
                     windowers[name] = known
+                    if isinstance(known, GroupWindower) and isinstance(windower, GroupWindower):
+                        known.groups = windower.groups
                 elif known is not None:
                     windower.inherit(known)
         for productId, windowers in before.items():
@@ -284,6 +320,29 @@ class WindowsLogic(Kept):
                 ended = windower.end() if name not in self._windowers.get(productId, {}) else None
                 if ended is not None:
                     self._ended.append(ended)
+
+    def refresh(self, rows: Sequence[DeviceRow], attributes: Attributes) -> bool:
+        """Devices whose master data have changed, as far as they are in groups."""
+        changed = [row.device for row in rows]
+        for windowers in self._windowers.values():
+            for windower in windowers.values():
+                if isinstance(windower, GroupWindower):
+                    windower.groups.use(attributes, changed)
+        return True
+
+    def _build(self, specs: Mapping[str, ProductWindows]) -> dict[str, dict[str, Windower]]:
+        return {
+            productId: {window.key: self._windower(productId, window, product) for window in product.windows}
+            for productId, product in specs.items()
+        }
+
+    def _windower(self, productId: str, window: Window, product: ProductWindows) -> Windower:
+        if window.over == DEVICE:
+            return Windower(productId, window, product)
+        names = self._groups.setdefault(productId, {}).setdefault(window.key, [])
+        joined = product.joined or Attributes({})
+        groups = Groups(window.over, productId, self.devices, joined, names)
+        return GroupWindower(productId, window, product, groups)
 
     def process(self, item: Slice) -> None:
         item.windows.extend(self._ended)
@@ -295,8 +354,12 @@ class WindowsLogic(Kept):
                 closed = windower.fold(batch, refused)
                 if closed is not None:
                     item.windows.append(closed)
-                late = refused == 1 if late is None else late & (refused == 1)
-            _count(item, batch, late)
+                told = refused == REFUSED
+                if late is None:
+                    late, counted = told, refused == COUNTED
+                else:
+                    late, counted = late | told, counted | (refused == COUNTED)
+            _count(item, batch, None if late is None else late & ~counted)
 
     def close_all(self) -> list[WindowBatch]:
         """Close what is still open, as a tick past every window would."""
@@ -309,22 +372,20 @@ class WindowsLogic(Kept):
         return found
 
     def export(self) -> dict[str, Any]:
-        return {
+        windows: dict[str, Any] = {
             productId: {name: windower.export() for name, windower in windowers.items()}
             for productId, windowers in self._windowers.items()
         }
+        return windows if not self._groups else {**windows, _GROUPS: self._groups}
 
     def load(self, state: dict[str, Any]) -> None:
+        for productId, named in state.pop(_GROUPS, {}).items():
+            for name, names in named.items():
+                self._groups.setdefault(productId, {})[name] = names
+        self._windowers = self._build(self._specs)
         for productId, windowers in state.items():
             for name, windower in windowers.items():
                 self._windowers[productId][name].load(windower)
-
-
-def _build(specs: Mapping[str, ProductWindows]) -> dict[str, dict[str, Windower]]:
-    return {
-        productId: {window.every: Windower(productId, window, product) for window in product.windows}
-        for productId, product in specs.items()
-    }
 
 
 def _count(item: Slice, batch: ReadingBatch, late: npt.NDArray[np.bool_] | None) -> None:

@@ -21,7 +21,16 @@ def test_lengths_that_divide_an_hour(every):
         (Window(every="60m"), "every: '60m' is not yet in this version"),
         (Window(every="shift"), "every: 'shift' is not yet in this version"),
         (Window(every="1mo"), "every: '1mo' is not yet in this version"),
-        (Window(every="1m", by=["productId"]), "by: [productId] is not yet in this version"),
+        (
+            Window(every="1m", by=["site"]),
+            "by: 'site' is unknown; did you mean 'site_id'?; one of device_id, hub_id, site_id, customer_id, "
+            "productId",
+        ),
+        (
+            Window(every="1m", by=["site_id", "productId"]),
+            "by: 2 names; write one of device_id, hub_id, site_id, customer_id, productId, and a window of "
+            "its own for another",
+        ),
         (Window(every="7m"), "every: '7m' does not divide an hour; take 1m, 5m, 15m, 30m"),
         (Window(every="soon"), "every: 'soon' is no window; write a length as 30s, 1m, 5m"),
         (
