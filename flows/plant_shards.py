@@ -70,8 +70,8 @@ def _check_product(
         if window.by and _WIDTH.index(window.over) > _WIDTH.index(config.shards.by):
             problems.add(
                 below.get("by") or below,
-                f"'{window.over}' is wider than shards.by, which is {config.shards.by}: each shard would have "
-                f"a part of the window, and joining them is not yet in this version; {one}",
+                f"'{window.over}' is wider than shards.by, which is {config.shards.by}: each shard would "
+                f"have a part of the window, and joining them is not yet in this version; {one}",
             )
     rows = getattr(product.decode.layout, "rows", None)
     if rows is not None and rows.device is not None:
