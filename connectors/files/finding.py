@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from connectors.files.config import FilesConfig
@@ -39,13 +39,14 @@ class Finder:
     def present(self) -> dict[str, tuple[Identity, float]]:
         return self._seen
 
-    def look(self, now: float) -> list[Identity]:
-        """The files that have not changed for `settle` seconds of `now`'s clock. Raises OSError when the
-        folder itself cannot be read."""
+    def look(self, now: float, aside: Iterable[str] = ()) -> list[Identity]:
+        """The files that have not changed for `settle` seconds of `now`'s clock. aside: the names of files
+        that were set aside. Raises OSError when the folder itself cannot be read."""
         found: dict[str, tuple[Identity, float]] = {}
-        for name in self._names():
-            if not matches(name, self._pattern) or self._away.is_mark(name):
-                continue
+        names = [
+            name for name in self._names() if matches(name, self._pattern) and not self._away.is_mark(name)
+        ]
+        for name in (*names, *aside):
             try:
                 identity = identity_of(self._watch, name)
             except OSError:

@@ -48,7 +48,8 @@ class Begun(msgspec.Struct):
     made but not noted here before a crash is not made again. offset, lines: how far rows are
     durable (see `rows.Row`). pending: where the append under way ends, so that after a crash it is made
     of the same rows, though the file has grown. head: CRC of its first `head_bytes`. finished: all of it
-    is durable, only putting it away (as failed: why) may be missing.
+    is durable, only putting it away (as failed: why) may be missing. aside: the name that the file is about
+    to get, under which no writer finds it; origin: the name that it had before it got that one.
     """
 
     file: Identity | None = None
@@ -60,6 +61,12 @@ class Begun(msgspec.Struct):
     head: int = 0
     finished: bool = False
     why: str = ""
+    aside: str = ""
+    origin: str = ""
+
+    def name(self, identity: Identity) -> str:
+        """What the file was called when it was found."""
+        return self.origin or identity.name
 
 
 class Progress(msgspec.Struct):
@@ -80,6 +87,23 @@ class Progress(msgspec.Struct):
         known = [begun for begun in self.paused if identity.goes_on(begun.file)]
         self.paused = [begun for begun in self.paused if begun not in known]
         self.now = known[0] if known else Begun()
+
+    def aside(self) -> list[str]:
+        """The names of files that were set aside."""
+        return [one.file.name for one in (self.now, *self.paused) if one.origin and one.file is not None]
+
+    def was_set_aside(self) -> None:
+        """The file under way has the name `aside`: go on with others."""
+        _named_aside(self.now)
+        self.paused.append(self.now)
+        self.now = Begun()
+
+    def take_up(self, watch: Path) -> None:
+        """Find out whether a file that was about to be set aside when the process ended has its new name."""
+        for begun in (self.now, *self.paused):
+            if begun.aside and (watch / begun.aside).exists():
+                _named_aside(begun)
+            begun.aside = ""
 
     def forget(self) -> None:
         """No file is under way."""
@@ -113,3 +137,10 @@ class Progress(msgspec.Struct):
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+
+
+def _named_aside(begun: Begun) -> None:
+    assert begun.file is not None
+    begun.origin = begun.file.name
+    begun.file = msgspec.structs.replace(begun.file, name=begun.aside)
+    begun.aside = ""

@@ -27,22 +27,18 @@ class PuttingAway:
         self._folders = {"done": config.done.strip("/"), "failed": config.failed.strip("/")}
         self._marks: dict[str, Identity] = {}  # as they were read
 
-    def put(self, identity: Identity, why: str) -> str:
+    def put(self, identity: Identity, why: str, name: str) -> str:
         """Put a file away, as failed where `why` is not empty; says where it is. It is so after a loss of
-        power as well. Raises OSError."""
-        where = self._put(identity, why)
+        power as well. name: what it was called when it was found. Raises OSError."""
+        where = self._put(identity, why, name)
         folders = {(self._watch / identity.name).parent}
         if where is not None:
             folders.add((self._watch / where).parent)
         for folder in folders:
-            handle = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            sync_folder(folder)
         return where or "deleted"
 
-    def _put(self, identity: Identity, why: str) -> str | None:
+    def _put(self, identity: Identity, why: str, name: str) -> str | None:
         kind, path = "failed" if why else "done", self._watch / identity.name
         if self._after == "mark":
             mark = path.with_name(f"{path.name}.{kind}")
@@ -57,7 +53,7 @@ class PuttingAway:
         if self._after == "rename":
             target = _free(path.with_name(f"{path.name}.{kind}"))
         else:
-            target = self._watch / self._folders[kind] / identity.name
+            target = self._watch / self._folders[kind] / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target = _free(target)
         os.rename(path, target)
@@ -89,6 +85,15 @@ class PuttingAway:
         return (self._watch / f"{identity.name}.done").exists() or (
             self._watch / f"{identity.name}.failed"
         ).exists()
+
+
+def sync_folder(folder: Path) -> None:
+    """The names in a folder are those after a loss of power as well. Raises OSError."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 class _Mark(msgspec.Struct):

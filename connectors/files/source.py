@@ -8,6 +8,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -16,8 +17,9 @@ from connectors.files.config import FilesConfig, encoding_problem, folder_proble
 from connectors.files.content import BrokenFileError, plain_name
 from connectors.files.finding import Finder
 from connectors.files.progress import Begun, Identity, Progress, identity_of, shown
-from connectors.files.putting_away import PuttingAway
+from connectors.files.putting_away import PuttingAway, sync_folder
 from connectors.files.rows import Row, file_rows
+from connectors.files.writers import is_open_for_writing
 from connectors.source import Appender, Frame, SourceStatus, Surroundings
 
 BATCH_ROWS: Final = 4096
@@ -49,6 +51,7 @@ class FilesReceiver:
         self._progress = Progress()
         self._away = PuttingAway(self._watch, config)
         self._finder = Finder(self._watch, config, self._away)
+        self._held: set[Identity] = set()  # read to their ends, and open for writing
         self._told: set[str] = set()
         self._counts = {"files_read": 0.0, "files_failed": 0.0}
         self._stopping = False
@@ -76,6 +79,7 @@ class FilesReceiver:
             self._watch.mkdir(parents=True, exist_ok=True)
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._progress = Progress.load(self._file)
+            self._progress.take_up(self._watch)
         except OSError as error:
             raise ConfigError(f"source {self.name}: {error.filename}: {error.strerror}") from error
         reading = asyncio.create_task(self._read_for_ever(), name=f"{self.name}-read")
@@ -119,7 +123,7 @@ class FilesReceiver:
         """The files that have settled and are to be read, or None when the folder cannot be read."""
         progress = self._progress
         try:
-            settled = self._finder.look(time.monotonic())
+            settled = self._finder.look(time.monotonic(), progress.aside())
         except OSError as error:
             if self.status.state != "disconnected":
                 log.error("%s: %s", self._watch, error.strerror)
@@ -127,9 +131,20 @@ class FilesReceiver:
             return None
         if progress.keep(self._finder.present):
             self._save()
-        ready = [identity for identity in settled if identity not in progress.stuck]
+        ready = [
+            identity for identity in settled if identity not in progress.stuck and not self._is_held(identity)
+        ]
         # one that was begun before a restart goes on first: its rows stay together
         return sorted(ready, key=lambda file: (not file.goes_on(progress.now.file), file.mtime_ns, file.name))
+
+    def _is_held(self, identity: Identity) -> bool:
+        """Whether a file is read to its end, has not changed since, and is still open for writing."""
+        with suppress(OSError):  # reading it will tell
+            return identity in self._held and is_open_for_writing(self._watch / identity.name)
+        return False
+
+    def _has_changed(self, identity: Identity) -> bool:
+        return identity_of(self._watch, identity.name) != identity
 
     async def _read(self, identity: Identity) -> None:
         """All rows of one file that are not in the journal yet, then away with it."""
@@ -143,13 +158,22 @@ class FilesReceiver:
                 head = await asyncio.to_thread(_head, path, HEAD_BYTES)
                 progress.now = Begun(claim=uuid.uuid4().hex, head_bytes=len(head), head=zlib.crc32(head))
             now = progress.now
-            now.file = identity
+            now.file, now.finished = identity, False
             self._save()
-            log.info("reading %s (%d bytes) from offset %d", shown(identity.name), identity.size, now.offset)
-            topic = shown(plain_name(identity.name, self.config))
+            name = shown(now.name(identity))
+            log.info("reading %s (%d bytes) from offset %d", name, identity.size, now.offset)
+            topic = shown(plain_name(now.name(identity), self.config))
             why = await self._read_rows(identity, path, topic)
-            if identity_of(self._watch, identity.name) != identity:
+            is_open = is_open_for_writing(path)
+            if self._has_changed(identity):
                 return  # it has grown or changed meanwhile: it settles again and is read on from here
+            if is_open:
+                self._held.add(identity)
+                self.status.detail = f"{self._watch}: {name} is read to its end, and open for writing"
+                return
+            if self.config.after == "delete" and not why and not now.origin:
+                self._set_aside(identity)
+                return
             if why:
                 log.error("%s: %s", topic, why)
                 refused = Frame(topic, topic.encode(), headers=(("resync", why),))
@@ -168,6 +192,23 @@ class FilesReceiver:
         self._save()
         self._put_away(identity, why)
 
+    def _set_aside(self, identity: Identity) -> None:
+        """Give a file that is read a hidden name before it is deleted: from there on nobody can begin to
+        write it, and what was written in the last moment is read once it has settled again."""
+        progress, now = self._progress, self._progress.now
+        found = Path(identity.name)
+        now.aside = found.with_name(f".{now.claim[:8]}.{found.name[-200:]}").as_posix()
+        self._save()
+        try:
+            (self._watch / identity.name).rename(self._watch / now.aside)
+        except OSError as error:
+            self._stays(identity, "done", error)
+        else:
+            sync_folder((self._watch / identity.name).parent)
+            progress.was_set_aside()
+            self._finder.forget(identity.name)
+        self._save()
+
     async def _read_rows(self, identity: Identity, path: Path, topic: str) -> str:
         """The rows that are not in the journal yet; returns why nothing more can be read, or "". One
         batch is read while the one before it is appended."""
@@ -185,7 +226,11 @@ class FilesReceiver:
         try:
             while True:
                 batch, why, read = await ahead
-                if batch and not batch[-1].ended and identity_of(self._watch, identity.name) != identity:
+                if (
+                    batch
+                    and not batch[-1].ended
+                    and (is_open_for_writing(path) or self._has_changed(identity))
+                ):
                     batch.pop()  # it is being written on: what has no line end yet may be half a row
                 if not batch:
                     return why
@@ -231,18 +276,24 @@ class FilesReceiver:
     def _put_away(self, identity: Identity, why: str) -> None:
         """Move or mark a file that is read, and forget it."""
         progress, kind = self._progress, "failed" if why else "done"
+        name = progress.now.name(identity)
         self._counts["files_failed" if why else "files_read"] += 1
         try:
-            where = self._away.put(identity, why)
+            where = self._away.put(identity, why, name)
         except OSError as error:
-            progress.stuck.append(identity)
-            self._tell_once(f"{shown(identity.name)} is {kind}, but cannot be put away: {error.strerror}")
+            self._stays(identity, kind, error)
         else:
             self._finder.forget(identity.name)
             self.status.detail = str(self._watch)
-            log.info("%s is %s: %s", shown(identity.name), kind, shown(where))
-        progress.forget()
+            log.info("%s is %s: %s", shown(name), kind, shown(where))
+            progress.forget()
         self._save()
+
+    def _stays(self, identity: Identity, kind: str, error: OSError) -> None:
+        """A file that is read and cannot be put away is not looked at again."""
+        self._progress.stuck.append(identity)
+        self._tell_once(f"{shown(identity.name)} is {kind}, but cannot be put away: {error.strerror}")
+        self._progress.forget()
 
     def _tell_once(self, text: str) -> None:
         self.status.detail = text
@@ -259,8 +310,8 @@ class FilesReceiver:
 
 def _is_begun(now: Begun, identity: Identity, path: Path) -> bool:
     """Whether the file is the one begun, so that reading goes on behind what was read."""
-    if now.file is None or now.finished:
-        return False
+    if now.file is None or (now.finished and not now.origin):
+        return False  # once it is done, another file may have got its inode and its name; not one set aside
     if identity == now.file:
         return True
     # it was written on, or written anew in its place

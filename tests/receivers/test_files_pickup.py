@@ -191,6 +191,80 @@ def test_a_file_that_grows_while_it_is_read(tmp_path: Path, monkeypatch: pytest.
     asyncio.run(scene())
 
 
+@pytest.mark.parametrize("after", ["move", "delete"])
+def test_a_writer_that_pauses_with_its_file_open(tmp_path: Path, after: str) -> None:
+    """What it has written is read, half a row and the putting away wait until it lets go."""
+
+    async def scene() -> None:
+        path = drop(tmp_path, "x.csv", b"h\n1\n2\n")
+        appender = MemoryAppender()
+        source = receiver(tmp_path, after=after)
+        with path.open("ab", buffering=0) as file:
+            async with running(source, appender):
+                await until(
+                    lambda: source.status.detail.endswith("x.csv is read to its end, and open for writing")
+                )
+                assert payloads(appender) == [b"1", b"2"]
+                file.write(b"3\n4")
+                await until(lambda: len(appender.frames) == 3)
+                await until(lambda: source.status.detail.endswith("open for writing"))
+                drop(tmp_path, "y.csv", b"h\n9\n")  # it holds up no other
+                await until(lambda: payloads(appender)[3:] == [b"9"])
+                assert path.exists()
+                file.write(b"4\n")
+                file.close()
+                await until(
+                    lambda: names(tmp_path) == ({"done/x.csv", "done/y.csv"} if after == "move" else set())
+                )
+        assert payloads(appender) == [b"1", b"2", b"3", b"9", b"44"]
+        assert {frame.topic for frame in appender.frames} == {"x.csv", "y.csv"}
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("moment", ["before the rename", "after the rename", "set aside", "before the end"])
+def test_what_is_written_in_the_last_moment_before_a_file_is_deleted(
+    tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer has opened the file just before it got its hidden name, writes then, and the process ends."""
+
+    def ends(*_: Any) -> None:
+        raise JournalError("ended")
+
+    where = {
+        "before the rename": (Path, "rename"),
+        "after the rename": (files_source, "sync_folder"),
+        "set aside": (FilesReceiver, "_has_changed"),
+        "before the end": (PuttingAway, "put"),
+    }[moment]
+    changed = FilesReceiver._has_changed
+
+    def ends_aside(self: FilesReceiver, identity: Identity) -> bool:
+        return ends() if identity.name.startswith(".") else changed(self, identity)  # type: ignore[func-returns-value]
+
+    async def scene() -> None:
+        drop(tmp_path, "x.csv.gz", gzip.compress(b"h\n1\n2\n"))
+        appender = MemoryAppender()
+        with monkeypatch.context() as patched:
+            patched.setattr(*where, ends_aside if moment == "set aside" else ends)
+            source = receiver(tmp_path, after="delete")
+            with pytest.raises(JournalError, match="ended"):
+                await asyncio.wait_for(source.run(appender, asyncio.Event()), LIMIT_S)
+        (left,) = (tmp_path / "inbox").iterdir()
+        assert left.name.startswith(".") == (moment != "before the rename")
+        with left.open("ab") as file:
+            file.write(gzip.compress(b"3\n"))
+        if left.name.startswith("."):
+            drop(tmp_path, "x.csv.gz", gzip.compress(b"h\n4\n"))  # the next of this name
+        async with running(receiver(tmp_path, after="delete"), appender):
+            await until(lambda: names(tmp_path) == set())
+        assert sorted(payloads(appender)) == [b"1", b"2", b"3", b"4"][: len(appender.frames)]
+        assert len(appender.frames) == 3 + left.name.startswith(".")
+        assert {frame.topic for frame in appender.frames} == {"x.csv"}
+
+    asyncio.run(scene())
+
+
 class LostAnswer(MemoryAppender):
     """The third append is durable, and nobody hears of it."""
 
