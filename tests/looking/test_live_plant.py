@@ -53,7 +53,7 @@ class Running:
             self.flow = subprocess.Popen(
                 [sys.executable, "-m", "flows.flow", str(self.data)], cwd=ROOT, stderr=log
             )
-        until(self.runs, "the flow to run")  # an operator's command waits for its answer for ten seconds
+        until(self.runs, "the flow to run")  # whose answer an operator's command waits for
 
     def runs(self) -> bool:
         told = self.views.flow_status()
