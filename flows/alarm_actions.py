@@ -36,7 +36,7 @@ ACTIONS: Final = {
     "in-service": ("in_service", "put back into service"),
 }
 ALARM_ID: Final = re.compile(r"[0-9a-f]{32}\Z")
-ANSWER_S: Final = 30.0  # how long an answer is waited for; a flow that has just started reads its backlog first
+ANSWER_S: Final = 30.0  # how long an answer is waited for; a flow that was just started reads a backlog first
 CONNECT_S: Final = 5.0
 POLL_S: Final = 0.01
 BY_MOST: Final = 100
