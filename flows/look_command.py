@@ -29,6 +29,7 @@ from flows.look_tables import (
     Rates,
     devices_table,
     health_table,
+    history_table,
     ledger_table,
     rejects_table,
     state_table,
@@ -57,6 +58,7 @@ class Plant(Protocol):
     def devices(self) -> list[dict[str, Any]]: ...
     def state(self, device_id: str) -> dict[str, Any] | None: ...
     def states(self) -> dict[str, dict[str, Any]]: ...
+    def device_history(self, device_id: str) -> list[dict[str, Any]] | None: ...
     def alarm_figures(self, start_ms: int | None, end_ms: int | None) -> dict[str, Any]: ...
     def rejects(self, limit: int, reason: str | None = None) -> list[dict[str, Any]]: ...
     def status(self) -> dict[str, Any]: ...
@@ -121,6 +123,10 @@ class RemotePlant:
     def state(self, device_id: str) -> dict[str, Any] | None:
         found = self._get(f"/api/devices/{quote(device_id, safe='')}/state", missing=True)
         return None if found is None else dict(found)
+
+    def device_history(self, device_id: str) -> list[dict[str, Any]] | None:
+        found = self._get(f"/api/devices/{quote(device_id, safe='')}/history", missing=True)
+        return None if found is None else list(found)
 
     def states(self) -> dict[str, dict[str, Any]]:
         return dict(self._get("/api/state"))
@@ -296,10 +302,30 @@ def resubmit(data: Path, filters: Any, dry_run: bool, as_json: bool) -> None:
 
 @click.command()
 @click.argument("plant", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--history", "device", metavar="DEVICE", help="what the rows of one device were, and until when"
+)
 @plant_options
-def devices(plant: Path | None, data: Path | None, url: str | None, token: str | None, as_json: bool) -> None:
+def devices(
+    plant: Path | None,
+    device: str | None,
+    data: Path | None,
+    url: str | None,
+    token: str | None,
+    as_json: bool,
+) -> None:
     """Devices of PLANT and when they were last heard."""
-    rows = find(plant, data, url, token).devices()
+    looked = find(plant, data, url, token)
+    if device is not None:
+        rows = looked.device_history(device)
+        if rows is None:
+            raise ConfigError(f"no device '{device}' in the master data")
+        if as_json:
+            emit(rows)
+        else:
+            show(history_table(rows))
+        return
+    rows = looked.devices()
     if as_json:
         emit(rows)
         return

@@ -37,6 +37,21 @@ def table(
     return made
 
 
+def history_table(rows: Iterable[Row]) -> Table:
+    """What the rows of a device were, and are, as of event time."""
+    return table(
+        ["from", "until", "row"],
+        (
+            (
+                one["from"] or "always",
+                one["until"] or "",
+                "  ".join(f"{name}={cell}" for name, cell in one["row"].items() if name != "device_id"),
+            )
+            for one in rows
+        ),
+    )
+
+
 def devices_table(rows: Iterable[Row]) -> Table:
     """Devices and when they were last heard."""
     return table(

@@ -77,6 +77,15 @@ def device_state(views: NamedDependency[Views], device_id: FromPath[str]) -> Res
     return Response(found)
 
 
+@get("/api/devices/{device_id:str}/history", sync_to_thread=True)
+def device_history(views: NamedDependency[Views], device_id: FromPath[str]) -> Response[Any]:
+    """What master data say of a device as of event time, the newest first."""
+    found = views.device_history(device_id)
+    if found is None:
+        return Response({"error": f"no device '{device_id}' in the master data"}, status_code=404)
+    return Response(found)
+
+
 @get("/api/state", sync_to_thread=True)
 def states(views: NamedDependency[Views]) -> dict[str, dict[str, Any]]:
     """Newest values of every device that has been heard."""
@@ -139,6 +148,7 @@ def make_app(data: Path, listen: str) -> Litestar:
             metrics,
             devices,
             device_state,
+            device_history,
             states,
             rejects,
             rules,

@@ -284,6 +284,23 @@ class Views:
         """`state` of every device that has been heard, by name."""
         return {name: _state_object(records) for name, records in sorted(self._records().items())}
 
+    def device_history(self, device_id: str) -> list[dict[str, Any]] | None:
+        """What master data say of a device, as of event time: {"from", "until", "row"}, the newest first;
+        None for the beginning of time, and for its end. None for a device that they do not know."""
+        plant = self.plant_now()
+        row = plant.master.devices.get(device_id) if plant is not None else None
+        if row is None:
+            return None
+        told = (shard.read(lambda output: output.past("devices", device_id)) for shard in self.shards)
+        past = next((one for one in told if one), [])
+        begins = [None, *(time_text(until) for until, _ in past)]
+        rows = [*(one for _, one in past), dict(row)]
+        found = [
+            {"from": begin, "until": until, "row": one}
+            for begin, until, one in zip(begins, [*begins[1:], None], rows, strict=True)
+        ]
+        return found[::-1]
+
     def rejects(self, limit: int, reason: str | None = None) -> list[dict[str, Any]]:
         """The newest rejects that the output logs still hold, newest first (FORMATS section 5); with
         several shards each names its own."""

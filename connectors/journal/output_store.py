@@ -263,6 +263,13 @@ class OutputReader:
         found.sort(key=lambda one: int(one["number"]))
         return [(one["table"], one["key"], one["row"]) for one in found]
 
+    def past(self, table: str, key: str) -> list[tuple[int, dict[str, str]]]:
+        """What a row of master data was, by rising time until which (ns), as of event time."""
+        with self._begin() as txn:
+            value = txn.get(text_key(f"{table}\0{key}"), db=self._db("master"))
+        kept = {} if value is None else json.loads(value)
+        return [(int(until), dict(row)) for until, row in kept.get("past", ())]
+
     def waiting(self) -> list[Waiting]:
         """The unknown devices that frames wait for, the longest first."""
         value = self._meta(b"waiting")

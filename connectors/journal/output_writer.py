@@ -341,12 +341,12 @@ class OutputWriter:
             txn.drop(master, delete=False)
         value = txn.get(b"master_rows", db=meta)
         number = NUMBER.unpack(value)[0] if value else 0
-        for table, key, row, *_ in changes.rows:
+        for table, key, row, past in changes.rows:
             place = text_key(f"{table}\0{key}")
             known = txn.get(place, db=master)
             number += known is None
             at = number if known is None else msgspec.json.decode(known)["number"]
-            body = {"number": at, "table": table, "key": key, "row": row}
+            body = {"number": at, "table": table, "key": key, "row": row, "past": past}
             txn.put(place, msgspec.json.encode(body), db=master)
         txn.put(b"master_rows", NUMBER.pack(number), db=meta)
 

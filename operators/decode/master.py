@@ -239,11 +239,12 @@ class MasterReader:
         }
 
     def whole(self, at_ns: int) -> MasterChanges:
-        """All rows that differ from the plant's files."""
+        """All rows that differ from the plant's files, or did as of an earlier event time."""
+        tables, changed, past = self.registry.tables, self.registry.changed, self.registry.past
         rows = tuple(
-            RowChange(table, key, row, self.registry.past[table].get(key, ()))
+            RowChange(table, key, tables[table].get(key), past[table].get(key, ()))
             for table in KEYS
-            for key, row in self.registry.changed[table].items()
+            for key in dict.fromkeys((*changed[table], *past[table]))
         )
         return MasterChanges(at_ns, rows, whole=True)
 
