@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Final
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+from paho.mqtt import MQTTException
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -21,6 +23,7 @@ PINGRESP: Final = 13
 DISCONNECT: Final = 14
 PINGREQ_PACKET: Final = b"\xc0\x00"
 DISCONNECT_PACKET: Final = b"\xe0\x00"
+_REASON_LENGTH: Final = 200  # of a broker's own words, which nobody limits
 _WILL: Final = 0x04 | 1 << 3 | 0x20  # with QoS 1, retained
 # MQTT 3.1.1, table 3.1; the words of protocol 5's codes of the same meaning
 _REFUSALS: Final = {
@@ -88,22 +91,41 @@ def refusal(body: bytes, version5: bool) -> str | None:
     code = body[1]
     if code == 0:
         return None
-    return _reason(PacketTypes.CONNACK, code) if version5 else _REFUSALS.get(code, f"code {code}")
+    if not version5:
+        return _REFUSALS.get(code, f"code {code}")
+    return _reason(PacketTypes.CONNACK, code) + _own_words(_properties(PacketTypes.CONNACK, body[2:]))
 
 
-def refused_topics(body: bytes, topics: Sequence[str], version5: bool) -> list[str]:
-    """The subscriptions that a SUBACK refuses, each with why."""
+class Terms(NamedTuple):
+    """What a broker of protocol 5 sets in place of what was asked for, in seconds; None: nothing."""
+
+    keep_alive: int | None
+    session_expiry: int | None
+
+
+def terms(body: bytes) -> Terms:
+    """Those of a CONNACK of protocol 5."""
+    told = _properties(PacketTypes.CONNACK, body[2:])
+    return Terms(getattr(told, "ServerKeepAlive", None), getattr(told, "SessionExpiryInterval", None))
+
+
+def refused_topics(body: bytes, topics: Sequence[str], qos: int, version5: bool) -> list[str]:
+    """The subscriptions that a SUBACK refuses, or grants with less than `qos`, each with why."""
     at = 2 + (_properties_size(body[2:]) if version5 else 0)
-    return [
-        f"{topic}: {_reason(PacketTypes.SUBACK, code)}"
-        for topic, code in zip(topics, body[at:], strict=False)
-        if code >= 128
-    ]
+    said = _own_words(_properties(PacketTypes.SUBACK, body[2:])) if version5 else ""
+    found = []
+    for topic, code in zip(topics, body[at:], strict=False):
+        if code >= 128:
+            found.append(f"{topic}: {_reason(PacketTypes.SUBACK, code)}{said}")
+        elif code < qos:
+            found.append(f"{topic} with QoS {qos}: it grants {code} alone")
+    return found
 
 
 def farewell(body: bytes) -> str:
     """Why a broker of protocol 5 ended the connection."""
-    return _reason(PacketTypes.DISCONNECT, body[0] if body else 0)
+    said = _own_words(_properties(PacketTypes.DISCONNECT, body[1:]))
+    return _reason(PacketTypes.DISCONNECT, body[0] if body else 0) + said
 
 
 def _reason(kind: int, code: int) -> str:
@@ -111,6 +133,22 @@ def _reason(kind: int, code: int) -> str:
         return str(ReasonCode(kind, identifier=code))
     except (KeyError, AssertionError):
         return f"code {code}"
+
+
+def _properties(kind: int, data: bytes) -> Properties:
+    """The properties that `data` begins with; none where they are none."""
+    found = Properties(kind)  # type: ignore[no-untyped-call]  # paho's
+    with suppress(MQTTException, IndexError, KeyError, UnicodeDecodeError, struct.error):
+        found.unpack(data)  # type: ignore[no-untyped-call]
+        return found
+    return Properties(kind)  # type: ignore[no-untyped-call]
+
+
+def _own_words(told: Any) -> str:
+    """What a broker adds to a code."""
+    names = ("ReasonString", "ServerReference")
+    words = ", ".join(getattr(told, name)[:_REASON_LENGTH] for name in names if getattr(told, name, ""))
+    return f" ({''.join(one if one.isprintable() else '?' for one in words)})" if words else ""
 
 
 def _properties_size(data: bytes) -> int:

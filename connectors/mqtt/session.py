@@ -326,6 +326,8 @@ class MqttSession:
                 self._answer.set_exception(ConnectionRefusedError(f"the broker refuses us: {said}"))
                 self._answer.exception()  # seen, also when nobody waits any more
                 return
+            if self._version5:
+                self._accept(packets.terms(body))
             self._write(packets.subscribe(self._topics, self._config.qos, self._version5))
             self.tell_state()
             if self.lost.done():  # the connection ended under the first words
@@ -333,7 +335,7 @@ class MqttSession:
             self._on_accepted(self, bool(body[0] & 1))
             self._answer.set_result(None)
         elif kind == packets.SUBACK and len(body) >= 2:
-            for said in packets.refused_topics(body, self._topics, self._version5):
+            for said in packets.refused_topics(body, self._topics, self._config.qos, self._version5):
                 self.refused.append(said)
                 log.error("the broker refuses the subscription %s", said)
             self._on_subscribed(self)
@@ -345,6 +347,16 @@ class MqttSession:
             self._end(f"the broker ended the connection: {packets.farewell(body)}")
         else:
             raise Malformed(f"a packet of type {kind}")
+
+    def _accept(self, terms: packets.Terms) -> None:
+        if terms.keep_alive:
+            self._keep_alive = min(self._keep_alive, terms.keep_alive)
+        wanted = self._config.session_expiry // 10**9
+        if terms.session_expiry is not None and terms.session_expiry < wanted:
+            log.warning(
+                "the broker keeps our session for %d s while we are away, not for %d; then it is lost",
+                *(terms.session_expiry, wanted),
+            )
 
     # writing
 

@@ -127,3 +127,56 @@ def test_the_quality_of_service_is_the_sources(broker: Broker, qos: int) -> None
         assert later.frames == []
 
     asyncio.run(scene())
+
+
+class Terms:
+    """Speaks just enough MQTT 5, on terms of its own, and ends the connection with words of its own."""
+
+    def __init__(self) -> None:
+        self.pings = self.connections = 0
+        self.farewell = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while True:
+                kind, length = await reader.readexactly(2)
+                body = await reader.readexactly(length)
+                if kind == 0x10 and self.connections > 1:
+                    words = b"\x1f\x00\x05later\x1c\x00\x0aother:1883"
+                    writer.write(bytes([0x20, 3 + len(words), 0, 0x9C, len(words)]) + words)
+                elif kind == 0x10:  # server keep alive 1 s, session expiry 5 s
+                    writer.write(b"\x20\x0b\x00\x00\x08\x13\x00\x01\x11\x00\x00\x00\x05")
+                elif kind == 0x82:
+                    writer.write(b"\x90\x04" + body[:2] + b"\x00\x00")
+                elif kind == 0xC0:
+                    self.pings += 1
+                    writer.write(b"\xd0\x00")
+                    if self.pings == 2:
+                        await self.farewell.wait()
+                        writer.write(b"\xe0\x11\x8b\x0f\x1f\x00\x0cat\x1b the door")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+
+def test_what_a_broker_of_protocol_5_sets_and_says(caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        broker = Terms()
+        server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        config = MqttConfig(host="127.0.0.1", port=port, subscribe=["plant/#"], protocol="5")
+        source = MqttReceiver("line", config, plant="works")
+        async with running(source, MemoryAppender()):
+            await until(lambda: broker.pings == 2)  # by its keep-alive; ours is 30 s
+            assert source.status.detail == (
+                f"127.0.0.1:{port} refuses the subscription plant/# with QoS 1: it grants 0 alone"
+            )
+            broker.farewell.set()
+            ended = f"127.0.0.1:{port}: the broker ended the connection: Server shutting down (at? the door)"
+            await until(lambda: ended in caplog.text)
+            refused = f"127.0.0.1:{port}: the broker refuses us: Use another server (later, other:1883)"
+            await until(lambda: source.status.detail == refused)
+        assert "keeps our session for 5 s while we are away, not for 604800" in caplog.text
+        server.close()
+
+    asyncio.run(scene())
