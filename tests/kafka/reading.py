@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from connectors.kafka.client import KafkaTarget
 from connectors.kafka.config import KafkaAlarmsConfig
 from connectors.kafka.sink import KafkaAlarms
 from connectors.sink import OutputRecord
 from tests.output.made import event
-from tests.waiting import LIMIT_S
+from tests.waiting import LIMIT_S, until
 
 
 def consumed(address: str, topic: str, isolation: str = "read_committed") -> list[Any]:
     """Every message of a topic, partition by partition."""
+    wait_for_marks(address, topic)
     consumer = Consumer(
         {
             "bootstrap.servers": address,
@@ -30,14 +32,32 @@ def consumed(address: str, topic: str, isolation: str = "read_committed") -> lis
     consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
     found, ended = [], 0
     while ended < len(partitions):
-        message = consumer.poll(30)
+        message = consumer.poll(LIMIT_S)
         assert message is not None
-        if message.error() is not None:
-            ended += 1
-        else:
+        if message.error() is None:
             found.append(message)
+        else:
+            assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
+            ended += 1
     consumer.close()
     return found
+
+
+def wait_for_marks(address: str, topic: str) -> None:
+    """Until all of a topic can be read: the marks of a transaction that was committed, or given up, are in
+    its partitions a moment after its producer was told so."""
+    admin = AdminClient({"bootstrap.servers": address})
+    there = admin.list_topics(topic, LIMIT_S).topics[topic].partitions
+    asked = {TopicPartition(topic, one): OffsetSpec.latest() for one in there}
+
+    def ends(level: IsolationLevel) -> list[int]:
+        found = admin.list_offsets(asked, isolation_level=level)
+        return [future.result(LIMIT_S).offset for future in found.values()]
+
+    until(
+        lambda: ends(IsolationLevel.READ_UNCOMMITTED) == ends(IsolationLevel.READ_COMMITTED),
+        f"the end of transactions in {topic}",
+    )
 
 
 def header(message: Any, name: str) -> str:

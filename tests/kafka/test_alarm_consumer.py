@@ -45,11 +45,11 @@ def test_copies_and_late_events_change_nothing(broker: KafkaBroker, tmp_path: Pa
         send(producer, chosen.events, late)  # by its sequence alone it is known to be old
         producer.flush(LIMIT_S)
         left = Producer({"bootstrap.servers": broker.address, "transactional.id": "left"})
-        left.init_transactions(30)
+        left.init_transactions(LIMIT_S)
         left.begin_transaction()
         send(left, chosen.events, event(9, 0, "raised", "press-05").event)
         left.flush(LIMIT_S)
-        left.abort_transaction(30)
+        left.abort_transaction(LIMIT_S)
         sink.send([record(10, "closed", "press-02"), record(11, device="press-03")])
         sink.close()
         until(lambda: len((tmp_path / "told").read_bytes().splitlines()) == 7)

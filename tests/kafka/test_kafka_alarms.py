@@ -26,7 +26,7 @@ from connectors.kafka.sink import KafkaAlarms
 from connectors.kafka.tails import TAIL
 from connectors.kafka.topics import Topics
 from connectors.sink import OutputRecord
-from tests.kafka.reading import config, consumed, header, positions, record, target
+from tests.kafka.reading import config, consumed, header, positions, record, target, wait_for_marks
 from tests.output.made import event
 from tests.services.kafka import PASSWORD, USER, KafkaBroker
 from tests.waiting import LIMIT_S, until
@@ -138,7 +138,7 @@ def test_what_a_transaction_left_behind_does_not_count(broker: KafkaBroker) -> N
     assert made._producer.flush(LIMIT_S) == 0
     successor = target(config(broker.address, "aborted", "idempotent"))
     successor._client["client.id"] = "successor"
-    made._producer.abort_transaction(10)  # else the tail waits for the transaction's end
+    made._producer.abort_transaction(LIMIT_S)  # else the tail waits for the transaction's end
     successor.open()
     successor.send([record(2), record(3)])
     successor.close()
@@ -152,13 +152,13 @@ def test_a_strangers_open_transaction_hides_no_tail(broker: KafkaBroker) -> None
     made = target(chosen)
     made.open()
     stranger = Producer({"bootstrap.servers": broker.address, "transactional.id": "a stranger"})
-    stranger.init_transactions(30)
+    stranger.init_transactions(LIMIT_S)
     stranger.begin_transaction()
     stranger.produce(chosen.events, b"{}", b"key", partition=0)
     stranger.flush(LIMIT_S)
     made.send([record(1), record(2)])  # behind it
     made.close()
-    ending = threading.Timer(1.0, lambda: stranger.commit_transaction(10))
+    ending = threading.Timer(1.0, lambda: stranger.commit_transaction(LIMIT_S))
     ending.start()
     made = target(chosen)
     made.open()
@@ -300,7 +300,7 @@ def test_tls_with_a_login(
     sink.send([record(1)])
     sink.close()
     assert positions(broker.address, chosen.events) == [1]
-    monkeypatch.setattr("connectors.kafka.topics.ANSWER_S", 1.0)
+    monkeypatch.setattr("connectors.kafka.topics.ANSWER_S", 2.0)
     with pytest.raises(AuthError, match="Kafka refuses the login") as told:
         target(config(address, "login", **{**login, "password": "not-the-secret"})).open()
     assert "not-the-secret" not in str(told.value)
@@ -323,6 +323,8 @@ def test_kcat_reads_the_events(broker: KafkaBroker) -> None:
     made.open()
     made.send([record(1), record(2, "cleared"), record(3, "closed")])
     made.close()
+    for topic in (chosen.events, chosen.state):
+        wait_for_marks(broker.address, topic)
     command = [kcat, "-b", broker.address, "-C", "-e", "-q", "-X", "isolation.level=read_committed", "-J"]
     lines = subprocess.run(
         [*command, "-t", chosen.events], check=True, capture_output=True, timeout=LIMIT_S

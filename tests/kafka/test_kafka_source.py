@@ -250,12 +250,12 @@ def test_a_topic_made_anew_is_read_from_its_beginning(broker: KafkaBroker, tmp_p
 def test_holes_of_transactions_and_compaction_are_no_gap(broker: KafkaBroker, tmp_path: Path) -> None:
     topic = Topic(broker, "holes")
     writer = Producer({"bootstrap.servers": broker.address, "transactional.id": topic.name})
-    writer.init_transactions(30)
+    writer.init_transactions(LIMIT_S)
     for number in range(6):
         writer.begin_transaction()
         writer.produce(topic.name, b"%d" % number, partition=0)
         writer.flush(LIMIT_S)
-        (writer.abort_transaction if number % 2 else writer.commit_transaction)(30)
+        (writer.abort_transaction if number % 2 else writer.commit_transaction)(LIMIT_S)
 
     async def scene(receiver: KafkaReceiver, appender: MemoryAppender) -> None:
         await until(lambda: len(appender.frames) == 3)
