@@ -152,8 +152,10 @@ class OutputWriter:
     def commit_due(self) -> None:
         """Write what should not wait any longer."""
         bulk = self._gathered.is_due(self._clock, self._cut_rows)
-        if bulk or self._events or self._answers:
-            self._commit(bulk)
+        if self._events or self._answers:
+            self._commit(False)  # before the rows of a second, which take as long as several slices
+        if bulk:
+            self._commit(True)
         elif self._master or self._is_overdue():
             self._commit(False)
 
@@ -192,10 +194,12 @@ class OutputWriter:
                     self._full = f"{name}: {waiting:,} bytes wait, its backlog is {cursor.backlog:,}"
         for gone in self._waiting.keys() - cursors.keys():
             del self._waiting[gone]
+        upto = {}
         for kind in KINDS if cursors else ():
             wanted = [cursor.kinds[kind] for cursor in cursors.values() if kind in cursor.kinds]
             last = self._tallies[kind][0]
-            self._trim(kind, min([*wanted, last - KEPT.get(kind, 0)]))
+            upto[kind] = min([*wanted, last - KEPT.get(kind, 0)])
+        self._trim(upto)
 
     def describe(self) -> dict[str, Any]:
         """Numbers for health and metrics; from any thread."""
@@ -376,16 +380,32 @@ class OutputWriter:
         txn.put(NUMBER.pack(number), header + data, db=self._databases[kind.encode()], append=True)
         return number, tally[1] + size
 
-    def _trim(self, kind: str, upto: int) -> None:
-        with self._env.begin(buffers=True) as txn, txn.cursor(db=self._databases[kind.encode()]) as cursor:
-            if not cursor.first() or NUMBER.unpack(bytes(cursor.key()))[0] > upto:
-                return
-        with self._env.begin(write=True) as txn, txn.cursor(db=self._databases[kind.encode()]) as cursor:
-            for _ in range(TRIM_RECORDS):
-                if not cursor.first() or NUMBER.unpack(cursor.key())[0] > upto:
-                    return
-                cursor.delete()
-        self._looked_at = 0.0  # there is more: look again at the next opportunity
+    def _trim(self, upto: Mapping[str, int]) -> None:
+        """Delete what is behind, of all kinds in one transaction: it is durable, and alarms wait for it."""
+        due = {}
+        with self._env.begin(buffers=True) as txn:
+            for kind, last in upto.items():
+                with txn.cursor(db=self._databases[kind.encode()]) as cursor:
+                    if cursor.first() and NUMBER.unpack(bytes(cursor.key()))[0] <= last:
+                        due[kind] = last
+        if not due:
+            return
+        is_more = False
+        with self._env.begin(write=True) as txn:
+            for kind, last in due.items():
+                with txn.cursor(db=self._databases[kind.encode()]) as cursor:
+                    is_more |= not _delete_upto(cursor, last)
+        if is_more:
+            self._looked_at = 0.0  # look again at the next opportunity
+
+
+def _delete_upto(cursor: Any, last: int) -> bool:
+    """Delete the records up to that number, at most TRIM_RECORDS; whether that is all of them."""
+    for _ in range(TRIM_RECORDS):
+        if not cursor.first() or NUMBER.unpack(cursor.key())[0] > last:
+            return True
+        cursor.delete()
+    return False
 
 
 class _Gathered:
