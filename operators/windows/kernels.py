@@ -7,6 +7,13 @@ correct_within, which is enough while the watermark only rises; a device whose c
 also keeps the windows of its former time, which takes up to as many places again. A quantile
 sketch is a chain of chunks of 16 buckets out of one pool.
 
+What came out and is final is never begun anew: of each device the numbers of the windows that came out
+are kept as runs of consecutive ones, also when their places are long taken, and beside them until where
+windows were ever final. A steady device has one run. RUNS are kept; where there would be one more, the
+gap that is smallest for its distance from the window that has just come out, length / (1 + distance),
+counts as if it had come out. So a long silence whose backlog may still come outlasts the short ones of a
+device that seldom sends, and no window ever comes out twice.
+
 The sketch: DDSketch (Masson, Rim, Lee: "DDSketch: a fast and fully-mergeable quantile sketch with
 relative-error guarantees", VLDB 2019) with alpha = 1 %, gamma = (1 + alpha) / (1 - alpha): bucket
 i holds (gamma^(i-1), gamma^i] and stands for 2 gamma^i / (gamma + 1). The positive and the
@@ -21,7 +28,7 @@ import math
 
 import numpy as np
 
-from operators.batch import Bytes, Float64, Int32, Int64, UInt64
+from operators.batch import Bytes, Float64, Int32, Int64, UInt32, UInt64
 from operators.jit import fused, inline, kernel
 
 # fields of a partial aggregate; LAST_AT is in ns after the window's start (exact in a float64)
@@ -38,6 +45,9 @@ SCALARS = 6
 EMPTY = -(1 << 63)  # number of no window; event time of a device never heard
 NEVER = (1 << 63) - 1
 GRACE = 1_000_000_000  # a tick closes a window one second after it could be complete
+
+RUNS = 6  # of windows that came out, a device
+LAST_NOTED = (1 << 32) - 2  # windows before 1970, and those of one second after 2106, are not noted
 
 CHUNK = 16
 BUCKETS = 512
@@ -214,10 +224,72 @@ def read_quantiles(
 
 
 @inline
+def came_out(r: int, number: int, runs: UInt32) -> bool:
+    """Whether a window of a device came out before, or counts as if it had."""
+    for j in range(RUNS):
+        if number >= runs[r, j, 1]:
+            return False
+        if number >= runs[r, j, 0]:
+            return True
+    return False
+
+
+@inline
+def note(r: int, number: int, runs: UInt32) -> None:
+    """Count a window among those that came out."""
+    if number < 0 or number > LAST_NOTED:
+        return
+    at = 0  # the first run that begins at or before it
+    while at < RUNS and number < runs[r, at, 0]:
+        at += 1
+    if at < RUNS and number < runs[r, at, 1]:
+        return
+    follows = at < RUNS and number == runs[r, at, 1]
+    precedes = at > 0 and number + 1 == runs[r, at - 1, 0]
+    if follows and precedes:
+        runs[r, at - 1, 0] = runs[r, at, 0]
+        for j in range(at, RUNS - 1):
+            runs[r, j, 0], runs[r, j, 1] = runs[r, j + 1, 0], runs[r, j + 1, 1]
+        runs[r, RUNS - 1, 0] = runs[r, RUNS - 1, 1] = 0
+    elif follows:
+        runs[r, at, 1] = number + 1
+    elif precedes:
+        runs[r, at - 1, 0] = number
+    else:
+        note_apart(r, number, at, runs)
+
+
+@inline
+def note_apart(r: int, number: int, at: int, runs: UInt32) -> None:
+    """A new run of one window, the `at`-th from the latest."""
+    all_runs = np.empty((RUNS + 1, 2), np.int64)
+    for j in range(RUNS + 1):
+        if j == at:
+            all_runs[j, 0], all_runs[j, 1] = number, number + 1
+        else:
+            before = j if j < at else j - 1
+            all_runs[j, 0], all_runs[j, 1] = runs[r, before, 0], runs[r, before, 1]
+    skipped = RUNS
+    if all_runs[RUNS, 1]:
+        least = np.inf
+        for j in range(RUNS, 0, -1):  # the gap between run j and the one after it
+            gap = all_runs[j - 1, 0] - all_runs[j, 1]
+            distance = all_runs[j, 1] - number - 1 if at >= j else number - all_runs[j - 1, 0]
+            if gap / (1.0 + distance) < least:
+                least = gap / (1.0 + distance)
+                skipped = j
+        all_runs[skipped - 1, 0] = all_runs[skipped, 0]
+    for j in range(RUNS):
+        kept = j if j < skipped else j + 1
+        runs[r, j, 0], runs[r, j, 1] = all_runs[kept, 0], all_runs[kept, 1]
+
+
+@inline
 def emit(
     r: int,
     place: int,
     record: Int64,
+    runs: UInt32,
     part: Float64,
     heads: Int32,
     keys: Int32,
@@ -234,6 +306,8 @@ def emit(
     scalars[OPEN_COUNT] -= record[r, place, OPEN]
     record[r, place, OPEN] = 0
     record[r, place, REVISION] += 1
+    if record[r, place, REVISION] == 1:
+        note(r, record[r, place, NUMBER], runs)
     out[e, 0] = r
     out[e, 1] = record[r, place, NUMBER]
     out[e, 2] = record[r, place, REVISION]
@@ -286,6 +360,13 @@ def oldest_place(r: int, record: Int64) -> int:
     return oldest
 
 
+@fused
+def await_tick(r: int, lateness: int, clock: Int64, scalars: Int64) -> None:
+    """The tick that closes the device's first open window is looked at, if no earlier one is."""
+    if clock[r, 2] != NEVER:
+        scalars[NEXT_DUE] = min(scalars[NEXT_DUE], clock[r, 2] + lateness + GRACE + clock[r, 1] - clock[r, 0])
+
+
 @kernel
 def fold_windows(
     first: int,
@@ -303,6 +384,7 @@ def fold_windows(
     times: Int64,
     clock: Int64,
     record: Int64,
+    runs: UInt32,
     part: Float64,
     heads: Int32,
     keys: Int32,
@@ -324,8 +406,10 @@ def fold_windows(
     uint8[N] with IN_ORDER; value: float64[M, N]; quality: uint8[M, N]; tick_row, tick_ns:
     int64[T]. metric: int32[W] columns of value; times: int64[3] length, lateness, correct_within.
 
-    State, C rows: clock: int64[C, 3] newest event time, ingest time of that reading, end of the
-    first open window; record: int64[C, K, 4]; part: float64[C, K, W, F]; heads: int32[C, K, W]
+    State, C rows: clock: int64[C, 4] newest event time, ingest time of that reading, end of the
+    first open window, and up to which end all that came out is final where the clock does not say so
+    (0: nowhere); record: int64[C, K, 4]; runs: uint32[C, 6, 2] first number of a run and the one
+    behind its last, the latest run first, then 0, 0; part: float64[C, K, W, F]; heads: int32[C, K, W]
     (or [C, K, 0] without quantiles) into the pool keys, counts: int32[P, 16], following: int32[P];
     scalars: int64[6]. The pool has at least N x W free chunks.
 
@@ -335,8 +419,8 @@ def fold_windows(
     where newest + (tick - ingest) - lateness - 1 s does. A later reading of a window that only a
     tick has closed opens it again; one of a window that the watermark has passed corrects it at
     once while its end + correct_within is above the watermark, and is refused afterwards. Where the
-    clock is re-based, windows that the former watermark had made final stay so: should the clock
-    go there again, they begin anew at revision 1. All others are kept as they are.
+    clock is re-based, windows that the former watermark had made final stay so: readings of one that
+    came out are refused, whatever the clock is then. All others are kept as they are.
     """
     length, lateness, correct_within = times[0], times[1], times[2]
     windows = record.shape[1]
@@ -358,7 +442,7 @@ def fold_windows(
                             number = record[r, place, NUMBER]
                             if record[r, place, OPEN] and (number + 1) * length == clock[r, 2]:
                                 emit(
-                                    r, place, record, part, heads, keys, counts, following, scalars,
+                                    r, place, record, runs, part, heads, keys, counts, following, scalars,
                                     out, out_part, out_quantile,
                                 )  # fmt: skip
                         clock[r, 2] = earliest_open(r, record, length)
@@ -375,6 +459,7 @@ def fold_windows(
         end = (number + 1) * length
         if flags[i] & 4 or clock[r, 0] == EMPTY:
             if at < clock[r, 0]:
+                clock[r, 3] = max(clock[r, 3], clock[r, 0] - forgetting)
                 for place in range(windows):
                     other = record[r, place, NUMBER]
                     if not record[r, place, OPEN] and (other + 1) * length <= clock[r, 0] - forgetting:
@@ -385,7 +470,7 @@ def fold_windows(
                 for place in range(windows):
                     if record[r, place, OPEN] and (record[r, place, NUMBER] + 1) * length == clock[r, 2]:
                         emit(
-                            r, place, record, part, heads, keys, counts, following, scalars,
+                            r, place, record, runs, part, heads, keys, counts, following, scalars,
                             out, out_part, out_quantile,
                         )  # fmt: skip
                 clock[r, 2] = earliest_open(r, record, length)
@@ -393,16 +478,21 @@ def fold_windows(
         if end <= watermark and end + correct_within <= watermark:
             refused[i] = 1
             continue
-        refused[i] = 0
-
         place = place_of(r, number, clock[r, 0] - forgetting, length, record)
+        begins = place < 0 or record[r, place, NUMBER] != number
+        if begins and end <= clock[r, 3] and came_out(r, number, runs):
+            refused[i] = 1
+            await_tick(r, lateness, clock, scalars)  # it may have moved the device's clock nevertheless
+            continue
+        refused[i] = 0
         if place < 0:
             if may_grow:
                 return i
             place = oldest_place(r, record)
+            clock[r, 3] = max(clock[r, 3], (record[r, place, NUMBER] + 1) * length)
             if record[r, place, OPEN]:
                 emit(
-                    r, place, record, part, heads, keys, counts, following, scalars,
+                    r, place, record, runs, part, heads, keys, counts, following, scalars,
                     out, out_part, out_quantile,
                 )  # fmt: skip
                 clock[r, 2] = earliest_open(r, record, length)
@@ -450,13 +540,10 @@ def fold_windows(
                 clock[r, 2] = min(clock[r, 2], end)
         elif not record[r, place, OPEN]:
             emit(
-                r, place, record, part, heads, keys, counts, following, scalars,
+                r, place, record, runs, part, heads, keys, counts, following, scalars,
                 out, out_part, out_quantile,
             )  # fmt: skip
-        if clock[r, 2] != NEVER:
-            scalars[NEXT_DUE] = min(
-                scalars[NEXT_DUE], clock[r, 2] + lateness + GRACE + clock[r, 1] - clock[r, 0]
-            )
+        await_tick(r, lateness, clock, scalars)
     done: int = rows.shape[0]
     return done
 
@@ -479,8 +566,9 @@ def warm_up() -> None:
         np.zeros(0, np.int64),
         np.zeros(1, np.int32),
         np.ones(3, np.int64),
-        np.zeros((1, 3), np.int64),
+        np.zeros((1, 4), np.int64),
         np.zeros((1, 1, 4), np.int64),
+        np.zeros((1, RUNS, 2), np.uint32),
         np.zeros((1, 1, 1, PLAIN_FIELDS)),
         np.zeros((1, 1, 0), np.int32),
         np.zeros((1, CHUNK), np.int32),

@@ -44,8 +44,9 @@ class Windower:
         fields = k.ALL_FIELDS if "std" in window.aggregates else k.PLAIN_FIELDS
         self._quantiles = any(name in window.aggregates for name in ("p50", "p95", "p99"))
         sketches = width if self._quantiles else 0
-        self.clock = np.empty((0, 3), np.int64)
+        self.clock = np.empty((0, 4), np.int64)
         self.record = np.empty((0, places, 4), np.int64)
+        self.runs = np.empty((0, k.RUNS, 2), np.uint32)
         self.part = np.empty((0, places, width, fields), np.float64)
         self.heads = np.empty((0, places, sketches), np.int32)
         self.keys = np.empty((0, k.CHUNK), np.int32)
@@ -59,13 +60,15 @@ class Windower:
     def inherit(self, before: Windower) -> None:
         """Go on with the windows of a windower of the same product and length whose metrics,
         aggregates or times are others. A metric that is new counts from here on; `std` and quantiles
-        that are new are unknown in windows that had readings before."""
-        self.slots, self.clock = before.slots, before.clock
+        that are new are unknown in windows that had readings before. What is final by the times before
+        stays final."""
+        self.slots, self.clock, self.runs = before.slots, before.clock, before.runs
         devices, there = before.record.shape[:2]
         places = max(there, self.places)
         self.record = np.zeros((devices, places, 4), np.int64)
         self.record[:, :there] = before.record
         self.record[:, there:, k.NUMBER] = k.EMPTY
+        self.record[:, :there, k.NUMBER][before._make_final()] = k.EMPTY
         self.part = np.zeros((devices, places, *self.part.shape[2:]), np.float64)
         self.part[..., k.MIN], self.part[..., k.MAX] = np.inf, -np.inf
         self.part[..., k.LAST_AT] = -1.0
@@ -92,6 +95,30 @@ class Windower:
                     self._give_back(before.heads[:, :, then])
         if (self.clock[:, 2] != k.NEVER).any():
             self.scalars[k.NEXT_DUE] = 0  # the next tick looks at every device
+
+    def _make_final(self) -> npt.NDArray[np.bool_]:
+        """What the clocks have passed stays final, whatever the times will be. bool[C, K]: where a window
+        stands that is."""
+        length, lateness, correct_within = self.times.tolist()
+        heard = self.clock[:, 0] != k.EMPTY
+        final = np.where(heard, self.clock[:, 0], 0) - lateness - correct_within
+        self.clock[heard, 3] = np.maximum(self.clock[:, 3], final)[heard]
+        number = self.record[:, :, k.NUMBER]
+        closed = (number != k.EMPTY) & (self.record[:, :, k.OPEN] == 0)
+        ends: npt.NDArray[np.int64] = (np.where(closed, number, 0) + 1) * length
+        found: npt.NDArray[np.bool_] = closed & heard[:, None] & (ends <= final[:, None])
+        return found
+
+    def came_out(self) -> dict[str, Any]:
+        """What must be known of the windows when the plant has them no more: which came out."""
+        return {"slots": self.slots.export(), "runs": self.runs[: self.slots.count]}
+
+    def recall(self, state: dict[str, Any]) -> None:
+        """What `came_out` gave, of windows that the plant has again: none of them comes out anew."""
+        self.slots = ProductSlots.load(state["slots"])
+        self._make_room(0)
+        self.runs[: self.slots.count] = state["runs"]
+        self.clock[:, 3] = self.runs[:, 0, 1] * self.times[0]
 
     def _give_back(self, heads: npt.NDArray[np.int32]) -> None:
         """The chunks of sketches that nobody reads any more are free."""
@@ -143,6 +170,7 @@ class Windower:
             self.times,
             self.clock,
             self.record,
+            self.runs,
             self.part,
             self.heads,
             self.keys,
@@ -174,9 +202,10 @@ class Windower:
         if len(self.clock) < capacity:
             known = len(self.clock)
             self.clock = grown(self.clock, capacity, 0)
-            self.clock[known:] = (k.EMPTY, 0, k.NEVER)
+            self.clock[known:] = (k.EMPTY, 0, k.NEVER, 0)
             self.record = grown(self.record, capacity, 0)
             self.record[known:, :, k.NUMBER] = k.EMPTY
+            self.runs = grown(self.runs, capacity, 0)
             self.part = grown(self.part, capacity, 0.0)
             self.heads = grown(self.heads, capacity, -1)
         self.scalars[k.DEVICES] = self.slots.count
@@ -245,6 +274,7 @@ class Windower:
             "slots": self.slots.export(),
             "clock": self.clock[:count],
             "record": self.record[:count],
+            "runs": self.runs[:count],
             "part": self.part[:count],
             "heads": self.heads[:count],
             "keys": self.keys,
@@ -258,7 +288,23 @@ class Windower:
         self.slots = ProductSlots.load(state["slots"])
         for name in ("clock", "record", "part", "heads", "keys", "counts", "following", "scalars"):
             setattr(self, name, state[name])
+        if "runs" in state:
+            self.runs = state["runs"]
+        else:
+            self._come_out_at_most()
         self._make_room(0)
+
+    def _come_out_at_most(self) -> None:
+        """State of a version that did not keep what came out: all that its clocks had made final may have,
+        and of the rest what stands closed has."""
+        length, lateness, correct_within = self.times.tolist()
+        passed = (self.clock[:, 0] - lateness - correct_within) // length
+        passed[self.clock[:, 0] == k.EMPTY] = 0
+        self.runs = np.zeros((len(self.clock), k.RUNS, 2), np.uint32)
+        self.runs[:, 0, 1] = np.clip(passed, 0, k.LAST_NOTED)
+        self.clock = np.column_stack((self.clock, np.zeros(len(self.clock), np.int64)))
+        for row, place in np.argwhere(self.record[:, :, k.REVISION] > 0).tolist():
+            k.note(row, int(self.record[row, place, k.NUMBER]), self.runs)
 
 
 class GroupWindower(Windower):
@@ -299,10 +345,12 @@ class WindowsLogic(Kept):
         self._specs = specs
         self._windowers = self._build(specs)
         self._ended: list[WindowBatch] = []  # of windows that a changed plant has no more
+        self._gone: dict[str, dict[str, dict[str, Any]]] = {}  # productId -> every -> which of them came out
 
     def apply(self, specs: Mapping[str, ProductWindows]) -> None:
         """A changed plant: windows of a length that stays go on. Of the others what is open comes out
-        as it stands, in the slice of the plant, by the metrics of the plant before."""
+        as it stands, in the slice of the plant, by the metrics of the plant before, and none comes out
+        anew should a later plant have them again."""
         before = self._windowers
         self._specs = specs
         self._windowers = self._build(specs)
@@ -315,11 +363,16 @@ class WindowsLogic(Kept):
                         known.groups = windower.groups
                 elif known is not None:
                     windower.inherit(known)
+                elif name in self._gone.get(productId, {}):
+                    windower.recall(self._gone[productId].pop(name))
         for productId, windowers in before.items():
             for name, windower in windowers.items():
-                ended = windower.end() if name not in self._windowers.get(productId, {}) else None
+                if name in self._windowers.get(productId, {}):
+                    continue
+                ended = windower.end()
                 if ended is not None:
                     self._ended.append(ended)
+                self._gone.setdefault(productId, {})[name] = windower.came_out()
 
     def refresh(self, rows: Sequence[DeviceRow], attributes: Attributes) -> bool:
         """Devices whose master data have changed, as far as they are in groups."""
@@ -373,8 +426,11 @@ class WindowsLogic(Kept):
 
     def export(self) -> dict[str, Any]:
         windows: dict[str, Any] = {
-            productId: {name: windower.export() for name, windower in windowers.items()}
-            for productId, windowers in self._windowers.items()
+            productId: {
+                **{name: windower.export() for name, windower in self._windowers.get(productId, {}).items()},
+                **self._gone.get(productId, {}),
+            }
+            for productId in {**self._windowers, **self._gone}
         }
         return windows if not self._groups else {**windows, _GROUPS: self._groups}
 
@@ -384,8 +440,12 @@ class WindowsLogic(Kept):
                 self._groups.setdefault(productId, {})[name] = names
         self._windowers = self._build(self._specs)
         for productId, windowers in state.items():
-            for name, windower in windowers.items():
-                self._windowers[productId][name].load(windower)
+            for name, found in windowers.items():
+                windower = self._windowers.get(productId, {}).get(name)
+                if windower is not None:
+                    windower.load(found)
+                else:
+                    self._gone.setdefault(productId, {})[name] = found
 
 
 def _count(item: Slice, batch: ReadingBatch, late: npt.NDArray[np.bool_] | None) -> None:

@@ -25,6 +25,7 @@ from tests.reference.plant_oracle_decode import (
 from tests.reference.plant_oracle_expressions import Past
 from tests.reference.plant_oracle_kinds import Absence, DeviceClock, Group, Sequence, Threshold
 from tests.reference.plant_oracle_rules import GRACE, Book, Place, Subject, time_text
+from tests.reference.windows import is_out, with_window
 
 GOOD, UNCERTAIN, BAD, ABSENT = "good", "uncertain", "bad", "absent"
 WORST = {GOOD: 0, UNCERTAIN: 1, BAD: 2, ABSENT: 3}
@@ -79,6 +80,8 @@ class Device:
         self.around: list[Group] = []  # of its hub, site or product
         self.clock: DeviceClock | None = None
         self.windows: dict[tuple[int, int], Window] = {}
+        self.came_out: dict[int, list[tuple[int, int]]] = {}  # runs of windows, by the window's number
+        self.final: dict[int, int] = {}  # the end of what may be final of them
         self.state: dict[str, dict[str, Any]] = {}
         self.ticked = 0
 
@@ -385,6 +388,8 @@ class Oracle:
             reading.values = {n: (v, UNCERTAIN if q == GOOD else q) for n, (v, q) in reading.values.items()}
             for number, spec in enumerate(device.product.get("windows", ())):
                 self.forget(device, number, device.newest - spec.get("lateness", 0))
+                span = spec.get("lateness", 0) + spec.get("correct_within", 0)
+                device.final[number] = max(device.final.get(number, 0), device.newest - span)
         device.run = 0
         device.newest, device.newest_ingest = reading.ts, reading.ingest
 
@@ -550,10 +555,16 @@ class Oracle:
             if end <= watermark and end + spec.get("correct_within", 0) <= watermark:
                 refused += 1
                 continue
+            known = device.came_out.get(number, [])
+            was_final = end <= device.final.get(number, 0) and is_out(known, start // spec["every"])
+            if (number, start) not in device.windows and was_final:
+                refused += 1
+                continue
             mine = [key for key in device.windows if key[0] == number]
             span = spec.get("lateness", 0) + spec.get("correct_within", 0)
             if (number, start) not in device.windows and len(mine) == 2 * (-(-span // spec["every"]) + 1):
                 oldest = min(mine)
+                device.final[number] = max(device.final.get(number, 0), oldest[1] + spec["every"])
                 if device.windows[oldest].open:
                     self.line(device, *oldest, device.windows[oldest])
                 del device.windows[oldest]
@@ -580,6 +591,8 @@ class Oracle:
     def line(self, device: Device, number: int, start: int, window: Window) -> None:
         spec = device.product["windows"][number]
         window.revision += 1
+        known = device.came_out.get(number, [])
+        device.came_out[number] = with_window(known, start // spec["every"])
         numeric = [n for n, m in device.product["metrics"].items() if m.get("type", "number") in NUMERIC]
         for name in spec.get("metrics", numeric):
             good, bad = window.good.get(name, []), window.bad[name]

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import pairwise
 
 SECOND = 1_000_000_000
+RUNS = 6
 
 
 class Device:
@@ -18,12 +20,43 @@ class Device:
         self.newest = None
         self.ingest = None
         self.windows = {}  # number -> {"rows", "open", "revision"}
+        self.runs = []  # [first, stop) of the numbers that came out, rising
+        self.final = None  # the end of what may be final of them
+
+
+def with_window(runs, number):
+    """The runs with one more window, joined where they touch; of more than RUNS the two between which the
+    gap is smallest for its distance become one."""
+    whole = []
+    for first, stop in sorted([*runs, (number, number + 1)]):
+        if whole and first <= whole[-1][1]:
+            whole[-1] = (whole[-1][0], max(stop, whole[-1][1]))
+        else:
+            whole.append((first, stop))
+    if len(whole) > RUNS:
+        gaps = [(below[1], above[0]) for below, above in pairwise(whole)]
+        worth = [
+            (stop - first) / (1 + (first - number - 1 if first > number else number - stop))
+            for first, stop in gaps
+        ]
+        at = worth.index(min(worth))
+        whole[at : at + 2] = [(whole[at][0], whole[at + 1][1])]
+    return whole
+
+
+def later(time, than):
+    return time if than is None else max(time, than)
+
+
+def is_out(runs, number):
+    return any(first <= number < stop for first, stop in runs)
 
 
 def windows(events, *, length, lateness, correct_within, metrics, places, end_of_time=False):
     """Yields ("late", position) and ("closed", device, start, revision, position, {metric:
     aggregates}) in the order in which they are found. Windows that a watermark has made final are
-    forgotten; of the others a device has at most 2 x places, the oldest gives way."""
+    forgotten; of the others a device has at most 2 x places, the oldest gives way. One that came out
+    and is forgotten takes no reading any more."""
     devices = {}
     if end_of_time:
         events = [*events, ("tick", 1 << 62)]
@@ -34,19 +67,21 @@ def windows(events, *, length, lateness, correct_within, metrics, places, end_of
                 for number in sorted(device.windows):
                     window = device.windows[number]
                     if window["open"] and clock - lateness - SECOND >= (number + 1) * length:
-                        yield close(name, number, window, length, metrics)
+                        yield close(name, device, number, length, metrics)
             continue
         row = what
         name, ts = row["device"], row["ts"]
         device = devices.setdefault(name, Device())
         if row["in_order"] or device.newest is None:
             if device.newest is not None:
+                if ts < device.newest:
+                    device.final = later(device.newest - lateness - correct_within, device.final)
                 forget(device, device.newest - lateness - correct_within, length)
             device.newest, device.ingest = ts, row["ingest"]
             for number in sorted(device.windows):
                 window = device.windows[number]
                 if window["open"] and (number + 1) * length <= ts - lateness:
-                    yield close(name, number, window, length, metrics)
+                    yield close(name, device, number, length, metrics)
         watermark = device.newest - lateness
         number = ts // length
         end = (number + 1) * length
@@ -55,17 +90,22 @@ def windows(events, *, length, lateness, correct_within, metrics, places, end_of
             yield "late", row["position"]
             continue
         forget(device, watermark - correct_within, length)
+        was_final = device.final is not None and end <= device.final
+        if number not in device.windows and was_final and is_out(device.runs, number):
+            yield "late", row["position"]
+            continue
         if number not in device.windows and len(device.windows) == 2 * places:
             other = min(device.windows)
+            device.final = later((other + 1) * length, device.final)
             if device.windows[other]["open"]:
-                yield close(name, other, device.windows[other], length, metrics)
+                yield close(name, device, other, length, metrics)
             del device.windows[other]
         window = device.windows.setdefault(number, {"rows": [], "open": False, "revision": 0})
         window["rows"].append(row)
         if not passed:
             window["open"] = True
         elif not window["open"]:
-            yield close(name, number, window, length, metrics)
+            yield close(name, device, number, length, metrics)
 
 
 def forget(device, until, length):
@@ -74,9 +114,11 @@ def forget(device, until, length):
             del device.windows[number]
 
 
-def close(name, number, window, length, metrics):
+def close(name, device, number, length, metrics):
+    window = device.windows[number]
     window["open"] = False
     window["revision"] += 1
+    device.runs = with_window(device.runs, number)
     rows = window["rows"]
     found = {metric: aggregate(rows, metric) for metric in metrics}
     return "closed", name, number * length, window["revision"], rows[-1]["position"], found
