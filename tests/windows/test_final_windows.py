@@ -151,28 +151,43 @@ def test_what_was_final_by_the_times_before_stays_so(tmp_path: Path) -> None:
     assert replayed(tmp_path, lines) == ([(0, 1, 1), (10, 2, 1), (20, 1, 1)], 1)
 
 
+DEVICES = Devices()
+SPECS = {"p": ProductWindows({"a": Metric(name="a", type="number")}, (Window(every="10s"),))}
+
+
+def fold(logic: WindowsLogic, *times: int) -> tuple[list[int], int]:
+    """Starts of the windows that come out at readings in order at these seconds, and how many are late."""
+    second, start = 1_000_000_000, START_MS // 1000
+    rows = [
+        {"device": "x", "frame": n, "ts": (start + at) * second, "ingest": (start + 999) * second}
+        | {"flags": ("in_order",), "values": {"a": 1.0}}
+        for n, at in enumerate(times)
+    ]
+    item = slice_of(rows, {"a": "number"}, DEVICES)
+    logic.process(item)
+    found = [int(ns) // second - start for batch in item.windows for ns in batch.start_ns]
+    return found, sum(terms.get("readings_late", 0) for terms in item.ledger.values())
+
+
+def test_what_came_out_is_known_after_a_restart_under_a_plant_without_the_window() -> None:
+    without = {"p": ProductWindows(SPECS["p"].metrics, ())}
+    before = WindowsLogic(SPECS, DEVICES)
+    assert fold(before, 0, 10, 25) == ([0, 10], 0)
+    before.apply(without)
+    assert fold(before, 27) == ([20], 0)
+    logic = WindowsLogic(without, DEVICES)
+    logic.restore(before.snapshot())
+    logic.apply(SPECS)
+    assert fold(logic, 28, 11, 31, 45) == ([30], 2)
+
+
 def test_state_of_a_version_that_did_not_know_what_came_out() -> None:
     """All that the device's clock had made final counts as come out, and what stands closed."""
-    second, start = 1_000_000_000, 1_772_355_600
-    devices = Devices()
-    specs = {"p": ProductWindows({"a": Metric(name="a", type="number")}, (Window(every="10s"),))}
-
-    def fold(logic: WindowsLogic, *times: int, back: bool = False) -> tuple[list[int], int]:
-        rows = [
-            {"device": "x", "frame": n, "ts": (start + at) * second, "ingest": (start + 999) * second}
-            | {"flags": ("in_order",), "values": {"a": 1.0}}
-            for n, at in enumerate(times)
-        ]
-        item = slice_of(rows, {"a": "number"}, devices)
-        logic.process(item)
-        found = [int(ns) // second - start for batch in item.windows for ns in batch.start_ns]
-        return found, sum(terms.get("readings_late", 0) for terms in item.ledger.values())
-
-    before = WindowsLogic(specs, devices)
+    before = WindowsLogic(SPECS, DEVICES)
     assert fold(before, 0, 10, 20, 500, 510) == ([0, 10, 20, 500], 0)
     state = before.export()
     del state["p"]["10s"]["runs"]
     state["p"]["10s"]["clock"] = state["p"]["10s"]["clock"][:, :3]
-    logic = WindowsLogic(specs, devices)
+    logic = WindowsLogic(SPECS, DEVICES)
     logic.load(state)
     assert fold(logic, 20, 300, 500, 515, 600) == ([510], 3)
