@@ -134,6 +134,11 @@ class GroupRules:
             for rule in self.rules:
                 rule.move(slot)
 
+    def leave(self, devices: Sequence[tuple[int, str]]) -> None:
+        """Devices that left, as slots, and the products that they were of."""
+        for rule in self.rules:
+            rule.leave([slot for slot, product in devices if product in rule.rule.products])
+
     def settle(self, item: Slice) -> None:
         self.frames.settle(item)
 
@@ -203,6 +208,8 @@ class _Rule:
     def _group(self, slot: int) -> int:
         """The group of a device; -1 where it has none: no such attribute, or not in service."""
         name, product = self.facts.devices.names[slot], self.facts.product(slot)
+        if product not in self.rule.products:  # a source's `product:` says otherwise than the row
+            product = self.rule.products[0]
         key = (
             product if self.rule.over == "productId" else self.facts.attribute(name, product, self.rule.over)
         )
@@ -367,6 +374,15 @@ class _Rule:
         runs = ((self.state[:count, 0] & 1) == 1) & (self.state[:count, 4] == k.NEVER)
         self.next_tick[0] = self.state[:count, 5][runs].min(initial=k.NEVER)
 
+    def leave(self, slots: Iterable[int]) -> None:
+        """Devices that are not of a product of the rule any more, unless of another one: they count no more
+        until they are heard as one again."""
+        for slot in slots:
+            if slot < len(self.group_of) and self.facts.product(slot) not in self.rule.products:
+                if self.member[slot]:
+                    self.counts[self.group_of[slot]] -= np.array([self.member[slot] & 1, 1])
+                self.group_of[slot], self.member[slot] = _NOT_ASKED, 0
+
     def move(self, slot: int) -> None:
         """A device may belong to another group from now on, and be counted there."""
         if slot >= len(self.group_of) or self.group_of[slot] == _NOT_ASKED:
@@ -388,8 +404,7 @@ class _Rule:
     def _count(self, slots: Iterable[int]) -> None:
         self.counts[:] = 0
         for slot in slots:
-            of_rule = self.facts.product(slot) in self.rule.products
-            group = self.group_of[slot] = self._group(slot) if of_rule else _NONE
+            group = self.group_of[slot] = self._group(slot)
             if group < 0:
                 self.member[slot] = 0
                 continue

@@ -160,10 +160,16 @@ class RulesLogic(Kept):
                 evaluator.load(kept[name])
         left = _left(rows, spec.attributes)
         slots = self.devices.slots
-        self.thresholds.leave([slots[device] for device in sorted(left) if device in slots])
+        gone = [device for device in sorted(left) if device in slots]
+        for name, product in self.thresholds.products.items():
+            product.leave([slots[one] for one in gone if _leaves(one, name, rows, spec.attributes)])
+        groups = self.evaluators["group"]
+        if isinstance(groups, GroupRules):
+            groups.leave([(slots[device], rows.get(device, {}).get("productId", "")) for device in gone])
         own = {rule.ruleId for evaluator in self.evaluators.values() for rule in evaluator.own_rules}
         for name, standing in sorted(self.alarms.standings.items()):
-            if standing.subject.device_id in left:
+            device, its = standing.subject.device_id, standing.subject.productId or ""
+            if device is not None and device in left and _leaves(device, its, rows, spec.attributes):
                 self._gone.append((name, "device removed"))
                 continue
             ruleId = standing.subject.rule.ruleId
@@ -236,6 +242,19 @@ class RulesLogic(Kept):
                 evaluator.load(state["evaluators"][name])
         self.alarms.load(state["alarms"])
         self._gone = [(subject, comment) for subject, comment in state["gone"]]
+
+
+def _leaves(
+    device: str,
+    productId: str,
+    before: Mapping[str, Mapping[str, str]],
+    after: Mapping[str, Mapping[str, str]],
+) -> bool:
+    """Whether a device that left is no more one of a product: one that moved to another may go on sending,
+    by a source's `product:`, frames of a third."""
+    then, now = before.get(device, {}).get("productId"), after.get(device)
+    moved = now is not None and now.get("status") != RETIRED and now.get("productId") != then
+    return not moved or productId == then
 
 
 def _left(before: Mapping[str, Mapping[str, str]], after: Mapping[str, Mapping[str, str]]) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -105,11 +105,6 @@ class Thresholds:
 
     def export(self) -> dict[str, Any]:
         return {name: product.export() for name, product in self.products.items()}
-
-    def leave(self, slots: Sequence[int]) -> None:
-        """See `ProductRules.leave`."""
-        for product in self.products.values():
-            product.leave(slots)
 
     def load(self, kept: Mapping[str, Any]) -> None:
         for name, product in self.products.items():

@@ -15,6 +15,7 @@ from litestar.testing import TestClient
 from connectors.journal.environment import Environment
 from connectors.journal.output_store import DATABASES
 from flows.cli import cli
+from flows.engine import run_recording
 from flows.folder import open_plant
 from flows.recorded import recorded_slices
 from flows.server import make_app
@@ -64,6 +65,16 @@ severity: high
 }
 
 
+GROUP = """ruleId: many
+productId: meter
+type: group
+over: hub_id
+condition: "watts > 100"
+when: "count >= 1"
+severity: high
+"""
+
+
 def folder_of(path: Path) -> Path:
     for name, text in FILES.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -81,8 +92,8 @@ def line(second: int, metrics: dict[str, float], device: str = "p1") -> dict[str
     return frame(second, "line", TOPIC.format(device), metrics)
 
 
-def meter(second: int, metrics: dict[str, float]) -> dict[str, Any]:
-    return frame(second, "meters", "meters/p1", metrics)
+def meter(second: int, metrics: dict[str, float], device: str = "p1") -> dict[str, Any]:
+    return frame(second, "meters", f"meters/{device}", metrics)
 
 
 def moved(second: int, product: str) -> dict[str, Any]:
@@ -156,6 +167,33 @@ def data(tmp_path: Path) -> Path:
     found = tmp_path / "data"
     make_data(found, folder_of(tmp_path / "plant"), [json.dumps(one) for one in BOTH])
     return found
+
+
+@pytest.mark.parametrize(
+    ("frames", "cleared"),
+    [
+        ([*BOTH, line(6, {"rpm": 1}), meter(7, {"watts": 20})], True),
+        ([*BOTH, moved(5, "kiln"), line(6, {"gas": 1}), meter(7, {"watts": 20}, "p2")], False),
+    ],
+)
+def test_alarms_of_the_other_product_for_every_cut_and_restart(
+    frames: list[dict[str, Any]], cleared: bool, tmp_path: Path
+) -> None:
+    folder = folder_of(tmp_path / "plant")
+    (folder / "rules" / "group.yaml").write_text(GROUP)
+    (folder / "devices.csv").write_text("device_id,productId,hub_id\np1,press,h1\np2,press,h1\n")
+    recording = tmp_path / "in.jsonl"
+    recording.write_text("".join(json.dumps(one) + "\n" for one in frames))
+    plant = open_plant(folder)
+    whole = run_recording(plant, recorded_slices(plant, [recording])).alarms
+    told = [(event["subject"], event["data"]["transition"]) for event in whole]
+    both = {"p1/high", "hub:h1/many"}
+    assert {subject for subject, transition in told if transition == "raised"} == both
+    assert {subject for subject, transition in told if transition == "cleared"} == (
+        both if cleared else set()
+    )
+    for rows in (1, 2, 10_000):
+        assert with_restarts(plant, list(recorded_slices(plant, [recording], rows))).alarms == whole
 
 
 def test_commands_the_server_and_submodels_show_both(data: Path) -> None:
