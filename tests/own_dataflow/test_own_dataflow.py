@@ -61,6 +61,11 @@ def processes(folder: Path, module: str = "") -> list[int]:
     return found
 
 
+def _hears_interrupts() -> None:
+    """As at a terminal: what a shell starts in the background ignores SIGINT, and all that it starts does."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Example:
     """The README's dataflow as a program in a folder, and the lines that it printed."""
 
@@ -81,6 +86,7 @@ class Example:
             env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
             stdout=subprocess.PIPE,
             text=True,
+            preexec_fn=_hears_interrupts,
         )
         self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
         self._reader.start()
