@@ -10,7 +10,7 @@ from connectors.errors import JournalError
 from connectors.journal.blocking import BlockingJournalClient
 from connectors.journal.output_store import OutputReader
 from flows.processes import Child, exit_words, last_error
-from flows.quarantine import Trials, is_crash
+from flows.quarantine import Trials, has_room, is_crash
 
 
 class BrokenFlow:
@@ -34,6 +34,9 @@ class BrokenFlow:
         """The second time in a row that the flow broke without getting on, look for the frame."""
         if not is_crash(flow.last_exit):
             return
+        if not has_room(self.data):
+            self._say(f"the disk of {self.data} is nearly full; make room")
+            return
         try:
             with closing(OutputReader(self.data / "output")) as output:
                 applied = output.applied()
@@ -43,7 +46,11 @@ class BrokenFlow:
             self._say(f"the {flow.name} broke twice at one place; looking for the frame")
             self._tried_at = applied
             self._why = f"{exit_words(flow.last_exit)}: {last_error(flow.log)}".rstrip(": ")
-            self.trials = Trials(self.data, self._environment, self._log)
+            try:
+                self.trials = Trials(self.data, self._environment, self._log)
+            except OSError as error:
+                self._tried_at = -1
+                self._say(f"the frame cannot be looked for: {error.strerror or 'its state cannot be copied'}")
         self._broke_at = applied
 
     def step(self, flow: Child, journal: Callable[[], BlockingJournalClient]) -> None:

@@ -39,6 +39,7 @@ from operators.stage import SHARD_KEY
 MARK: Final = struct.Struct("<qqq")  # last entry, position of the first frame, frames
 CRASHES: Final = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 ENVIRONMENT: Final = 3  # exit code of a process whose environment failed
+ROOM: Final = 64 << 20  # bytes that must be free on the disk, or it is what ends the flow
 TRIAL: Final = "flows.quarantine"  # the module that is run
 
 
@@ -55,6 +56,11 @@ def is_crash(code: int | None) -> bool:
     if code is None or code in (0, ENVIRONMENT):
         return False
     return code > 0 or -code in CRASHES
+
+
+def has_room(data: Path) -> bool:
+    """Whether the disk has room: a full one ends the flow and its trials at any frame."""
+    return shutil.disk_usage(data).free >= ROOM
 
 
 def single_frames(made: Slice) -> Iterator[Slice]:
@@ -129,7 +135,8 @@ class TrialSource(FixedPartitionedSource[tuple[str, Slice], int]):
 
 
 class Trials:
-    """The two trials, one after the other, each a process; `step` never blocks."""
+    """The two trials, one after the other, each a process; `step` never blocks. Raises `OSError` where the
+    copy that they work on cannot be made."""
 
     def __init__(self, data: Path, environment: dict[str, str], log: Path) -> None:
         self.data = data
@@ -146,11 +153,14 @@ class Trials:
         if code is None:
             return False
         mark = read_mark(self.folder)
-        if not is_crash(code) or mark is None or not mark[2]:
+        if not is_crash(code) or mark is None or not mark[2] or not has_room(self.data):
             return self._end()
         if mark[2] > 1 and not self._is_fine:
             self._is_fine = True
-            self._process = self._start(mark[0])
+            try:
+                self._process = self._start(mark[0])
+            except OSError:  # no copy of the state can be made any more
+                return self._end()
             return False
         if mark[2] > 1:
             return self._end()
@@ -173,7 +183,11 @@ class Trials:
         shutil.rmtree(self.folder, ignore_errors=True)
         recovery = self.data / "recovery"
         if recovery.exists():
-            shutil.copytree(recovery, self.folder / "recovery")
+            try:
+                shutil.copytree(recovery, self.folder / "recovery")
+            except OSError:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                raise
         self.folder.mkdir(parents=True, exist_ok=True)
         arguments = [str(self.data), str(self.folder), *([str(entry)] if entry is not None else [])]
         with self._log.open("ab") as log:

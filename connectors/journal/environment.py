@@ -7,6 +7,7 @@ reads in the same process gets the same one.
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from connectors.errors import JournalError
 
 DATABASES: Final = (b"entries", b"meta", b"plants", b"bundles", b"sessions", b"keys", b"key_order")
 MAX_READERS: Final = 512
+_HARDLY_ANY: Final = 1 << 20  # bytes of room on a disk
 
 _lock = threading.Lock()
 _opened: dict[Path, tuple[Any, int, bool]] = {}
@@ -59,6 +61,14 @@ class Environment:
                 env.close()
             else:
                 _opened[self.path] = (env, users - 1, writing)
+
+
+def wants_room(error: Any, path: Path) -> bool:
+    """Whether LMDB could not write for want of room, in its map or on the disk of `path`. A disk that takes
+    only the first part of a write is told as an input/output error."""
+    if isinstance(error, (lmdb.MapFullError, lmdb.DiskError)):
+        return True
+    return "Input/output" in str(error) and shutil.disk_usage(path).free < _HARDLY_ANY
 
 
 def _open(path: Path, map_bytes: int | None, max_dbs: int) -> Any:

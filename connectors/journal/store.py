@@ -31,7 +31,7 @@ import msgspec
 from connectors.errors import JournalError, JournalFull
 from connectors.journal import entries
 from connectors.journal.clock import JournalClock
-from connectors.journal.environment import Environment
+from connectors.journal.environment import Environment, wants_room
 from connectors.journal.transaction import (
     KEY,
     REFUSE_AT,
@@ -105,14 +105,14 @@ class JournalStore:
                     batch.tick(now // 1000 * 1000)
                 places = [batch.append(append) for append in appends]
                 batch.finish()
-        except (lmdb.MapFullError, lmdb.DiskError) as error:
+        except lmdb.Error as error:
+            if not wants_room(error, self._environment.path):
+                raise JournalError(f"cannot write the journal: {error}") from error
             if not self.full:
                 log.warning("the journal is full: %s", error)
             self.totals["refused"] += len(appends)
             self.full = True
             return [None] * len(appends)
-        except lmdb.Error as error:
-            raise JournalError(f"cannot write the journal: {error}") from error
         batch.publish()
         if batch.wrote:
             self.totals["commits"] += 1
@@ -146,13 +146,13 @@ class JournalStore:
                     places.append(batch.append(arrival.append) if arrival.append is not None else None)
                 batch.finish()
                 txn.put(PARTITION, mark, db=self.databases[b"meta"])
-        except (lmdb.MapFullError, lmdb.DiskError) as error:
+        except lmdb.Error as error:
+            if not wants_room(error, self._environment.path):
+                raise JournalError(f"cannot write the journal: {error}") from error
             if not self.full:
                 log.warning("the journal is full: %s", error)
             self.full = True
             raise JournalFull(f"cannot write the copy of the partition: {error}") from error
-        except lmdb.Error as error:
-            raise JournalError(f"cannot write the journal: {error}") from error
         batch.publish()
         self.partition_mark = mark
         self.totals["commits"] += 1
