@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, overload
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -22,6 +23,8 @@ from operators.rejects import Reject
 
 if TYPE_CHECKING:
     from operators.master import MasterChanges
+
+_ENCODER: Final = msgspec.json.Encoder()
 
 Bytes = npt.NDArray[np.uint8]
 Int32 = npt.NDArray[np.int32]
@@ -278,31 +281,87 @@ class WindowBatch:
         return devices if self.by == "device_id" else self.groups
 
 
+class AlarmBrief(NamedTuple):
+    """What most stages ask of an event. device_id: None of a group. state: bits of
+    `operators.state.references.FLAGS`."""
+
+    transition: str
+    subject: str
+    device_id: str | None
+    productId: str | None
+    state: int
+
+
 class AlarmEvent(NamedTuple):
     """One transition of one alarm: a CloudEvent, ready to be written.
 
-    event: the JSON object of alarms.jsonl (FORMATS section 5); position, device, rule and
-    sequence are its sorting key. shadow: of a rule in `mode: shadow`; recorded, nobody is told.
+    told: the JSON object of alarms.jsonl (FORMATS section 5), or its line without the newline; `event` and
+    `line` give either. position, device, ruleId and sequence are its sorting key. shadow: of a rule in
+    `mode: shadow`; recorded, nobody is told. brief: where it is at hand.
     """
 
     position: int
     device: str
     ruleId: str
     sequence: str
-    event: Mapping[str, Any]
+    told: Mapping[str, Any] | bytes
     shadow: bool = False
+    brief: AlarmBrief | None = None
+
+    @property
+    def event(self) -> Mapping[str, Any]:
+        """The JSON object; taken from its line each time it is asked for."""
+        return _object(self.told)
+
+    @property
+    def line(self) -> bytes:
+        """The JSON object as a line, without its newline."""
+        return _line(self.told)
+
+    @property
+    def transition(self) -> str:
+        """What happened."""
+        told: str = self.event["data"]["transition"] if self.brief is None else self.brief.transition
+        return told
+
+    @property
+    def subject(self) -> str:
+        """Whose alarm it is."""
+        told: str = self.event["subject"] if self.brief is None else self.brief.subject
+        return told
 
 
 class AlarmInterval(NamedTuple):
     """One occurrence from raise to clear, as far as it is known: a row of `alarm_intervals`.
 
-    row: alarm_id, ruleId, rule_version, subject, device_id (None: a group), productId, severity,
-    onset_time, raised_time, cleared_time (None: it is still active), historical (0 or 1), position.
-    A later row of the same (alarm_id, historical) takes its place.
+    told: alarm_id, ruleId, rule_version, subject, device_id (None: a group), productId, severity,
+    onset_time, raised_time, cleared_time (None: it is still active), historical (0 or 1), position; or that
+    as a line of JSON. A later row of the same (alarm_id, historical) takes its place.
     """
 
     position: int
-    row: Mapping[str, Any]
+    told: Mapping[str, Any] | bytes
+
+    @property
+    def row(self) -> Mapping[str, Any]:
+        """The row, taken from its line each time it is asked for."""
+        return _object(self.told)
+
+    @property
+    def line(self) -> bytes:
+        """The row as a line of JSON."""
+        return _line(self.told)
+
+
+def _object(told: Mapping[str, Any] | bytes) -> Mapping[str, Any]:
+    if isinstance(told, bytes):
+        decoded: Mapping[str, Any] = msgspec.json.decode(told)
+        return decoded
+    return told
+
+
+def _line(told: Mapping[str, Any] | bytes) -> bytes:
+    return told if isinstance(told, bytes) else _ENCODER.encode(told)
 
 
 class Report(NamedTuple):

@@ -49,6 +49,7 @@ WARMED: tuple[str, ...] = (
     "rules.group_kernels",
     "rules.device_clock_kernels",
     "rules.historical_kernels",
+    "rules.event_kernels",
 )
 
 

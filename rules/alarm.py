@@ -62,12 +62,16 @@ class AlarmRule:
     rank: int = 0
     names: tuple[str, ...] = ()  # by which `suppressed_by` may call it: its rule, and this part of it
     varies: bool = True  # its message is not the same in every event of a subject
+    tells_later: bool = False  # its message names what only the event says
     message: str | None = None  # where it is the same for every subject
 
     def __post_init__(self) -> None:
         self.names = (self.ruleId, f"{self.ruleId}/{self.part}") if self.part else (self.ruleId,)
         pieces = self.template.pieces
         self.varies = any(_varies(piece, self) for piece in pieces)
+        self.tells_later = any(
+            not isinstance(one, str) and not one.root and one.name in _LATER_WORDS for one in pieces
+        )
         words = {"ruleId": self.ruleId, "condition": self.expression}
         if not self.varies and all(isinstance(one, str) or one.name in words for one in pieces):
             self.message = self.template.fill(lambda _, name: words[name])

@@ -44,6 +44,7 @@ class AlarmIntervals:
         self.newest: Int64 = np.full(64, _NEVER, np.int64)  # by slot
         self.raised: dict[str, int] = {}  # subject -> event time of `raised`, on the tracks
         self.raised_live: dict[str, str] = {}  # alarm_id -> event time of `raised`
+        self.taken = 0  # events of the slice that are done with
 
     def run(self, item: Slice) -> list[Transition]:
         if (slot := self.facts.changed(item)) >= 0:
@@ -70,7 +71,7 @@ class AlarmIntervals:
         chosen = batch.take(keep)
         chosen.ticks = Ticks.none()
         track = self._track(batch.productId)
-        for one in track.run(item, chosen):
+        for one in track.run(item, chosen) or ():
             item.intervals.append(self._interval(one))
         track.settle()
 
@@ -113,8 +114,14 @@ class AlarmIntervals:
         return AlarmInterval(evidence.position, row)
 
     def settle(self, item: Slice) -> None:
-        """The events of the slice are written: those of live occurrences that begin or end."""
-        for event in item.alarms:
+        """The events of the slice are written."""
+        self.take(item)
+        self.taken = 0
+
+    def take(self, item: Slice) -> None:
+        """Intervals of the slice's events from `taken` on: those of live occurrences that begin or end."""
+        events, self.taken = item.alarms[self.taken :] if self.taken else item.alarms, len(item.alarms)
+        for event in events:
             if event.shadow:
                 continue
             data = event.event["data"]

@@ -8,8 +8,8 @@ knowledge. What happens in which state stands in `rules.lifecycle_table`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -17,10 +17,11 @@ import msgspec
 from operators.batch import AlarmEvent, Control, Slice
 from operators.spec import MILLISECOND
 from rules import lifecycle_table as t
-from rules.alarm import AlarmRule, Events, Evidence, Message, Subject, alarm_id_of, iso_ms, told
+from rules.alarm import AlarmRule, Events, Subject, alarm_id_of, iso_ms, told
 from rules.last_frame import LastFrame
 from rules.place import RAISED, Place, Transition
-from rules.spec import SEVERITY_NUMBERS, Severity
+from rules.spec import SEVERITY_NUMBERS
+from rules.standing import Standing, Tally
 from rules.timers import Clocks, Found, Timers
 from rules.timers_kernels import NEVER
 
@@ -33,50 +34,6 @@ GROUPS: Final = {"hub_id": "hub", "site_id": "site", "productId": "product"}
 """`over` of a group rule -> what its subjects' names begin with."""
 
 
-class Standing(msgspec.Struct, eq=False):
-    """How a subject stands. flags: bits of `rules.lifecycle_table`. The rest is of its open
-    occurrence, but for shelved_ns, until when it is shelved."""
-
-    subject: Subject
-    flags: int = 0
-    shelved_ns: int = 0
-    alarm_id: str = ""
-    onset_ns: int = 0
-    onset: str = ""
-    severity: Severity = "medium"
-    base_ns: int = 0  # event time of `raised`, from which escalation counts
-    steps: int = 0  # of the rule's escalation, done
-    evidence: Evidence | None = None
-    message: Message = ""
-    data: dict[str, Any] | None = None  # of its newest event
-    watched: bool = False  # the timers know it
-
-    def next_timer(self) -> int:
-        due = self.shelved_ns if self.flags & t.SHELVED else NEVER
-        step = self.next_step()
-        return due if step < 0 else min(due, self.base_ns + self.subject.rule.escalate[step].after)
-
-    def next_step(self) -> int:
-        """The step of the rule's escalation that comes next; -1 where none does."""
-        if self.flags & t.OPEN and self.subject.rule.escalate:
-            for at, step in enumerate(self.subject.rule.escalate[self.steps :], self.steps):
-                if step.unless is None or not self.flags & t.ACKNOWLEDGED:
-                    return at
-        return -1
-
-    def state(self) -> dict[str, Any]:
-        """As an event tells it."""
-        flags = self.flags
-        return {
-            "active": flags & t.ACTIVE != 0,
-            "acknowledged": flags & t.ACKNOWLEDGED != 0,
-            "latched": flags & t.LATCHED != 0,
-            "shelved_until": iso_ms(self.shelved_ns) if flags & t.SHELVED else None,
-            "suppressed": flags & (t.SUPPRESSED | t.OVERRULED) != 0,
-            "out_of_service": flags & t.OUT_OF_SERVICE != 0,
-        }
-
-
 class _Basis(msgspec.Struct, eq=False):
     """What an event is told with, besides its standing."""
 
@@ -85,16 +42,6 @@ class _Basis(msgspec.Struct, eq=False):
     ingest_ns: int
     actor: str | None = None
     comment: str | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Tally:
-    """Of one rule on one product's devices, since the beginning. active_ns: of occurrences that have
-    cleared, from `raised` to `cleared`."""
-
-    raised: int = 0
-    cleared: int = 0
-    active_ns: int = 0
 
 
 class Lifecycle:
@@ -124,16 +71,21 @@ class Lifecycle:
 
     # -- a slice
 
-    def run(self, item: Slice, transitions: Sequence[Transition]) -> None:
-        """Append the events of the slice's transitions, which are in the order of their places, and
-        of the timers that end among them."""
+    def begin(self, item: Slice) -> None:
+        """Before the transitions of a slice: their events, and those of timers that end among them, are
+        appended to the slice's."""
         self.out = item.alarms
         self.frames.begin(item)
         self.timers.begin(item, lambda: self.frames.ticks(item))
-        for transition in transitions:
-            if self.timers.heap:
-                self._timers(transition.place)
-            self._transition(transition)
+
+    def take(self, transition: Transition) -> None:
+        """The next transition; they come in the order of their places."""
+        if self.timers.heap:
+            self._timers(transition.place)
+        self._transition(transition)
+
+    def end(self, item: Slice) -> None:
+        """After the last one."""
         if self.timers.heap:
             self._timers(None)
         self.frames.settle(item)
@@ -204,7 +156,7 @@ class Lifecycle:
         rule = subject.rule
         standing.subject = subject
         standing.severity = transition.severity or rule.severity
-        standing.onset_ns, standing.onset = transition.onset_ns, iso_ms(transition.onset_ns)
+        standing.onset_ns = transition.onset_ns
         standing.alarm_id = alarm_id_of(subject, transition.onset_ns)
         standing.base_ns, standing.steps = transition.time_ns, 0
         flags = standing.flags & ~(t.ACKNOWLEDGED | t.LATCHED | t.OVERRULED)
@@ -217,8 +169,8 @@ class Lifecycle:
     def _rest(self, standing: Standing, subject: Subject, transition: Transition) -> None:
         """From now on the occurrence's events rest on this transition's evidence."""
         standing.subject = subject
-        standing.evidence = transition.evidence
-        standing.message = subject.filled(transition.evidence.expression, transition.lookup)
+        message = subject.filled(transition.evidence.expression, transition.lookup)
+        standing.rest_on(transition.evidence, message)
 
     # -- suppression by other alarms
 
@@ -369,7 +321,7 @@ class Lifecycle:
             "customer_id": subject.customer_id,
             "transition": transition,
             "severity": severity,
-            "onset_time": standing.onset,
+            "onset_time": iso_ms(standing.onset_ns),
             "event_time": iso_ms(basis.time_ns),
             "ingest_time": iso_ms(ingest_ns),
             "actor": basis.actor,
@@ -383,7 +335,7 @@ class Lifecycle:
             },
             "message": told(standing.message, transition, severity),
         }
-        standing.data = data
+        standing.told(data)
         self.out.append(self.events.write(subject, data, ingest_ns))
 
     # -- the plant changes
@@ -444,23 +396,7 @@ class Lifecycle:
             "tallies": [
                 [*name, one.raised, one.cleared, one.active_ns] for name, one in self.tallies.items()
             ],
-            "standings": [
-                {
-                    "rule": [one.subject.rule.ruleId, one.subject.rule.part, one.subject.rule.version],
-                    "facts": one.subject.facts(),
-                    "flags": one.flags,
-                    "shelved_ns": one.shelved_ns,
-                    "alarm_id": one.alarm_id,
-                    "onset_ns": one.onset_ns,
-                    "severity": one.severity,
-                    "base_ns": one.base_ns,
-                    "steps": one.steps,
-                    "evidence": None if one.evidence is None else _plain(one.evidence),
-                    "message": one.message,
-                    "data": one.data,
-                }
-                for _, one in sorted(self.standings.items())
-            ],
+            "standings": [one.export() for _, one in sorted(self.standings.items())],
         }
 
     def load(self, kept: Mapping[str, Any]) -> None:
@@ -474,35 +410,11 @@ class Lifecycle:
             rule = self._rule(ruleId, part)
             if rule is None:
                 continue
-            evidence = one["evidence"]
-            standing = Standing(
-                Subject(rule, **one["facts"]),
-                one["flags"],
-                one["shelved_ns"],
-                one["alarm_id"],
-                one["onset_ns"],
-                iso_ms(one["onset_ns"]),
-                one["severity"],
-                one["base_ns"],
-                one["steps"],
-                None if evidence is None else Evidence(**evidence),
-                one["message"],
-                one["data"],
-            )
+            standing = Standing.load(one, rule)
             self.standings[standing.subject.name] = standing
             if standing.flags & t.OPEN:
                 self.by_id[standing.alarm_id] = standing
         self.watch_all()
-
-
-def _plain(evidence: Evidence) -> dict[str, Any]:
-    return {
-        "expression": evidence.expression,
-        "values": dict(evidence.values),
-        "quality": evidence.quality,
-        "position": evidence.position,
-        "ingest_ns": evidence.ingest_ns,
-    }
 
 
 def _until(standing: Standing, until_ms: Any, at_ns: int) -> tuple[int, str]:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import attrgetter
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from operators.attributes import Attributes, DatedColumns
 from operators.batch import (
-    ABSENT,
-    BAD,
-    QUALITY_NAMES,
-    SEQ_PER_FRAME,
     Bytes,
     Float64,
     Int32,
@@ -31,37 +26,25 @@ from operators.expression.registers import Column
 from operators.growing import grown
 from operators.parameters import Parameters
 from operators.slots import look_up
-from operators.spec import SECOND
 from operators.text import text_code
 from rules import held_kernels as held
 from rules import kernels as k
-from rules.alarm import Evidence, Subject
+from rules.alarm import Subject
 from rules.check import number_of, samples_of
 from rules.delays import Delays
-from rules.message import Value
-from rules.place import GRACE_NS, BatchPlaces, Place, Transition
+from rules.place import GRACE_NS, BatchPlaces
 from rules.spec import RuleProduct
 from rules.tables import Part, compile_rules, rule_key
+from rules.transitions import Transitions
 
 _EVENTS_AT_ONCE = 4096
 _TEXTS_AT_MOST = 1 << 16
 _SAMPLED_EVERY, _SAMPLED_SMALL = 64, 4096  # batches; readings times rules
 
 
-class Reading(NamedTuple):
-    """What a device's reading left: `values` and `qualities` of all metrics that the product's rules
-    use, its ingest time and its position."""
-
-    values: Sequence[float]
-    qualities: Sequence[int]
-    ingest_ns: int
-    position: int
-
-
 _Facts = tuple[Any, ...]
 """What `rules.alarm.Subject` says of a device, the rule aside."""
 
-_place = attrgetter("place")
 _FALSE = np.uint8(2)
 _NO_ROWS = np.zeros(0, np.int32)
 _SUBJECTS_AT_MOST = 100_000  # facts of subjects kept at hand, a product
@@ -111,7 +94,9 @@ class ProductRules:
         self.texts: dict[int, str] = {}
         self.subjects: dict[tuple[int, int], Subject] = {}  # alarm, device: facts, once they were needed
         self.facts: dict[int, _Facts] = {}  # of devices that have such
+        self.looked = 0  # how often facts were looked at again
         count = len(parts)
+        self.ranks = np.array([part.alarm.rank for part in parts], np.int64)
         self.delays = Delays(count)
         self.evaluations = np.zeros(count, np.int64)
         self.sampled = np.zeros(count, np.int64)  # readings at which a condition was looked at ...
@@ -124,7 +109,7 @@ class ProductRules:
         self.batch_local: Int32 = np.zeros(0, np.int32)
         self.places = BatchPlaces()
         self._whole = True
-        self._scratch(0)
+        self._scratch(1)
         self._grow(16)
 
     # -- devices
@@ -212,6 +197,7 @@ class ProductRules:
         self.refresh(slot)
         self.subjects.clear()
         self.facts.clear()
+        self.looked += 1
 
     def _inputs(self, slot: int, at_ns: int | None = None) -> list[float]:
         """Parameters and attributes of one device, now or as of event time, as columns hold them."""
@@ -243,17 +229,17 @@ class ProductRules:
 
     # -- a batch
 
-    def run(self, item: Slice, batch: ReadingBatch) -> list[Transition]:
-        """Evaluate the batch's rows (all are in order and live) and its ticks; what happened, in
-        the order of its places. `settle` is to be called before the next."""
+    def run(self, item: Slice, batch: ReadingBatch) -> Transitions | None:
+        """Evaluate the batch's rows (all are in order and live) and its ticks; what happened, good until
+        `settle`, which is to be called before the next."""
         rows = len(batch)
         self.batch, self.places = batch, BatchPlaces(item, batch)
         if rows == 0:
             self.batch_local = self.nothing.device
             if not len(batch.ticks.ns):
-                return []
+                return None
             if not self.delays.busy.any() or batch.ticks.ns[-1] < self.delays.next_tick.min():
-                return []
+                return None
         if rows > self.room:
             self._scratch(max(rows, 2 * self.room))
         local = self.batch_local = self._locals(batch.device)
@@ -289,7 +275,7 @@ class ProductRules:
                 self.before_quality,
                 self.before,
             )
-        return self._walk(batch, local, columns, lacking=not whole) if self.parts else []
+        return self._walk(batch, local, columns, lacking=not whole) if self.parts else None
 
     def settle(self) -> None:
         """The batch is over: of each device its last reading is what is held from now on."""
@@ -342,7 +328,7 @@ class ProductRules:
 
     def _walk(
         self, batch: ReadingBatch, local: Int32, columns: Float64, *, lacking: bool
-    ) -> list[Transition]:
+    ) -> Transitions | None:
         tables, state, delays = self.tables, self.state, self.delays
         results = self.machine.run(len(batch), columns, local=local, ts_ns=batch.ts_ns, flags=batch.flags)
         if self.gates:
@@ -400,71 +386,27 @@ class ProductRules:
             if not delays.free_count[0]:
                 delays.add_blocks()
         if not happened:
-            return []
+            return None
         lines = np.concatenate(happened)
         lines = lines[np.argsort(lines[:, k.EVENT_ROW], kind="stable")]
         rows = np.zeros(len(lines), np.int64)
         k.last_readings(lines, local, state["last_row"], rows)
-        return self._transitions(lines, rows, columns, lacking)
+        return Transitions(self, lines, rows, columns, lacking=lacking)
 
     def _sample(self, results: Bytes, rows: int) -> None:
         """Count the readings at which conditions are unknown (for metrics alone)."""
         self.unknown += np.add.reduce(results[self.looked_at, :rows] == UNKNOWN, axis=1, dtype=np.int64)
         self.sampled += rows
 
-    def _transitions(self, lines: Int64, rows: Int64, columns: Float64, lacking: bool) -> list[Transition]:
-        """Lines of the kernel's table, each with what the reading left that it rests on: one of
-        `rows`, or (-1) the device's last one before the batch."""
-        readings, dated = self._readings(rows, columns, lacking), self.attributes.dated
-        found: list[Transition] = []
-        for line, row in zip(lines.tolist(), rows.tolist(), strict=True):
-            kind, number, device, time_ns, onset_ns, at, by, due_tick, tick = line
-            part = self.parts[number]
-            reading = readings[row] if row >= 0 else self._before(device)
-            slot = self.slots[device]
-            if by == k.BY_TICK:
-                second = -(-due_tick // SECOND)
-                place = Place(int(self.places.tick[tick]), by, second, time_ns, slot, part.alarm.rank)
-            else:
-                due = 0 if by == k.AT_ROW else time_ns
-                place = Place(int(self.places.seq[at]), by, 0, due, slot, part.alarm.rank)
-            values, quality = self.shown(number, reading)
-            lookup = self._lookup(slot, reading, time_ns) if part.alarm.varies else None
-            evidence = Evidence(part.alarm.expression, values, quality, reading.position, reading.ingest_ns)
-            if dated and self.attributes.is_past(self.devices.names[slot], time_ns):
-                subject = Subject(part.alarm, *self._facts(slot, time_ns))
-            else:
-                subject = self.subjects.get((number, device)) or self._subject(number, device)
-            found.append(Transition(place, subject, kind, time_ns, onset_ns, evidence, lookup))
-        found.sort(key=_place)
-        return found
+    def subject(self, number: int, device: int, time_ns: int) -> Subject:
+        """Whose alarm it is at an event time, with its facts; kept at hand once it was needed."""
+        slot = self.slots[device]
+        if self.attributes.dated and self.attributes.is_past(self.devices.names[slot], time_ns):
+            return Subject(self.parts[number].alarm, *self._facts(slot, time_ns))
+        return self.subjects.get((number, device)) or self.subject_now(number, device)
 
-    def _readings(self, rows: Int64, columns: Float64, lacking: bool) -> dict[int, Reading]:
-        """What the readings of some rows of the batch left."""
-        batch = self.batch
-        at = np.array(sorted({row for row in rows.tolist() if row >= 0}), np.int64)
-        values = columns[self.used[:, None], at].T.tolist()
-        if lacking:
-            qualities = (self.quality[:, at] & np.uint8(0x7F)).T.tolist()
-        else:
-            qualities = batch.quality[self.used[:, None], at].T.tolist()
-        positions = (self.places.seq[at] // SEQ_PER_FRAME).tolist()
-        made = zip(values, qualities, batch.ingest_ns[at].tolist(), positions, strict=True)
-        return {row: Reading(*one) for row, one in zip(at.tolist(), made, strict=True)}
-
-    def _before(self, device: int) -> Reading:
-        """What a device's last reading before the batch left."""
-        at = int(self.state["met"][device])
-        if at >= 0:
-            values, qualities = self.before_value[at].tolist(), self.before_quality[at].tolist()
-            _, ingest, position = self.before[at].tolist()
-        else:
-            values, qualities = self._held(device)
-            _, ingest, position = self.state["last"][device].tolist()
-        return Reading(values, qualities, ingest, position)
-
-    def _subject(self, number: int, device: int) -> Subject:
-        """Whose alarm it is, with its facts; kept at hand once it was needed."""
+    def subject_now(self, number: int, device: int) -> Subject:
+        """The same now, where it is not at hand."""
         if len(self.subjects) > _SUBJECTS_AT_MOST:
             self.subjects.clear()
             self.facts.clear()
@@ -478,29 +420,6 @@ class ProductRules:
         name = self.devices.names[slot]
         asked = (self.attribute(column, slot, at_ns) for column in ("hub_id", "site_id", "customer_id"))
         return (name, slot, self.product.productId, name, *asked)
-
-    def _lookup(self, slot: int, reading: Reading, at_ns: int) -> Callable[[str, str], Value]:
-        """What names of a message stand for at an event time."""
-
-        def named(root: str, name: str) -> Value:
-            if root == "metrics":
-                at = self.metrics.index(name)
-                return self.plain(at, reading.values[at])
-            return self.param(name, slot, at_ns) if root == "param" else self.attribute(name, slot, at_ns)
-
-        return named
-
-    def _held(self, device: int) -> tuple[list[float], list[int]]:
-        """What a device's last reading left, as its `before` row would say it."""
-        state, limit = self.state, self.product.stale_after
-        qualities = state["held_quality"][device].tolist()
-        values = state["held_value"][device].tolist()
-        if limit:
-            now, since = int(state["last"][device, 0]), state["held_ns"][device].tolist()
-            for j, code in enumerate(qualities):
-                if code < BAD and now - since[j] > limit:
-                    values[j], qualities[j] = math.nan, ABSENT
-        return values, qualities
 
     # -- what an event shows
 
@@ -516,14 +435,6 @@ class ProductRules:
         if kind == "boolean":
             return value != 0.0
         return int(value)
-
-    def shown(self, number: int, reading: Reading) -> tuple[dict[str, Any], str]:
-        """The metrics of an alarm's condition with their values, and the worst quality of them."""
-        values, worst = {}, 0
-        for name, j in self.evidence_of[number]:
-            values[name] = self.plain(j, reading.values[j])
-            worst = max(worst, reading.qualities[j])
-        return values, QUALITY_NAMES[worst]
 
     # -- state
 

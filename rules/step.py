@@ -26,11 +26,13 @@ from rules.input_gap import InputGaps
 from rules.lifecycle import Lifecycle
 from rules.measure import Measured, RuleMeasure
 from rules.place import Evaluator, Transition
+from rules.plain_events import PlainEvents
 from rules.reported import ReportedRules
 from rules.sequence import SequenceRules
 from rules.spec import RulesSpec
 from rules.tables import rule_key
 from rules.thresholds import Thresholds
+from rules.transitions import Transitions, one_by_one
 
 EVALUATORS: Final[dict[str, Callable[[Context], Evaluator]]] = {
     "sequence": SequenceRules,
@@ -39,7 +41,6 @@ EVALUATORS: Final[dict[str, Callable[[Context], Evaluator]]] = {
     "reported": ReportedRules,
     "device_clock": DeviceClock,
     "input_gap": InputGaps,
-    "intervals": AlarmIntervals,
 }
 """What finds transitions beside the conditions of thresholds and limits; the name stands in snapshots."""
 
@@ -56,13 +57,19 @@ class RulesLogic(Kept):
         self.seconds: dict[str, float] = {}  # by evaluator
         self._build(spec)
         self.alarms = Lifecycle(spec.plant, spec.shard, self._alarm_rules(), self.thresholds.products)
+        self.plain = PlainEvents(self.alarms, self.intervals)
 
     def _build(self, spec: RulesSpec) -> None:
         self.spec = spec
         self.context = Context.of(spec, self.devices, self.parameters)
         self.thresholds = Thresholds(self.context)
         others = {name: make(self.context) for name, make in EVALUATORS.items()}
-        self.evaluators: dict[str, Evaluator] = {"thresholds": self.thresholds, **others}
+        self.intervals = AlarmIntervals(self.context)
+        self.evaluators: dict[str, Evaluator] = {
+            "thresholds": self.thresholds,
+            **others,
+            "intervals": self.intervals,
+        }
         self.keys = {
             (name, rule.ruleId): rule_key(rule, product, spec.timezone)
             for name, product in spec.products.items()
@@ -74,20 +81,35 @@ class RulesLogic(Kept):
         own = [rule for evaluator in self.evaluators.values() for rule in evaluator.own_rules]
         return [*self.context.alarms.values(), *own]
 
+    def _plan(self) -> None:
+        """The lifecycle of the rules as they are now."""
+        self.alarms.plan(self._alarm_rules(), self.thresholds.products)
+        self.plain = PlainEvents(self.alarms, self.intervals)
+
     def process(self, item: Slice) -> None:
         """Append the events of the slice to `item.alarms`, and the answer to an operator's action."""
         if item.control is not None:
             self._control(item)
         if item.master is not None and self._gone:
             self._close_gone(item, item.master.at_ns)
-        transitions: list[Transition] = []
+        others: list[Transition] = []
+        found: list[Transitions] = []
         for name, evaluator in self.evaluators.items():
             began = time.perf_counter()
-            transitions += evaluator.run(item)
+            if evaluator is self.thresholds:
+                found = self.thresholds.find(item)
+            else:
+                others += evaluator.run(item)
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
-        if len(transitions) > 1:
-            transitions.sort(key=_place)
-        self.alarms.run(item, transitions)
+        self.alarms.begin(item)
+        if others or self.alarms.timers.heap or not self.plain.takes(found):
+            others += one_by_one(found)
+            others.sort(key=_place)
+            for transition in others:
+                self.alarms.take(transition)
+        else:
+            self.plain.run(item, found)
+        self.alarms.end(item)
         for evaluator in self.evaluators.values():
             evaluator.settle(item)
         self.alarms.timers.end()
@@ -178,7 +200,7 @@ class RulesLogic(Kept):
                 continue
             self._gone.append((name, "rule changed" if key in self.keys else "rule removed"))
         self.alarms.events.plant, self.alarms.events.shard = spec.plant, spec.shard
-        self.alarms.plan(self._alarm_rules(), self.thresholds.products)
+        self._plan()
         self.alarms.watch_all()
 
     # -- looking at it
@@ -236,7 +258,7 @@ class RulesLogic(Kept):
         self.parameters.load(state.get("parameters", {}))
         if self.parameters.names():
             self._build(self.spec)
-            self.alarms.plan(self._alarm_rules(), self.thresholds.products)
+            self._plan()
         for name, evaluator in self.evaluators.items():
             if name in state["evaluators"]:
                 evaluator.load(state["evaluators"][name])

@@ -15,6 +15,7 @@ from rules.measure import RuleMeasure
 from rules.place import Transition
 from rules.product import ProductRules
 from rules.tables import parts_of
+from rules.transitions import Transitions, one_by_one
 
 
 class Thresholds:
@@ -42,14 +43,21 @@ class Thresholds:
                 )
 
     def run(self, item: Slice) -> list[Transition]:
-        """Only readings that are in order and not historical evaluate rules; the others pass."""
-        found: list[Transition] = []
+        """What `find` finds, one by one."""
+        return one_by_one(self.find(item))
+
+    def find(self, item: Slice) -> list[Transitions]:
+        """What happened, by product. Only readings that are in order and not historical evaluate rules;
+        the others pass."""
+        found: list[Transitions] = []
         for batch in item.readings:
             product = self.products.get(batch.productId)
             if product is not None:
                 began = time.perf_counter()
                 live = (batch.flags & np.uint8(IN_ORDER | HISTORICAL)) == IN_ORDER
-                found += product.run(item, batch if live.all() else batch.take(live))
+                happened = product.run(item, batch if live.all() else batch.take(live))
+                if happened is not None:
+                    found.append(happened)
                 spent = self.seconds.get(batch.productId, 0.0) + time.perf_counter() - began
                 self.seconds[batch.productId] = spent
         return found

@@ -14,7 +14,7 @@ rejects: msgpack of a list of rejects.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -238,14 +238,6 @@ def decode_windows(body: bytes) -> Windows:
     )
 
 
-_EVENT_ENCODER = msgspec.json.Encoder()
-
-
-def encode_event(event: Mapping[str, Any]) -> bytes:
-    """One CloudEvent as a line of alarms.jsonl, without its newline."""
-    return _EVENT_ENCODER.encode(event)
-
-
 def decode_alarms(body: bytes) -> list[dict[str, Any]]:
     """The events of an alarms or alarm_batches record."""
     return [msgspec.json.decode(line) for line in body.split(b"\n") if line]
@@ -253,7 +245,7 @@ def decode_alarms(body: bytes) -> list[dict[str, Any]]:
 
 def encode_intervals(intervals: Sequence[AlarmInterval]) -> bytes:
     """The body for rows of `alarm_intervals`, in the order in which they were found."""
-    return b"\n".join(_EVENT_ENCODER.encode(one.row) for one in intervals)
+    return b"\n".join(one.line for one in intervals)
 
 
 def decode_intervals(body: bytes) -> list[dict[str, Any]]:

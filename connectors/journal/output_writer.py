@@ -25,7 +25,6 @@ import msgspec
 
 from connectors.journal.columns import (
     TelemetrySpec,
-    encode_event,
     encode_intervals,
     encode_rejects,
     encode_telemetry,
@@ -252,7 +251,7 @@ class OutputWriter:
         for alarm in item.alarms:
             if alarm.shadow:
                 continue
-            transition = alarm.event["data"]["transition"]
+            transition = alarm.transition
             self._alarm_counts[transition] = self._alarm_counts.get(transition, 0) + 1
 
     def _commit(self, bulk: bool, *, state: bool = False) -> None:
@@ -288,11 +287,11 @@ class OutputWriter:
             for kind, body in found:
                 tallies[kind] = self._put(txn, kind, tallies[kind], body)
             for alarm in self._events:
-                line = encode_event(alarm.event)
+                line = alarm.line
                 body = (alarm.position, alarm.position, line)
                 tallies["alarms"] = self._put(txn, "alarms", tallies["alarms"], body)
-                subject = text_key(alarm.event["subject"])
-                if alarm.event["data"]["transition"] == "closed":
+                subject = text_key(alarm.subject)
+                if alarm.transition == "closed":
                     txn.delete(subject, db=self._databases[b"open_alarms"])
                 else:
                     txn.put(subject, line, db=self._databases[b"open_alarms"])
@@ -461,7 +460,7 @@ class _Gathered:
         for start in range(0, len(self.events), CUT_ROWS):
             events = self.events[start : start + CUT_ROWS]
             body = b"\n".join(
-                encode_event({**one.event, "shadow": True} if one.shadow else one.event) for one in events
+                one.line[:-1] + b',"shadow":true}' if one.shadow else one.line for one in events
             )
             made.append(("alarm_batches", (events[0].position, events[-1].position, body)))
         for start in range(0, len(self.intervals), CUT_ROWS):

@@ -13,6 +13,7 @@ from operators.batch import (
     ABSENT,
     IN_ORDER,
     QUALITY_NAMES,
+    AlarmBrief,
     AlarmEvent,
     Float64,
     Int32,
@@ -372,21 +373,19 @@ class StateLogic(Kept):
             self._alarm(alarm)
 
     def _alarm(self, alarm: AlarmEvent) -> None:
-        data = alarm.event["data"]
-        device_id, ruleId = data["device_id"], data["ruleId"]
-        slot = self.devices.slots.get(device_id)
-        if slot is None or alarm.shadow:
+        brief = alarm.brief or _brief(alarm.event)
+        slot = self.devices.slots.get(brief.device_id) if brief.device_id is not None else None
+        if slot is None or brief.device_id is None or alarm.shadow:
             return
-        subject = alarm.event["subject"]
-        if data["transition"] == "closed":
-            own = self._open.get(device_id, {})
-            own.pop(subject, None)
+        if brief.transition == "closed":
+            own = self._open.get(brief.device_id, {})
+            own.pop(brief.subject, None)
             if not own:
-                self._open.pop(device_id, None)
+                self._open.pop(brief.device_id, None)
         else:
-            self._open.setdefault(device_id, {})[subject] = ruleId, flag_bits(data["state"])
+            self._open.setdefault(brief.device_id, {})[brief.subject] = alarm.ruleId, brief.state
         several = slot < len(self._heard_as) and self._heard_as[slot] > 1
-        its = self._products.get(data["productId"])
+        its = self._products.get(brief.productId or "")
         for product in self._products.values() if several else (its,):
             row = product.slots.row(slot) if product else -1
             if product is not None and row >= 0:
@@ -505,3 +504,10 @@ class StateLogic(Kept):
 def _master(specs: Mapping[str, ProductState]) -> Mapping[str, Mapping[str, str]]:
     """Rows of devices; every product has the same."""
     return next((spec.devices for spec in specs.values()), {})
+
+
+def _brief(event: Mapping[str, Any]) -> AlarmBrief:
+    data = event["data"]
+    return AlarmBrief(
+        data["transition"], event["subject"], data["device_id"], data["productId"], flag_bits(data["state"])
+    )
