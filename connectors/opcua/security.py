@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from asyncua import ua
 from asyncua.client.client import Client
 from asyncua.crypto import security_policies, uacrypto
-from asyncua.crypto.cert_gen import setup_self_signed_certificate
 from asyncua.ua.uaerrors import UaError
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from connectors.errors import AuthError, ConfigError
+from connectors.opcua import own_certificate
 from connectors.opcua.config import OpcuaConfig
 from connectors.source import Surroundings
+
+SOON: Final = timedelta(days=30)
+
+log = logging.getLogger(__name__)
 
 
 def quiet() -> None:
@@ -53,27 +54,26 @@ class Identity:
             raise ConfigError(f"source {name}: 'cert_file' and 'key_file' go together")
 
     async def prepare(self) -> None:
-        """Make the own certificate if there is none. Raises `ConfigError`."""
+        """Make the own certificate if there is none; one that is there stays. Raises `ConfigError`."""
         if self.config.security == "none":
             return
-        if self.config.cert_file is None:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            await setup_self_signed_certificate(
-                self.key, self.certificate, self.uri, socket.gethostname(),
-                [ExtendedKeyUsageOID.CLIENT_AUTH], {},
-            )  # fmt: skip
-            os.chmod(self.key, 0o600)
-            return
+        said = "cert_file: " if self.config.cert_file is not None else ""
         try:
+            if self.config.cert_file is None and not (self.certificate.exists() and self.key.exists()):
+                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                own_certificate.make(self.certificate, self.key, self.uri)
             own = await uacrypto.load_certificate(self.certificate)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"cert_file: {self.certificate}: {error}") from error
+            raise ConfigError(f"{said}{self.certificate}: {error}") from error
+        if (last := own.not_valid_after_utc) < datetime.now(UTC) + SOON:
+            log.warning("our certificate %s is valid until %s only: %s", self.certificate, f"{last:%Y-%m-%d}",
+                        "put another in its place, and let the server trust it")  # fmt: skip
         uris: list[str] = []
         with suppress(x509.ExtensionNotFound):
             names = own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
             uris = names.get_values_for_type(x509.UniformResourceIdentifier)
         if not uris:
-            raise ConfigError(f"cert_file: {self.certificate} names no application URI")
+            raise ConfigError(f"{said}{self.certificate} names no application URI")
         self.uri = uris[0]
 
     def check(self, certificate: x509.Certificate) -> None:

@@ -75,6 +75,29 @@ def test_an_own_certificate_that_names_no_application(tmp_path: Path) -> None:
         assert str(told.value) == f"cert_file: {path} names no application URI"
 
 
+def test_an_own_certificate_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server trusts this very one: neither another name of the machine nor of the plant makes another."""
+    own = identity(tmp_path)
+    asyncio.run(own.prepare())
+    assert own.key.stat().st_mode & 0o777 == 0o600
+    files = [own.certificate.read_bytes(), own.key.read_bytes()]
+    made = x509.load_der_x509_certificate(files[0])
+    names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == ["urn:penstock:plant:scada"]
+    now = datetime.now(UTC)
+    assert made.not_valid_before_utc < now - timedelta(days=1)  # of a server whose clock is slow
+    assert made.not_valid_after_utc > now + timedelta(days=15 * 365)
+    monkeypatch.setattr("socket.gethostname", lambda: "another")
+    for plant in ("plant", "renamed"):
+        again = Identity("scada", own.config, Surroundings(plant, tmp_path, tmp_path / "data"))
+        asyncio.run(again.prepare())
+        assert again.uri == "urn:penstock:plant:scada"
+        assert [own.certificate.read_bytes(), own.key.read_bytes()] == files
+    own.certificate.unlink()  # as after a crash between the two
+    asyncio.run(identity(tmp_path).prepare())
+    assert own.certificate.read_bytes() != files[0]
+
+
 @needs_server
 def test_a_server_that_does_not_trust_us(tmp_path: Path) -> None:
     server = OpcuaServer(tmp_path / "server", [NODE], strict=True)
