@@ -11,7 +11,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -63,12 +65,19 @@ class Running:
         (plant / "products" / "press.yaml").write_text(PRODUCT)
         (plant / "devices.csv").write_text(DEVICES)
         self.data = folder / "data"
+        self._frames: defaultdict[str, list[tuple[str, bytes]]] = defaultdict(list)
+        self._next = 1  # the entry to be read next
+        self._looking, self._stopped = threading.Lock(), threading.Event()
         warm_up()  # into the cache, so that no process of the plant compiles
         with (folder / "run.log").open("ab") as log:
             command = [sys.executable, "-m", "flows.cli", "run", str(plant), "--data", str(self.data)]
             self.supervisor = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
+        self._following = threading.Thread(target=self._follow, daemon=True)
+        self._following.start()
 
     def stop(self) -> None:
+        self._stopped.set()
+        self._following.join(LIMIT_S)
         self.supervisor.terminate()
         self.supervisor.wait(LIMIT_S)
 
@@ -94,15 +103,22 @@ class Running:
 
     def journaled(self, source: str) -> list[tuple[str, bytes]]:
         """The key and the payload of every frame of a source."""
-        found: list[tuple[str, bytes]] = []
-        with closing(JournalReader(self.data / "journal")) as reader:
-            start = reader.oldest()
-            while entries := reader.read(start, 10_000, 64 << 20):
+        self._look()
+        return list(self._frames[source])
+
+    def _follow(self) -> None:
+        """Look all the time: the journal keeps what the flow is through with for a minute."""
+        until((self.data / "journal" / "data.mdb").exists, "the journal")
+        while not self._stopped.wait(1.0):
+            self._look()
+
+    def _look(self) -> None:
+        with self._looking, closing(JournalReader(self.data / "journal")) as reader:
+            assert reader.oldest() <= self._next, "frames were trimmed before they were looked at"
+            while entries := reader.read(self._next, 10_000, 64 << 20):
                 for address, payload in merge([one for one in entries if one.kind == FRAMES]).frames():
-                    if address.source == source:
-                        found.append((dict(address.headers)["key"], payload))
-                start = entries[-1].number + 1
-        return found
+                    self._frames[address.source].append((dict(address.headers)["key"], payload))
+                self._next = entries[-1].number + 1
 
     def ledger(self) -> dict[str, int]:
         """The terms of the source `fleet`, over all products."""
@@ -181,17 +197,17 @@ def test_a_topic_of_master_data_brings_a_device_and_retires_it(running: Running)
 def test_each_message_once_over_kills_of_receiver_journal_and_broker(running: Running) -> None:
     before, count, sent = running.ledger(), 4000, 0
     earlier = len(running.journaled("fleet"))
-    for victims in (["receiver-fleet", "journal"], ["receiver-fleet"]):
-        feeding = threading.Thread(target=running.feed, args=(sent, sent + count // 2))
-        feeding.start()
-        sent += count // 2
-        for victim in victims:
-            time.sleep(0.7)
-            running.kill(victim)
-        feeding.join(LIMIT_S)
-        if sent < count:
-            running.broker.kill()  # with a source that is still reading; kcat itself ends with its broker
-            running.broker.start()
+    with ThreadPoolExecutor(1) as feeder:
+        for victims in (["receiver-fleet", "journal"], ["receiver-fleet"]):
+            feeding = feeder.submit(running.feed, sent, sent + count // 2)
+            sent += count // 2
+            for victim in victims:
+                time.sleep(0.7)
+                running.kill(victim)
+            feeding.result()
+            if sent < count:
+                running.broker.kill()  # with a source that is still reading; kcat itself ends with its broker
+                running.broker.start()
 
     def come() -> list[tuple[str, bytes]]:
         return running.journaled("fleet")[earlier:]
