@@ -24,8 +24,9 @@ from flows import alarm_actions
 from flows.alarm_figures import report
 from flows.alarm_filters import SEVERITIES, STATES, AlarmFilters
 from flows.alarm_tables import alarms_table, count_line, event_line, events_table, state_text
-from flows.look_command import Plant, RemotePlant, emit, find, plant_options, show
+from flows.look_command import Plant, emit, find, plant_options, show
 from flows.plant_tests import parse_time
+from flows.remote_plant import RemotePlant
 from flows.show_group import ShowGroup
 from flows.views import Views
 

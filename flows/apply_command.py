@@ -14,9 +14,11 @@ from flows.change import Plan
 from flows.check_command import check_folder
 from flows.folder import data_directory
 from flows.plant_file import Plant
+from flows.remote_plant import no_url
 
 
 @click.command()
+@no_url("a plant's files may hold code that it runs, so they are brought in where the plant runs")
 @click.argument("plant", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="say what it would do, and do nothing")
 @click.option("--by", help="who does it (default: the user)")
@@ -31,6 +33,10 @@ def apply(
 
     Says first of each change what it takes: live, or which process restarts, and which alarm states
     are kept.
+
+    \b
+    penstock apply plant --dry-run
+    penstock apply plant --by "J. Doe" --why "limit of press 7 after its overhaul"
     """
     loaded, problems = check_folder(plant)
     if loaded is None:

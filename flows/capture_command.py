@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import threading
@@ -17,6 +18,7 @@ from connectors.errors import ConfigError, PenstockError
 from connectors.files.capture import RecordingWriter
 from connectors.journal.reader import JournalReader
 from flows.folder import data_directory
+from flows.remote_plant import no_url
 from flows.shards import shard_folders
 
 ROWS = 16_384
@@ -31,8 +33,16 @@ IDLE_S = 0.05
 @click.option("--from-start", is_flag=True, help="begin with the oldest entry that the journal still holds")
 @click.option("--seconds", type=float, help="stop by itself after so long")
 @click.option("--until-now", is_flag=True, help="stop at the journal's end instead of waiting for more")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object a recording on stdout, at its end")
+@no_url("a recording is of the journal, so it is made where the plant runs")
 def capture(
-    plant: Path, output: Path, data: Path | None, from_start: bool, seconds: float | None, until_now: bool
+    plant: Path,
+    output: Path,
+    data: Path | None,
+    from_start: bool,
+    seconds: float | None,
+    until_now: bool,
+    as_json: bool,
 ) -> None:
     """Write what PLANT's journal takes in, until Ctrl-C.
 
@@ -40,6 +50,10 @@ def capture(
     not begin at the journal's first entry knows nothing of what was before it. A plant of several
     shards has a journal each and becomes a recording each, `frames.0.jsonl` beside `frames.1.jsonl`,
     to be replayed each by itself.
+
+    \b
+    penstock capture plant --output morning.jsonl --seconds 600
+    penstock capture plant --output all.jsonl --from-start --until-now
     """
     if not output.absolute().parent.is_dir():
         raise ConfigError(f"--output: there is no folder {output.absolute().parent}")
@@ -62,7 +76,10 @@ def capture(
             if stop.is_set():
                 break
         for path, future in zip(outputs, futures, strict=True):
-            click.echo(f"{future.result()} frames in {path}", err=True)
+            frames = future.result()
+            click.echo(f"{frames} frames in {path}", err=True)
+            if as_json:
+                click.echo(json.dumps({"file": str(path), "frames": frames}))
 
 
 def _of_shard(output: Path, number: int) -> Path:

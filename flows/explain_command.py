@@ -24,6 +24,7 @@ from flows.folder import data_directory, open_plant
 from flows.look_command import emit, show
 from flows.look_tables import shown, table
 from flows.plant_tests import parse_time
+from flows.remote_plant import no_url
 from flows.views import Views
 from rules.schedule import Windows
 from rules.spec import Rule
@@ -33,6 +34,7 @@ DEVICES_SHOWN: Final = 50
 
 
 @click.command()
+@no_url("explain reads the journal and the snapshot of state, so it is asked where the plant's data is")
 @click.argument("plant", type=click.Path(path_type=Path))
 @click.argument("rule")
 @click.option("--device", help="one device; default: a line for each, the whole where there is one alone")

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from connectors.errors import ConfigError, PenstockError
-from flows.query_command import historian_client, plant_with_historian
+from flows.query_command import historian_options, open_historian
 from flows.recorded import Moment
 from operators.document import nearest
 
@@ -24,7 +24,7 @@ CHUNK: Final = 1 << 20
 
 
 @click.command()
-@click.argument("plant", type=click.Path(path_type=Path))
+@click.argument("plant", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--table", "wanted", multiple=True, help="this table; may be given several times (default: all)"
 )
@@ -36,8 +36,9 @@ CHUNK: Final = 1 << 20
 )
 @click.option("--json", "as_json", is_flag=True, help="one JSON object a file on stdout")
 @click.option("--data", type=click.Path(path_type=Path), help="data directory (default: PLANT/.penstock)")
+@historian_options
 def export(
-    plant: Path,
+    plant: Path | None,
     wanted: tuple[str, ...],
     from_ms: int | None,
     to_ms: int | None,
@@ -45,13 +46,21 @@ def export(
     output: Path,
     as_json: bool,
     data: Path | None,
+    url: str | None,
+    token: str | None,
 ) -> None:
     """Write PLANT's historian as TABLE.csv or TABLE.parquet, rows in the table's own order, each once.
 
     The time of a row is that of the reading, the window's start, the alarm event, an interval's onset,
     or a reject's arrival.
+
+    \b
+    penstock export plant --table windows_1m --from 2026-03-01 --output files/
+    penstock export --url http://127.0.0.1:8123 --format csv --output files/
     """
-    with closing(historian_client(plant_with_historian(plant, data))) as client:
+    if plant is not None and url is not None:
+        raise click.UsageError("name the plant once: PLANT or --url URL")
+    with closing(open_historian(plant, data, url, token)) as client:
         try:
             there = tables(client)
             for name in wanted:

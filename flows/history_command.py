@@ -7,30 +7,28 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import click
 import msgspec
 from rich.table import Table
 
-from connectors.errors import ConfigError, JournalError, PenstockError
+from connectors.errors import ConfigError, PenstockError
 from connectors.files.sink import replace_durably
-from connectors.journal.lines import iso_time
-from connectors.journal.reader import Applied, JournalReader
+from connectors.journal.reader import Applied
 from flows.apply import resolved_plant
 from flows.apply_command import bring_in
 from flows.change import plan_change
-from flows.change_documents import ItemChange, changed_items
 from flows.folder import data_directory, open_plant
-from flows.look_command import show
+from flows.history_rows import history_rows, journal_reader
+from flows.look_command import plant_options, show
 from flows.plant_file import Plant
 from flows.plant_reader import read_folder
-from flows.shards import shard_folders
+from flows.remote_plant import RemotePlant, no_url
 from operators.document import nearest
 
 SHORT: Final = 12  # characters of a hash that are shown
 FOLDER: Final = "folder"
-SHOWN: Final = 4  # items that a line of the history names
 
 
 class Version(NamedTuple):
@@ -41,12 +39,16 @@ class Version(NamedTuple):
 
 
 @click.command()
-@click.argument("plant", type=click.Path(path_type=Path))
-@click.option("--data", type=click.Path(path_type=Path), help="data directory (default: PLANT/.penstock)")
-@click.option("--json", "as_json", is_flag=True, help="machine-readable output")
-def history(plant: Path, data: Path | None, as_json: bool) -> None:
+@click.argument("plant", required=False, type=click.Path(path_type=Path))
+@plant_options
+def history(plant: Path | None, data: Path | None, url: str | None, token: str | None, as_json: bool) -> None:
     """The versions of PLANT that were applied, newest first: who, when, why, and what changed."""
-    rows = history_rows(data_directory(plant, data))
+    if url is not None:
+        rows = RemotePlant(url, token).history()
+    elif plant is None and data is None:
+        raise click.UsageError("name the plant: PLANT, --data DIR or --url URL")
+    else:
+        rows = history_rows(data_directory(plant or Path(), data))
     if as_json:
         click.echo(json.dumps(rows, ensure_ascii=False))
         return
@@ -63,6 +65,7 @@ def history(plant: Path, data: Path | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("plant", type=click.Path(path_type=Path))
+@no_url("versions are compared where their files are: in the data directory of the plant")
 @click.argument("a", required=False)
 @click.argument("b", required=False)
 @click.option("--data", type=click.Path(path_type=Path), help="data directory (default: PLANT/.penstock)")
@@ -93,6 +96,7 @@ def diff(plant: Path, a: str | None, b: str | None, data: Path | None, as_json: 
 
 @click.command()
 @click.argument("plant", type=click.Path(path_type=Path))
+@no_url("a plant's files may hold code that it runs, so versions are brought in where the plant runs")
 @click.argument("apply_id")
 @click.option("--dry-run", is_flag=True, help="say what it would do, and do nothing")
 @click.option("--by", help="who does it (default: the user)")
@@ -132,43 +136,12 @@ def rollback(
         )
 
 
-def history_rows(data: Path) -> list[dict[str, Any]]:
-    """Applied versions, newest first: apply_id, at, at_ms, by, why, sha256, entry, changes (a line)."""
-    rows: list[dict[str, Any]] = []
-    with closing(_reader(data)) as reader:
-        before: Mapping[str, bytes] | None = None
-        for one in reader.history():
-            files = reader.bundle(one.sha256)
-            rows.append(
-                {
-                    "apply_id": one.apply_id,
-                    "at": iso_time(one.ms * 1_000_000) if one.ms else "",
-                    "at_ms": one.ms,
-                    "by": one.by,
-                    "why": one.why,
-                    "sha256": one.sha256,
-                    "entry": one.entry,
-                    "changes": "first" if before is None else in_a_line(changed_items(before, files)),
-                }
-            )
-            before = files
-    return rows[::-1]
-
-
-def in_a_line(items: Sequence[ItemChange]) -> str:
-    """`rule hot changed, device p3 added`, and how many more."""
-    told = [f"{item.kind} {item.name} {item.change}" for item in items[:SHOWN]]
-    if len(items) > SHOWN:
-        told.append(f"{len(items) - SHOWN} more")
-    return ", ".join(told) or "comments and layout alone"
-
-
 def version(data: Path, folder: Path, name: str | None) -> Version:
     """The version that a name means: an apply id or the first digits of one (or of a bundle's
     SHA-256), `folder`; None: what is applied. Raises `ConfigError`."""
     if name == FOLDER:
         return Version(FOLDER, open_plant(folder).files)
-    with closing(_reader(data)) as reader:
+    with closing(journal_reader(data)) as reader:
         known = reader.history()
         if not known:
             raise PenstockError(f"no plant has been applied in {data}; start it with: penstock run PLANT")
@@ -232,10 +205,3 @@ def open_files(folder: Path) -> Mapping[str, bytes]:
 
 def _differs(folder: Path, applied: Plant) -> bool:
     return dict(open_files(folder)) != dict(applied.files)
-
-
-def _reader(data: Path) -> JournalReader:
-    try:
-        return JournalReader(shard_folders(data)[0] / "journal")  # each shard has them all
-    except JournalError as error:
-        raise PenstockError(f"{data} holds no plant's data; run it first: penstock run PLANT") from error

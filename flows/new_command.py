@@ -183,6 +183,7 @@ FILES: Final = {
     help="a rule to start from, with its test; may be given several times",
 )
 @click.option("--port", type=int, default=-1, help="the sample frame's port")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object on stdout: the files, what was told")
 def new(
     folder: Path | None,
     product: str,
@@ -191,6 +192,7 @@ def new(
     frame: str | None,
     templates: tuple[str, ...],
     port: int,
+    as_json: bool,
 ) -> None:
     """Write a commented starter plant into FOLDER.
 
@@ -205,7 +207,13 @@ def new(
 
     With --from-frame, write a product made of a sample frame: into FOLDER/products if FOLDER is a plant
     already, else into a new plant; without FOLDER as a file NAME.yaml here.
+
+    \b
+    penstock new plant
+    penstock new plant --from mqtt://broker:1883/hall/# --for 60
+    penstock new plant --product probe --from-frame "01 FF CC 83"
     """
+    told: list[str] = []
     if source is not None and (folder is None or frame is not None or templates):
         raise click.UsageError("--from makes a whole plant: penstock new FOLDER --from SOURCE")
     if templates and (folder is None or frame is not None):
@@ -215,13 +223,17 @@ def new(
     if source is not None and folder is not None:
         _refuse_name(product)
         made = new_from(folder, source, product, listening)
-        for line in made.told:
-            click.echo(line)
+        told = made.told
         paths, checked = made.paths, folder
     elif frame is not None:
         paths, checked = write_product(folder, product, frame, port)
     elif folder is not None:
         paths, checked = write_starter(folder, product, templates), folder
+    if as_json:
+        files = [str(path) for path in paths]
+        click.echo(json.dumps({"files": files, "told": told, "check": str(checked)}, ensure_ascii=False))
+    for line in () if as_json else told:
+        click.echo(line)
     for path in paths:
         click.echo(f"wrote {path}", err=True)
     click.echo(f"next: penstock check {checked}", err=True)

@@ -16,20 +16,20 @@ import click
 from rich.table import Table
 
 from connectors.errors import ConfigError, PenstockError
-from connectors.journal.lines import iso_time
 from flows import alarm_actions, specs
 from flows.apply import LONGEST, applied_plant, user_name
 from flows.folder import data_directory
 from flows.health import is_running
-from flows.look_command import emit, show
+from flows.look_command import emit, plant_options, show
+from flows.param_rows import parameter_rows, read_value, refusals, set_action
 from flows.plant_file import Plant
 from flows.plant_reader import load_bundle
+from flows.remote_plant import RemotePlant
 from flows.show_group import ShowGroup
 from flows.status import read_status
 from flows.views import Views
 from operators.document import nearest
-from operators.parameters import Parameters, ParameterSpec, Value, refusal
-from rules.check import number_of
+from operators.parameters import ParameterSpec, Value
 
 NAMES: Final = 256  # parameters of one call
 
@@ -42,28 +42,34 @@ def params() -> None:
     """
 
 
-_data = click.option(
-    "--data", type=click.Path(path_type=Path), help="data directory (default: PLANT/.penstock)"
-)
-_json = click.option("--json", "as_json", is_flag=True, help="machine-readable output")
 _by = click.option("--by", help="who does it (default: the user)")
 _why = click.option("--why", required=True, help="the reason, for the history")
 
 
 @params.command("show")
-@click.argument("plant", type=click.Path(path_type=Path))
+@click.argument("plant", required=False, type=click.Path(path_type=Path))
 @click.option("--device", help="one device alone")
-@_data
-@_json
-def show_params(plant: Path, device: str | None, data: Path | None, as_json: bool) -> None:
+@plant_options
+def show_params(
+    plant: Path | None,
+    device: str | None,
+    data: Path | None,
+    url: str | None,
+    token: str | None,
+    as_json: bool,
+) -> None:
     """Every device's parameters, with where each value comes from."""
-    where = _data_of(plant, data)
-    loaded = _plant(where)
-    rows = parameter_rows(loaded, set_now(where))
+    if url is not None:
+        rows = RemotePlant(url, token).params()
+        known = {str(row["device_id"]) for row in rows}
+    else:
+        where = _data_of(plant, data)
+        loaded = _plant(where)
+        rows, known = parameter_rows(loaded, set_now(where)), set(loaded.master.devices)
     if device is not None:
-        if device not in loaded.master.devices:
-            known = loaded.master.devices
-            raise ConfigError(f"no device '{device}' in devices.csv{nearest(device, known)}")
+        if device not in known:
+            there = "that has a parameter" if url is not None else "in devices.csv"
+            raise ConfigError(f"no device '{device}' {there}{nearest(device, known)}")
         rows = [row for row in rows if row["device_id"] == device]
     if as_json:
         emit(rows)
@@ -74,61 +80,96 @@ def show_params(plant: Path, device: str | None, data: Path | None, as_json: boo
 
 
 @params.command("set")
-@click.argument("plant", type=click.Path(path_type=Path))
-@click.argument("device")
-@click.argument("assignments", nargs=-1, required=True, metavar="NAME=VALUE...")
+@click.argument("words", nargs=-1, metavar="PLANT DEVICE NAME=VALUE...")
 @_by
 @_why
-@_data
-@_json
+@plant_options
 def set_params(
-    plant: Path,
-    device: str,
-    assignments: tuple[str, ...],
+    words: tuple[str, ...],
     by: str | None,
     why: str,
     data: Path | None,
+    url: str | None,
+    token: str | None,
     as_json: bool,
 ) -> None:
     """Set parameters of DEVICE: over devices.csv and the product, until reset.
 
-    Takes effect with the next reading, and stays over changes of the plant.
+    Takes effect with the next reading, and stays over changes of the plant. With --url leave PLANT out:
+
+    \b
+    penstock params set plant press-01 tempHigh=75 --why "new oil"
+    penstock params set press-01 tempHigh=75 --why "new oil" --url http://127.0.0.1:8080
     """
-    where = _data_of(plant, data)
-    spec = specs.parameters(_plant(where))
-    wanted = {}
+    plant, device, assignments = _words(words, url)
+    if not assignments:
+        raise click.UsageError("Missing argument 'NAME=VALUE...'.")
+    texts = {}
     for text in assignments:
         name, equals, value = text.partition("=")
         if not equals:
             raise click.UsageError(f"'{text}': write NAME=VALUE, e.g. tempHigh=75")
-        wanted[name.strip()] = read_value(spec, device, name.strip(), value.strip())
+        texts[name.strip()] = value.strip()
+    if url is not None:
+        remote = RemotePlant(url, token)
+        _tell(remote.set_params(device, _checked(texts, why), by or user_name(), why), as_json)
+        return
+    where = _data_of(plant, data)
+    spec = specs.parameters(_plant(where))
+    wanted = {name: read_value(spec, device, name, text) for name, text in texts.items()}
     act(where, spec, device, wanted, by, why, as_json)
 
 
 @params.command("reset")
-@click.argument("plant", type=click.Path(path_type=Path))
-@click.argument("device")
-@click.argument("names", nargs=-1, metavar="[NAME...]")
+@click.argument("words", nargs=-1, metavar="PLANT DEVICE [NAME...]")
 @_by
 @_why
-@_data
-@_json
+@plant_options
 def reset_params(
-    plant: Path,
-    device: str,
-    names: tuple[str, ...],
+    words: tuple[str, ...],
     by: str | None,
     why: str,
     data: Path | None,
+    url: str | None,
+    token: str | None,
     as_json: bool,
 ) -> None:
-    """Take back what was set for DEVICE; without NAME all of it."""
+    """Take back what was set for DEVICE; without NAME all of it. With --url leave PLANT out."""
+    plant, device, names = _words(words, url)
+    if url is not None:
+        remote = RemotePlant(url, token)
+        own = [
+            row["param"] for row in remote.params() if (row["device_id"], row["source"]) == (device, "set")
+        ]
+        if not names and not own:
+            raise ConfigError(f"nothing is set for '{device}'")
+        wanted = _checked(dict.fromkeys(names or own), why)
+        _tell(remote.set_params(device, wanted, by or user_name(), why), as_json)
+        return
     where = _data_of(plant, data)
     spec = specs.parameters(_plant(where))
     own = [row["param"] for row in set_now(where) if row["device_id"] == device]
     if not names and not own:
         raise ConfigError(f"nothing is set for '{device}'{nearest(device, spec.devices)}")
     act(where, spec, device, dict.fromkeys(names or own), by, why, as_json)
+
+
+def _words(words: tuple[str, ...], url: str | None) -> tuple[Path | None, str, tuple[str, ...]]:
+    """PLANT, DEVICE and the rest; PLANT is left out with --url."""
+    if url is not None:
+        words = ("", *words)
+    for number, name in enumerate(("PLANT", "DEVICE")):
+        if len(words) <= number:
+            raise click.UsageError(f"Missing argument '{name}'.")
+    return Path(words[0]) if url is None else None, words[1], words[2:]
+
+
+def _checked(wanted: Mapping[str, Value | None], why: str) -> Mapping[str, Value | None]:
+    if not why.strip():
+        raise click.UsageError("say why with --why TEXT: it stands in the history")
+    if len(wanted) > NAMES:
+        raise click.UsageError(f"{len(wanted)} parameters at once; at most {NAMES}")
+    return wanted
 
 
 def _plant(data: Path) -> Plant:
@@ -140,7 +181,9 @@ def _plant(data: Path) -> Plant:
         views.close()
 
 
-def _data_of(plant: Path, data: Path | None) -> Path:
+def _data_of(plant: Path | None, data: Path | None) -> Path:
+    if plant is None:
+        raise click.UsageError("name the plant: PLANT or --url URL")
     if not plant.is_dir():
         raise ConfigError(f"{plant}: no such folder")
     return data_directory(plant, data)
@@ -155,72 +198,6 @@ def set_now(data: Path) -> list[dict[str, Any]]:
         views.close()
 
 
-def parameter_rows(plant: Plant, overrides: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """device_id, productId, param, value, source (set, devices.csv, product, or None where it has no
-    value), by, why, at, in_effect: by device in the order of devices.csv, then what is set for devices
-    or parameters that the plant does not know."""
-    spec = specs.parameters(plant)
-    own = {(row["device_id"], row["param"]): row for row in overrides}
-    found = []
-    for device, product in spec.devices.items():
-        cells = plant.master.devices[device]
-        for param, default in spec.declared.get(product, {}).items():
-            row = own.pop((device, param), None)
-            fits = row is not None and isinstance(row["value"], str) == isinstance(default, str)
-            if row is not None:
-                found.append(_row(device, product, param, row["value"], "set", row, in_effect=fits))
-            if not fits:
-                value, source = _unset(cells.get(param, ""), default)
-                found.append(_row(device, product, param, value, source, {}))
-    for (device, param), row in own.items():
-        found.append(_row(device, spec.devices.get(device), param, row["value"], "set", row, in_effect=False))
-    return found
-
-
-def _unset(cell: str, default: Value | None) -> tuple[Value | None, str | None]:
-    """The value without an operator, and where it comes from."""
-    if cell:
-        value = cell if isinstance(default, str) else number_of(cell)
-        return value, "devices.csv"
-    return default, None if default is None else "product"
-
-
-def _row(
-    device: str,
-    product: str | None,
-    param: str,
-    value: Value | None,
-    source: str | None,
-    about: Mapping[str, Any],
-    *,
-    in_effect: bool = True,
-) -> dict[str, Any]:
-    at_ms = about.get("at_ms")
-    return {
-        "device_id": device,
-        "productId": product,
-        "param": param,
-        "value": value,
-        "source": source,
-        "by": about.get("by"),
-        "why": about.get("why"),
-        "at": None if at_ms is None else iso_time(int(at_ms) * 1_000_000),
-        "in_effect": in_effect,
-    }
-
-
-def read_value(spec: ParameterSpec, device: str, name: str, text: str) -> Value:
-    """A value as its parameter takes it; raises `ConfigError` for what is none."""
-    default = spec.declared.get(spec.devices.get(device, ""), {}).get(name)
-    if isinstance(default, str):
-        return text
-    value = number_of(text)
-    known = name in spec.declared.get(spec.devices.get(device, ""), {})
-    if value is None and known:
-        raise ConfigError(f"{name}: '{text[:60]}' is no number, and '{name}' is one")
-    return text if value is None else value
-
-
 def act(
     data: Path,
     spec: ParameterSpec,
@@ -231,22 +208,21 @@ def act(
     as_json: bool,
 ) -> None:
     """Check all, then journal each and wait for its answer. Raises `ConfigError` for what is refused."""
-    if not why.strip():
-        raise click.UsageError("say why with --why TEXT: it stands in the history")
-    if len(wanted) > NAMES:
-        raise click.UsageError(f"{len(wanted)} parameters at once; at most {NAMES}")
+    _checked(wanted, why)
     if not is_running(read_status(data)):
         raise PenstockError("the plant is not running; start it with: penstock run PLANT")
-    known = Parameters()
-    for row in set_now(data):
-        known.put(row["device_id"], row["param"], row["value"])
-    refused = [refusal(device, name, value, spec, known) for name, value in wanted.items()]
-    if any(refused):
-        raise ConfigError("\n".join(text for text in refused if text))
+    if refused := refusals(spec, set_now(data), device, wanted):
+        raise ConfigError("\n".join(refused))
+    whom, reason = (by or user_name())[:LONGEST], why[:LONGEST]
     told = [
-        _send(data, device, name, value, (by or user_name())[:LONGEST], why) for name, value in wanted.items()
+        alarm_actions.send(data, set_action(device, name, value, whom, reason), "params")
+        for name, value in wanted.items()
     ]
-    answers = _answers(data, told)
+    _tell(_answers(data, told), as_json)
+
+
+def _tell(answers: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """What the flow says to each. Raises `ConfigError` where it refuses one."""
     if as_json:
         emit(answers)
     else:
@@ -254,11 +230,6 @@ def act(
             click.echo(answer["message"], err=not answer["accepted"])
     if not all(answer["accepted"] for answer in answers):
         raise ConfigError("not all of it was accepted")
-
-
-def _send(data: Path, device: str, name: str, value: Value | None, by: str, why: str) -> str:
-    body = {"kind": "param", "device_id": device, "param": name, "value": value}
-    return alarm_actions.send(data, {**body, "by": by, "why": why[:LONGEST]}, "params")
 
 
 def _answers(data: Path, ids: Sequence[str]) -> list[dict[str, Any]]:

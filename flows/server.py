@@ -33,6 +33,7 @@ from flows.ending import leave
 from flows.health import readiness
 from flows.master_api import MASTER_HANDLERS
 from flows.metrics import metrics_text
+from flows.params_api import PARAMS_HANDLERS
 from flows.status import StatusThread
 from flows.views import Views
 
@@ -155,6 +156,7 @@ def make_app(data: Path, listen: str) -> Litestar:
             status,
             *ALARM_HANDLERS,
             *MASTER_HANDLERS,
+            *PARAMS_HANDLERS,
             *AAS_HANDLERS,
         ],
         dependencies={"views": Provide(provide_views)},

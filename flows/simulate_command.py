@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import logging
 import signal
 import sys
@@ -26,8 +27,15 @@ from flows.status import StatusThread
 @click.option("--seed", type=int, default=1, show_default=True, help="of all values")
 @click.option("--seconds", type=float, help="stop by itself after so long")
 @click.option("--data", type=click.Path(path_type=Path), help="write a status file there, and log JSON lines")
-def simulate(plant: Path, rate: float, seed: int, seconds: float | None, data: Path | None) -> None:
-    """Simulate the devices of PLANT until Ctrl-C."""
+@click.option("--json", "as_json", is_flag=True, help="what was sent: one JSON object on stdout, at the end")
+def simulate(
+    plant: Path, rate: float, seed: int, seconds: float | None, data: Path | None, as_json: bool
+) -> None:
+    """Simulate the devices of PLANT until Ctrl-C.
+
+    \b
+    penstock simulate plant --rate 10 --seconds 60
+    """
     if data is not None:
         log_as_json("simulator")
     else:
@@ -42,6 +50,8 @@ def simulate(plant: Path, rate: float, seed: int, seconds: float | None, data: P
     if status is not None:
         status.close()
     click.echo(_line(simulator), err=True)
+    if as_json:
+        click.echo(json.dumps({"devices": simulator.running, **dataclasses.asdict(simulator.told)}))
 
 
 def describe(simulator: Simulator) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from connectors.errors import ConfigError
 from flows import specs
 from flows.change import plan_change
 from flows.history_command import write_files
-from flows.params_command import parameter_rows, read_value
+from flows.param_rows import parameter_rows, read_value
 from operators.parameters import Parameters, refusal
 from tests.change.plants import FILES, changed, plant_of, write
 

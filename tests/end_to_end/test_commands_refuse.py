@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
+from tests.ports import free_port
 
 PLANT = Path(__file__).resolve().parents[2] / "examples" / "press-line"
 
@@ -94,6 +95,51 @@ def test_a_plant_that_never_ran(words: list[str], tmp_path: Path, capfd: pytest.
     said = capfd.readouterr().err
     assert (ended.value.code, len(said.splitlines())) == (3, 1), said
     assert NEVER_RUN in said
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["apply", "."], "a plant's files may hold code that it runs"),
+        (["rollback", ".", "1"], "a plant's files may hold code that it runs"),
+        (["diff", "."], "versions are compared where their files are"),
+        (["explain", ".", "r"], "explain reads the journal"),
+        (["capture", ".", "--output", "x"], "a recording is of the journal"),
+    ],
+)
+def test_what_is_not_done_from_elsewhere(
+    words: list[str], why: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--url", "http://127.0.0.1:8080"])
+    assert ended.value.code == 2
+    assert f"Error: --url: {why}" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["params"], ["params", "set", "d", "x=1", "--why", "w"], ["params", "reset", "d", "--why", "w"]),
+        *(
+            ["history"],
+            ["devices", "set", "d", "x=1", "--why", "w"],
+            ["devices", "retire", "d", "--why", "w"],
+        ),
+        *(["query", "SELECT 1"], ["export", "--output", "x"]),
+    ],
+    ids=" ".join,
+)
+def test_a_plant_elsewhere_that_does_not_run(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    where = f"127.0.0.1:{free_port()}"
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--url", f"http://{where}"])
+    said = capfd.readouterr().err
+    assert (ended.value.code, len(said.splitlines())) == (3, 1), said
+    assert f"{where} does not answer" in said
+    assert "is the plant running?" in said
 
 
 def test_an_action_that_is_none(capfd: pytest.CaptureFixture[str]) -> None:

@@ -12,10 +12,47 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+from click.testing import CliRunner
+
+from connectors.errors import ConfigError
 from flows.broker import start_broker
+from flows.cli import cli
 from tests.ports import free_port
 from tests.server.looked_at import PRESS_LINE
 from tests.waiting import LIMIT_S, until
+
+
+def asked(*words: str) -> Any:
+    """What a command prints."""
+    ran = CliRunner().invoke(cli, [*words, "--json"])
+    assert ran.exit_code == 0, ran.output
+    return json.loads(ran.stdout)
+
+
+def remote_commands(url: str, historian: str) -> None:
+    """Commands that act on a plant elsewhere, through its server and its historian."""
+    who = ("--by", "a test", "--why", "because", "--url", url)
+    (answer,) = asked("params", "set", "press-01", "tempHigh=61.5", *who)
+    assert answer["accepted"]
+    shown = asked("params", "--url", url, "--device", "press-01")
+    row = next(row for row in shown if row["param"] == "tempHigh")
+    assert (row["value"], row["source"], row["by"], row["why"]) == (61.5, "set", "a test", "because")
+    (answer,) = asked("params", "reset", "press-01", *who)
+    assert answer["accepted"]
+    assert "set" not in {row["source"] for row in asked("params", "--url", url)}
+    assert asked("devices", "set", "press-01", "name=renamed", *who)["accepted"]
+    assert asked("history", "--url", url)[0]["changes"] == "first"
+    assert asked("query", "SELECT 1 AS one", "--url", historian) == {"one": 1}
+
+    for words, told in (
+        (("params", "set", "press-01", "tempHihg=1"), "tempHihg"),
+        (("params", "set", "press-00", "tempHigh=1"), "press-00"),
+        (("params", "set", "press-01", "tempHigh=hot"), "'hot' is no number"),
+        (("devices", "retire", "press-00"), "unknown device 'press-00'; did you mean"),
+    ):
+        refused = CliRunner().invoke(cli, [*words, *who])
+        assert isinstance(refused.exception, ConfigError)
+        assert told in str(refused.exception)
 
 
 def test_a_plant_that_runs(tmp_path: Path) -> None:
@@ -61,6 +98,7 @@ def test_a_plant_that_runs(tmp_path: Path) -> None:
         until(lambda: len(get("/api/state") or {}) == 12, "values of all devices")
         first = position()
         until(lambda: position() > first, "newer values")
+        remote_commands(url, f"http://127.0.0.1:{environ['HISTORIAN_PORT']}")
 
         flow = json.loads((data / "run" / "supervisor.json").read_bytes())["components"]["flow"]["pid"]
         os.kill(flow, signal.SIGKILL)
