@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,10 +34,6 @@ def _begin_child(nice: int) -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if nice:
         os.nice(nice)
-        # where the kernel shares processors out by session (autogroup) that counts among a session's own
-        # processes alone, and each child has a session of its own
-        with suppress(OSError), open("/proc/self/autogroup", "w", encoding="ascii") as group:
-            group.write(str(nice))
 
 
 @contextmanager
