@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from operators.batch import Bytes, Int32, Int64
-from operators.growing import grown
+from operators.growing import grown, room
 from rules import kernels as k
 
 _FIRST: Final = 16
@@ -41,8 +41,9 @@ class Delays:
     def grow(self, capacity: int) -> None:
         """Room for `capacity` devices."""
         known = self.phase.shape[1]
-        phase = np.full((self.rules, capacity), k.IDLE, np.uint8)
+        phase = room((self.rules, capacity), np.uint8)
         phase[:, :known] = self.phase
+        phase[:, known:] = k.IDLE
         self.phase = phase
         self.block = grown(self.block, capacity, -1)
         self.running = grown(self.running, capacity, 0)
@@ -51,9 +52,7 @@ class Delays:
         """More free blocks: at least so many."""
         known = len(self.pool)
         more = max(least, _FIRST, known // 2)
-        pool = np.zeros((known + more, self.rules, k.FIELDS), np.int64)
-        pool[:known] = self.pool
-        self.pool = pool
+        self.pool = grown(self.pool, known + more, 0)
         self.free = grown(self.free, known + more, 0)
         count = int(self.free_count[0])
         self.free[count : count + more] = np.arange(known + more - 1, known - 1, -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -87,7 +88,7 @@ class ProductRules:
         self.other_columns = compiled.program.columns[len(product.metrics) :]
         self.machine = Machine(compiled.program)
         self.local = np.full(0, -1, np.int32)  # slot -> index in the product
-        self.slots: list[int] = []  # index in the product -> slot
+        self.slots = array("i")  # index in the product -> slot
         self.described = 0  # devices whose parameters and attributes stand in state["inputs"]
         self.capacity = 0
         self.state: dict[str, npt.NDArray[Any]] = {}
@@ -143,10 +144,7 @@ class ProductRules:
             "inputs": ((len(self.other_columns),), np.float64, np.nan),
         }
         for name, (shape, dtype, fill) in shapes.items():
-            grown = np.full((capacity, *shape), fill, dtype)
-            if name in self.state:
-                grown[: self.capacity] = self.state[name]
-            self.state[name] = grown
+            self.state[name] = grown(self.state.get(name, np.empty((0, *shape), dtype)), capacity, fill)
         self.machine.grow(capacity)
         self.delays.grow(capacity)
         self.capacity = capacity
@@ -466,7 +464,7 @@ class ProductRules:
         slots = [int(slot) for slot in kept["slots"]]
         if slots:
             self.local = np.full(max(64, 2 * (max(slots) + 1)), -1, np.int32)
-        self.slots = []
+        self.slots = array("i")
         for slot in slots:
             self._admit(slot)
         count = len(slots)
@@ -476,8 +474,8 @@ class ProductRules:
             if name in kept["metrics"]:
                 then = kept["metrics"].index(name)
                 if kept["types"][then] == self.types[j]:
-                    for array in ("held_value", "held_quality", "held_ns"):
-                        self.state[array][:count, j] = arrays[array][:, then]
+                    for held_by in ("held_value", "held_quality", "held_ns"):
+                        self.state[held_by][:count, j] = arrays[held_by][:, then]
         self.texts = {int(code): text for code, text in kept["texts"].items()}
         self.machine.load(kept["past"], count)
         then_of = [kept["rules"].index(key) if key in kept["rules"] else -1 for key in self.keys]

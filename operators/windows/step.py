@@ -12,7 +12,7 @@ import numpy.typing as npt
 from operators.attributes import Attributes
 from operators.batch import LATE, ReadingBatch, Slice, Ticks, WindowBatch
 from operators.devices import Devices
-from operators.growing import grown
+from operators.growing import grown, room
 from operators.master import DeviceRow
 from operators.slots import ProductSlots
 from operators.snapshot import Kept
@@ -148,7 +148,8 @@ class Windower:
         emitted = int(self.scalars[k.EMITTED])
         closed = self._batch(emitted) if emitted else None
         if emitted > _MANY:
-            self._room = -1  # every device's window closed at once: give the buffers back
+            self._give_buffers(0)  # every device's window closed at once: give the memory back
+            self._room = -1
         return closed
 
     def _fold(
@@ -222,11 +223,15 @@ class Windower:
             self.scalars[k.FREE_COUNT] += stop - known
         revisions = int(self.scalars[k.OPEN_COUNT]) + 2 * rows
         if self._room < revisions:
-            self._room = max(revisions, 2 * self._room)
-            width = self.part.shape[2]
-            self._out = np.empty((self._room, 4), np.int64)
-            self._out_part = np.empty((self._room, width, self.part.shape[3]), np.float64)
-            self._out_quantile = np.empty((self._room, self.heads.shape[2], 3), np.float64)
+            self._room = revisions + revisions // 4
+            self._give_buffers(self._room)
+
+    def _give_buffers(self, revisions: int) -> None:
+        """Buffers for so many revisions, which take memory only as they are written to: nearly all of what
+        may close in a batch stays open."""
+        self._out = room((revisions, 4), np.int64)
+        self._out_part = room((revisions, *self.part.shape[2:]), np.float64)
+        self._out_quantile = room((revisions, self.heads.shape[2], 3), np.float64)
 
     def _batch(self, emitted: int) -> WindowBatch:
         """The first `emitted` revisions of the buffers, one row a metric."""
