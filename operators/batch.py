@@ -10,7 +10,7 @@ must lead to the same output.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, overload
@@ -72,19 +72,32 @@ class Address(NamedTuple):
 
 
 class AddressBook:
-    """Addresses by number; a number stands for its address as long as the book lives."""
+    """Addresses by number; a number stands for its address as long as the book lives. They are kept as
+    the bytes they came in, and made when one is asked for: of most, nobody asks twice.
 
-    __slots__ = ("addresses",)
+    unpack: the address in packed bytes."""
 
-    def __init__(self) -> None:
-        self.addresses: list[Address] = []
+    __slots__ = ("_count", "_ends", "_packed", "_unpack")
+
+    def __init__(self, unpack: Callable[[bytes], Address]) -> None:
+        self._unpack = unpack
+        self._count = 0
+        self._packed: Bytes = np.empty(0, np.uint8)
+        self._ends: Int64 = np.zeros(1, np.int64)
 
     def __len__(self) -> int:
-        return len(self.addresses)
+        return self._count
 
-    def add(self, address: Address) -> None:
-        """The address of the next number."""
-        self.addresses.append(address)
+    def __getitem__(self, number: int) -> Address:
+        """Raises IndexError for a number that no address has."""
+        if not 0 <= number < self._count:
+            raise IndexError(number)
+        return self._unpack(self._packed[self._ends[number] : self._ends[number + 1]].tobytes())
+
+    def hold(self, count: int, packed: Bytes, ends: Int64) -> None:
+        """The addresses are these from now on: packed uint8, ends int64[> count], number n between
+        ends[n] and ends[n + 1]. Those that were known are the same, and what is given does not change."""
+        self._count, self._packed, self._ends = count, packed, ends
 
 
 class BookedAddresses(Sequence[Address]):
@@ -109,10 +122,10 @@ class BookedAddresses(Sequence[Address]):
     def __getitem__(self, at: int | slice) -> Address | Sequence[Address]:
         if isinstance(at, slice):
             return BookedAddresses(self.book, self.numbers[at])
-        return self.book.addresses[int(self.numbers[at])]
+        return self.book[int(self.numbers[at])]
 
     def __iter__(self) -> Iterator[Address]:
-        return map(self.book.addresses.__getitem__, self.numbers.tolist())
+        return map(self.book.__getitem__, self.numbers.tolist())
 
 
 @dataclass(slots=True, eq=False)
@@ -399,10 +412,10 @@ class Control(NamedTuple):
 
 class StateChanges(NamedTuple):
     """Newest values that changed, as the state store keeps them (`operators.state.store`): records
-    by device and product, the layouts by which they are read, by id, and the texts that they name, by
-    code."""
+    by device and product, to be gone through before the next slice, the layouts by which they are read, by
+    id, and the texts that they name, by code."""
 
-    records: Sequence[tuple[bytes, bytes, bytes]] = ()
+    records: Iterable[tuple[bytes, bytes, bytes]] = ()
     layouts: Mapping[bytes, bytes] = MappingProxyType({})
     texts: Mapping[int, str] = MappingProxyType({})
 

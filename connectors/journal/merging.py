@@ -56,7 +56,7 @@ class Merger:
         self._forget()
 
     def _forget(self) -> None:
-        self.book = AddressBook()
+        self.book = AddressBook(decode_address)
         self._state = np.zeros(3, np.int64)
         self._slots = np.full(2 * _FIRST, -1, np.int32)
         self._hashes = np.zeros(_FIRST, np.uint64)
@@ -149,15 +149,17 @@ class Merger:
         return self._last
 
     def _read_new(self, entry: int) -> None:
-        """Decode the addresses that the kernel met for the first time."""
+        """Put the addresses that the kernel met for the first time into the book; they are read once, to
+        see that they can be."""
         known = int(self._state[kernels.KNOWN])
         ends = self._ends[len(self.book) : known + 1].tolist()
         try:
             for start, end in pairwise(ends):
-                self.book.add(decode_address(self._arena[start:end].tobytes()))
+                decode_address(self._arena[start:end].tobytes())
         except ValueError as error:
             self._forget()
             raise JournalError(f"journal entry {entry}, or one before it, is damaged: {error}") from error
+        self.book.hold(known, self._arena, self._ends)
 
     def _make_room(self, addresses: int, table_bytes: int) -> None:
         """For so many addresses that may all be new."""

@@ -40,7 +40,7 @@ class Holding:
             while done < len(ticks.row) and ticks.row[done] <= row:
                 self.expire(item, int(ticks.ns[done]))
                 done += 1
-            route = self._addresses.routes[places[row]]
+            route = self._addresses.route(places[row])
             frame = HeldFrame(
                 int(frames.position[row]), int(frames.ingest_ns[row]), route.device_id, route.productId,
                 frames.addresses[int(frames.address[row])], int(frames.flags[row]), frames.frame(row),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from operators.batch import (
     HISTORICAL,
@@ -26,16 +27,30 @@ from operators.devices import Devices
 from operators.growing import grown
 
 ADDRESSES_KEPT: Final = 200_000  # beyond it the table of addresses is begun anew
+ROUTES_KEPT: Final = 1 << 14  # beyond it routes are found again when they are asked for
+_FIRST: Final = 256
 _BY_READING: Final = -2  # slot of an address whose payloads name a device for each reading
+_Named = tuple[int, str]  # the number of an address, and the device that a payload of it names
 
 
 class MetAddresses:
     """What is known of each address of one plant, and of each device that payloads of an address name.
 
-    table: int64[len(COLUMNS), capacity], a column an address; sources, pairs: names by the numbers in it.
+    table: by COLUMNS, an element an address; sources, pairs: names by the numbers in it. A plant has an
+    address or more for every device, so what is asked of one seldom (`address`, `route`) is made when it is.
     """
 
-    COLUMNS: Final = ("verdict", "product", "slot", "pair", "source", "flags", "reading", "arrived", "tells")
+    COLUMNS: Final = {
+        "verdict": np.int16,
+        "product": np.int32,
+        "slot": np.int32,
+        "pair": np.int32,
+        "source": np.int32,
+        "flags": np.uint8,
+        "reading": np.int32,
+        "arrived": np.int64,
+        "tells": np.uint8,
+    }
     VERDICT, PRODUCT, SLOT, PAIR, SOURCE, FLAGS, READING, ARRIVED, TELLS = range(9)
 
     def __init__(
@@ -57,27 +72,52 @@ class MetAddresses:
 
     def forget(self) -> None:
         """Begin the table anew; sources and pairs keep their numbers."""
-        self.rows: dict[Any, int] = {}
-        self._of: dict[str, list[int]] = {}  # by device
-        self._keys: list[Any] = []
-        self.routes: list[Route] = []
+        self._count = 0
+        self.rows: dict[Address | _Named, int] = {}  # but for those of a book
+        self._keys: list[Address | _Named | None] = []  # the same by number
+        self._of: dict[str, int | list[int]] = {}  # by device
+        self._routes: dict[int, Route] = {}
         self._ways: dict[int, Way] = {}  # of those whose payloads name the device
         self.names = KnownNames()  # that payloads of an address held: the number of both
-        self.table: Int64 = np.empty((len(self.COLUMNS), 256), np.int64)
+        self.table: list[npt.NDArray[Any]] = [np.empty(_FIRST, kind) for kind in self.COLUMNS.values()]
         self.resubmitted = False  # whether any address is of a frame that is sent again
         self._last: tuple[Sequence[Address], Int64] | None = None
         self._book: AddressBook | None = None
-        self._by_number: Int64 = np.empty(0, np.int64)  # of the book: the table's number, or -1
+        self._by_number: Int32 = np.empty(0, np.int32)  # of the book: the table's number, or -1
+        self._in_book: Int32 = np.empty(_FIRST, np.int32)  # by the table's number: that of the book, or -1
+
+    def __len__(self) -> int:
+        return self._count
 
     def address(self, number: int) -> Address:
         """The address of a number."""
+        if self._in_book[number] >= 0:
+            assert self._book is not None
+            return self._book[int(self._in_book[number])]
         key = self._keys[number]
-        found: Address = key if isinstance(key, Address) else key[0]
+        assert key is not None
+        return key if isinstance(key, Address) else self.address(key[0])
+
+    def route(self, number: int) -> Route:
+        """What the frames of a number are."""
+        number = int(number)
+        found = self._routes.get(number)
+        return self._routed(number, self.address(number)) if found is None else found
+
+    def _named(self, number: int) -> str | None:
+        """The device that the payloads of a number name, where it is of such."""
+        key = self._keys[number]
+        return None if key is None or isinstance(key, Address) else key[1]
+
+    def _routed(self, number: int, address: Address) -> Route:
+        if len(self._routes) >= ROUTES_KEPT:
+            self._routes.clear()
+        found = self._routes[number] = self._router.route(address, self._named(number))
         return found
 
     def numbers_of(self, frames: FrameBatch) -> Int64:
         """The number of each frame's address in the table; int64[N]."""
-        if max(len(self.rows), len(self.names)) > ADDRESSES_KEPT:
+        if max(len(self), len(self.names)) > ADDRESSES_KEPT:
             self.forget()
         if self._last is not None and self._last[0] is frames.addresses:
             return self._last[1][frames.address]
@@ -91,42 +131,60 @@ class MetAddresses:
     def _booked(self, addresses: BookedAddresses) -> Int64:
         """The numbers of addresses that are met by their number in a book."""
         if self._book is not addresses.book:
+            if self._book is not None:
+                self.forget()
             self._book = addresses.book
-            self._by_number = np.empty(0, np.int64)
         if len(self._by_number) < len(addresses.book):
-            self._by_number = grown(self._by_number, 2 * len(addresses.book), -1)
-        found = self._by_number[addresses.numbers]
+            wanted = len(addresses.book) + len(addresses.book) // 8
+            self._by_number = grown(self._by_number, wanted, -1)
+        found = self._by_number[addresses.numbers].astype(np.int64)
         for at in np.flatnonzero(found < 0).tolist() if found.min(initial=0) < 0 else ():
-            found[at] = self._by_number[addresses.numbers[at]] = self._number(addresses[at])
+            booked = int(addresses.numbers[at])
+            found[at] = self._by_number[booked] = self._add(addresses[at], booked=booked)
         return found
 
     def _number(self, address: Address) -> int:
         number = self.rows.get(address)
-        return self._add(address, self._router.route(address)) if number is None else number
+        return self._add(address) if number is None else number
 
-    def _add(self, key: Any, route: Route) -> int:
-        """Keep a route under its key; returns its number."""
-        row, number = self._row(key, route), len(self.routes)
-        if number == self.table.shape[1]:
-            self.table = np.concatenate((self.table, np.empty_like(self.table)), axis=1)
-        self.table[:, number] = row
-        self.routes.append(route)
-        self._keys.append(key)
-        self.rows[key] = number
+    def _add(self, key: Address | _Named, *, booked: int = -1) -> int:
+        """Take an address in, or a device that payloads of one name; returns its number."""
+        number = self._count
+        if number == len(self._in_book):
+            capacity = number + max(_FIRST, number // 8)
+            self.table = [grown(column, capacity, 0) for column in self.table]
+            self._in_book = grown(self._in_book, capacity, -1)
+        self._count += 1
+        self._in_book[number] = booked
+        self._keys.append(None if booked >= 0 else key)
+        if booked < 0:
+            self.rows[key] = number
+        address = key if isinstance(key, Address) else self.address(key[0])
+        route = self._routed(number, address)
+        self._tell(number, address, route)
         if route.device_id:
-            self._of.setdefault(route.device_id, []).append(number)
+            others = self._of.setdefault(route.device_id, number)
+            if isinstance(others, list):
+                others.append(number)
+            elif others != number:
+                self._of[route.device_id] = [others, number]
         return number
+
+    def has_slot(self, number: int, slot: int) -> None:
+        """Of an address whose device has a slot now the route is hardly asked for again."""
+        self.table[self.SLOT][number] = slot
+        if slot >= 0:
+            self._routes.pop(number, None)
 
     def route_anew(self, device: str) -> None:
         """Master data of a device have changed."""
-        for number in self._of.get(device, ()):
-            key = self._keys[number]
-            named = None if isinstance(key, Address) else key[1]
-            route = self.routes[number] = self._router.route(self.address(number), named)
-            self.table[:, number] = self._row(key, route)
+        numbers = self._of.get(device, [])
+        for number in [numbers] if isinstance(numbers, int) else numbers:
+            address = self.address(number)
+            self._tell(number, address, self._routed(number, address))
 
-    def _row(self, key: Any, route: Route) -> tuple[int, ...]:
-        """What stands of an address in the table."""
+    def _tell(self, number: int, address: Address, route: Route) -> None:
+        """Put what is known of an address into the table."""
         source = self._router.source(route.source)
         pair = self._pair(route.source, route.productId)
         flags = (LIVE_REFERENCE if source.live else 0) | (HISTORICAL if source.historical else 0)
@@ -137,11 +195,14 @@ class MetAddresses:
         slot = self._devices.slots.get(route.device_id, -1) if route.verdict == GO else -1
         if route.verdict == GO and not route.device_id:
             slot = _BY_READING
-        number = self._source_number[route.source]
+        source_number = self._source_number[route.source]
         self.resubmitted |= route.arrived_ns > 0
-        address = key if isinstance(key, Address) else key[0]
         tells = self._reader.tells(route, address)
-        return (route.verdict, product, slot, pair, number, flags, route.reading, route.arrived_ns, tells)
+        told = (
+            route.verdict, product, slot, pair, source_number, flags, route.reading, route.arrived_ns, tells
+        )  # fmt: skip
+        for column, value in zip(self.table, told, strict=True):
+            column[number] = value
 
     def _pair(self, source: str, productId: str) -> int:
         pair = (source, productId)
@@ -196,12 +257,12 @@ class MetAddresses:
                 status[row] = names.status[at]
                 messages[row] = names.detail.get(at, "")
                 continue
-            address, device = frames.addresses[int(frames.address[row])], names.device[at]
-            number = self.rows.get((address, device))
+            named = int(places[row]), names.device[at]
+            number = self.rows.get(named)
             if number is None:
-                number = self._add((address, device), self._router.route(address, device))
+                number = self._add(named)
             if names.span is not None:
                 start, stop = names.span[at, :2].tolist()
                 self.names.add(frames.payload[start:stop].tobytes(), int(places[row]), number)
             places[row] = number
-            status[row] = self.table[self.VERDICT, number]
+            status[row] = self.table[self.VERDICT][number]

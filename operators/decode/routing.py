@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from operators.batch import Address
-from operators.decode.spec import DecodePlan, SourceSpec
+from operators.decode.spec import DecodePlan, MasterDevice, SourceSpec
 from operators.document import nearest
 from operators.rejects import Reason
 from operators.sparkplug import COMMANDS, PREFIX, split_topic
@@ -273,7 +273,8 @@ class Router:
 
     def __init__(self, plan: DecodePlan) -> None:
         self.plan = plan
-        self.devices = dict(plan.routing.devices)
+        self.devices: Mapping[str, MasterDevice] = plan.routing.devices
+        self._own: dict[str, MasterDevice] | None = None  # the same, once they differ from the plan's
         self.sources = {source.name: source for source in plan.routing.sources}
         self._filters = TopicFilters(
             (product.productId, text) for product in plan.products.values() for text in product.topics
@@ -287,6 +288,12 @@ class Router:
             "",
             self._filters.takers(""),
         )  # the last topic, its takers
+
+    def describe(self, name: str, device: MasterDevice) -> None:
+        """Master data say this of a device from now on."""
+        if self._own is None:
+            self.devices = self._own = dict(self.devices)
+        self._own[name] = device
 
     def source(self, name: str) -> SourceSpec:
         """The source of this name; one that the plant does not name is read like MQTT by default."""

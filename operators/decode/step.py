@@ -8,7 +8,7 @@ a free slot, then whatever the product's decoder finds.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -86,7 +86,8 @@ class DecodeLogic(Kept):
         self.plan = plan
         self.router = Router(plan)
         self.reader = MasterReader(plan, self.router, self.registry)
-        self.parameter_devices = dict(plan.parameters.devices)
+        self.parameter_devices: Mapping[str, str] = plan.parameters.devices
+        self._own_products: dict[str, str] | None = None  # the same, once they differ from the plan's
         self.products = [Product(spec, plan.limits.depth, self.parameters) for spec in plan.products.values()]
         self._product_number = {name: number for number, name in enumerate(plan.products)}
         self._addresses = MetAddresses(plan, self.router, self.reader, self.devices, self._product_number)
@@ -225,14 +226,17 @@ class DecodeLogic(Kept):
 
     def _describe(self, name: str, row: Row) -> None:
         """Take over what a row says of a device."""
-        device = self.router.devices[name] = master_device(row)
+        device = master_device(row)
+        self.router.describe(name, device)
         own, texts = device.productId, self.plan.parameters.declared.get(device.productId, {})
         for product in self.products:
             product.own_params.pop(name, None)
             if product.spec.productId == own:
                 product.own_params[name] = numbers_of(row, texts)
         if own:
-            self.parameter_devices[name] = own
+            if self._own_products is None:
+                self.parameter_devices = self._own_products = dict(self.parameter_devices)
+            self._own_products[name] = own
         slot = self.devices.slots.get(name)
         if slot is None:
             return
@@ -373,7 +377,7 @@ class DecodeLogic(Kept):
         """Frames in which devices tell of alarms: decoded, with no reading."""
         frames = item.frames
         for row in np.flatnonzero(status == REPORT).tolist():
-            route = self._addresses.routes[places[row]]
+            route = self._addresses.route(places[row])
             ingest_ns, product = int(frames.ingest_ns[row]), self.plan.products[route.productId]
             spec = self.plan.routing.reports[route.role][route.productId]
             try:
@@ -382,7 +386,7 @@ class DecodeLogic(Kept):
                 status[row], messages[row] = error.reason, error.message
                 continue
             status[row] = GO
-            flags = int(self._addresses.table[MetAddresses.FLAGS, places[row]])
+            flags = int(self._addresses.table[MetAddresses.FLAGS][places[row]])
             if frames.flags[row] & FRAME_HISTORICAL:
                 flags |= HISTORICAL
             item.reports.append(
@@ -449,8 +453,9 @@ class DecodeLogic(Kept):
             return
         limit = self.plan.limits.devices
         numbers, first = np.unique(places[new], return_index=True)
+        routes = {number: self._addresses.route(number) for number in numbers.tolist()}
         asking: list[tuple[int, int, int, Route]] = [
-            (int(new[at]), 0, number, self._addresses.routes[number])
+            (int(new[at]), 0, number, routes[number])
             for number, at in zip(numbers.tolist(), first.tolist(), strict=True)
         ]
         for product, mine in named.items():
@@ -465,11 +470,11 @@ class DecodeLogic(Kept):
                 hub = self.router.hub(self._addresses.address(number))
                 self.devices.add(route.device_id, route.productId, hub)
                 self.products[self._product_number[route.productId]].devices += 1
-        for number in numbers.tolist():
-            slots[number] = self.devices.slots.get(self._addresses.routes[number].device_id, -1)
+        for number, route in routes.items():
+            self._addresses.has_slot(number, self.devices.slots.get(route.device_id, -1))
         for row in new[slots[places[new]] < 0].tolist():
             status[row] = Reason.device_limit
-            messages[row] = self._one_too_many(self._addresses.routes[places[row]].device_id)
+            messages[row] = self._one_too_many(self._addresses.route(places[row]).device_id)
         for mine in named.values():
             for at, name in enumerate(mine.decoded.names or ()):
                 mine.slot[at] = self.devices.slots.get(name, -1)
@@ -492,7 +497,7 @@ class DecodeLogic(Kept):
 
     def _route_of(self, name: str, product: int, place: Any) -> Route:
         known = self.router.devices.get(name)
-        route = self._addresses.routes[place]
+        route = self._addresses.route(place)
         hub = (known.hub_id if known is not None else "") or route.hub_id
         return Route(route.source, GO, self.products[product].spec.productId, name, hub)
 
@@ -600,7 +605,7 @@ class DecodeLogic(Kept):
         for at, (reason, message) in named.refused.items():
             row = int(named.row[at])
             address = frames.addresses[int(frames.address[row])]
-            route = self._addresses.routes[places[at]]
+            route = self._addresses.route(places[at])
             item.count(route.source, batch.productId, "readings_rejected")
             item.rejects.append(
                 Reject(
@@ -636,7 +641,7 @@ class DecodeLogic(Kept):
                 item.count(source, productId, term, int(counts[number]))
 
     def _reject(self, frames: FrameBatch, row: int, place: Any, status: int, message: str | None) -> Reject:
-        route = self._addresses.routes[place]
+        route = self._addresses.route(place)
         address = frames.addresses[int(frames.address[row])]
         if not message:
             if route.verdict != status and status == Reason.empty:

@@ -149,7 +149,7 @@ def test_addresses_keep_their_number_however_many_there_are() -> None:
                 assert address == Address("line1", frame.topic, frame.port)
                 number = int(batch.addresses.numbers[batch.address[row]])
                 assert met.setdefault(address, number) == number
-    assert len(met) == len(merger.book) == len(set(merger.book.addresses))
+    assert len(met) == len(merger.book) == len(set(merger.book))
 
 
 def test_a_book_that_is_full_is_begun_anew() -> None:
