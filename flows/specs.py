@@ -11,6 +11,7 @@ from flows.plant_tables import DEVICE_COLUMNS
 from flows.source_specs import source_spec
 from operators.attributes import Attributes, Row
 from operators.contract.spec import ProductContract
+from operators.decode.master import master_device
 from operators.decode.spec import (
     DecodeLimits,
     DecodePlan,
@@ -31,10 +32,11 @@ from rules.spec import RulesSpec
 def decode(plant: Plant) -> DecodePlan:
     """Products' layouts, sources' addresses, and which device is of which product."""
     columns = _numeric_columns(plant)
-    devices = {
-        name: MasterDevice(row.get("productId", ""), row.get("hub_id", ""), row.get("status") or "in_service")
-        for name, row in plant.master.devices.items()
-    }
+    devices: dict[str, MasterDevice] = {}
+    alike: dict[MasterDevice, MasterDevice] = {}  # one for all devices of which the same is said
+    for name, row in plant.master.devices.items():
+        device = master_device(row)
+        devices[name] = alike.setdefault(device, device)
     return DecodePlan(
         products={name: _product_decode(plant, product, columns) for name, product in plant.products.items()},
         routing=RoutingSpec(

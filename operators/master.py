@@ -13,7 +13,7 @@ said; whatever else was said of these, up to now, it overrides cell by cell.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise, takewhile
@@ -100,6 +100,30 @@ class Wanted(NamedTuple):
     from_ns: int = 0
 
 
+class _Table(Mapping[str, Row]):
+    """The rows of a file, and over them those that changed (None: gone), as both are at each look. Every
+    stage of a shard has a registry of its own place in the journal: they share the files' rows."""
+
+    __slots__ = ("_changed", "_file")
+
+    def __init__(self, file: Rows, changed: Mapping[str, Row | None]) -> None:
+        self._file, self._changed = file, changed
+
+    def __getitem__(self, key: str) -> Row:
+        row = self._changed[key] if key in self._changed else self._file[key]
+        if row is None:
+            raise KeyError(key)
+        return row
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(effective(self._file, self._changed) if self._changed else self._file)
+
+    def __len__(self) -> int:
+        gone = sum(row is None and key in self._file for key, row in self._changed.items())
+        new = sum(row is not None and key not in self._file for key, row in self._changed.items())
+        return len(self._file) - gone + new
+
+
 @dataclass(slots=True, eq=False)
 class Registry:
     """The tables at one place of the journal. files: as the applied plant has them; changed: rows that
@@ -108,7 +132,7 @@ class Registry:
     what rows were, of those that ever were otherwise."""
 
     files: Mapping[str, Rows] = field(default_factory=lambda: {table: {} for table in KEYS})
-    tables: dict[str, dict[str, Row]] = field(init=False)
+    tables: dict[str, Rows] = field(init=False)
     changed: dict[str, dict[str, Row | None]] = field(init=False)
     waiting: list[Wanted] = field(default_factory=list)
     dated: Mapping[str, Mapping[str, Sequence[Row]]] = field(default_factory=dict)
@@ -125,7 +149,7 @@ class Registry:
         self._build()
 
     def _build(self) -> None:
-        self.tables = {table: effective(self.files.get(table, {}), self.changed[table]) for table in KEYS}
+        self.tables = {table: _Table(self.files.get(table, {}), self.changed[table]) for table in KEYS}
         self._count()
 
     def _count(self) -> None:
@@ -136,10 +160,6 @@ class Registry:
         """Make the rows what they became."""
         for table, key, row, past in changes:
             before = self.tables[table].get(key)
-            if row is None:
-                self.tables[table].pop(key, None)
-            else:
-                self.tables[table][key] = row
             if table == "devices":
                 self.in_service += _counts(row) - _counts(before)
             self._differs(table, key, row)
