@@ -8,6 +8,19 @@ import gc
 from typing import Final
 
 _GARBAGE: Final = (10_000, 20, 20)  # objects more than there were; collections of the younger ones
+_MUCH_FREE: Final = 32 << 20  # bytes that glibc keeps without a use
+
+
+class _Heap(ctypes.Structure):
+    """What glibc's `mallinfo2` says."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks",
+            "keepcost",
+        )
+    )  # fmt: skip
 
 
 def keep_memory() -> None:
@@ -17,6 +30,16 @@ def keep_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD, its upper limit
         library.mallopt(-1, 256 << 20)  # M_TRIM_THRESHOLD
+
+
+def give_memory_back() -> None:
+    """Now and then, after what took much memory for a moment (a backlog, all windows of a minute, a
+    snapshot): give back what lies free, if it is much. What a slice takes it finds again at once."""
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallinfo2.restype = _Heap
+        if library.mallinfo2().fordblks > _MUCH_FREE:
+            library.malloc_trim(0)
 
 
 def settle_memory() -> None:

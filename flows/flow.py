@@ -25,7 +25,7 @@ from connectors.journal.output import OutputLog
 from connectors.journal.reader import JournalReader
 from connectors.journal.source import JournalSource
 from connectors.json_logs import log_as_json
-from connectors.memory import settle_memory
+from connectors.memory import give_memory_back, settle_memory
 from flows import specs
 from flows.ending import leave
 from flows.plant import plant_flow
@@ -115,10 +115,15 @@ def wired_flow(data: Path, shard: Shard, stop: threading.Event) -> tuple[Dataflo
     sink = OutputLog(data / "output", shard.devices, telemetry, state=shard.newest_values)
     with closing(JournalReader(data / "journal")) as reader:
         oldest = reader.oldest()
-    pages = shard.pages
+
+    def durable(entry: int) -> None:
+        if shard.pages is not None:
+            shard.pages.settle()
+        give_memory_back()
+
     source = JournalSource(
         data,
-        on_durable=lambda _: pages.settle() if pages is not None else None,
+        on_durable=durable,
         boundaries=sink.boundaries,
         stop=stop,
         stop_ends_input=True,

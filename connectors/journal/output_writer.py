@@ -17,6 +17,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -66,6 +67,7 @@ CUT_NS: Final = SECOND  # of the journal's clock
 COMMIT_S: Final = 0.05  # how long telemetry's share of the ledger may wait for its commit
 STATE_SHARE: Final = 20  # newest values are written when that many times their cost has passed ...
 STATE_S: Final = 0.5  # ... at the latest after so long
+STATE_AT_ONCE: Final = 1 << 14  # of them
 LOOK_S: Final = 1.0  # how often cursors are read and what all targets have is trimmed
 TRIM_RECORDS: Final = 5_000  # a kind, a look
 KEPT: Final = {"alarms": 10_000, "rejects": 100}  # newest records that stay for people to look at
@@ -354,15 +356,19 @@ class OutputWriter:
         txn.put(b"master_rows", NUMBER.pack(number), db=meta)
 
     def _put_state(self, txn: Any, state: StateChanges) -> None:
-        records = [(record_key(device, product), value) for device, product, value in state.records]
-        records.sort()  # neighbours in the tree, one after the other
+        began = time.monotonic()
+        made = ((record_key(device, product), value) for device, product, value in state.records)
         with txn.cursor(db=self._databases[b"state"]) as cursor:
-            cursor.putmulti(records)
+            # neighbours in the tree, one after the other; not all devices' records at once
+            while records := sorted(islice(made, STATE_AT_ONCE)):
+                cursor.putmulti(records)
         for identifier, layout in state.layouts.items():
             txn.put(identifier, layout, db=self._databases[b"state_layouts"], overwrite=False)
         for code, text in state.texts.items():
             body = text.encode("utf-8", "surrogatepass")
             txn.put(NUMBER.pack(code), body, db=self._databases[b"state_texts"], overwrite=False)
+        if state.records:
+            self._state_cost += time.monotonic() - began  # they are made as they are put
 
     def _totals(self) -> list[tuple[bytes, bytes]]:
         encode = msgspec.msgpack.encode

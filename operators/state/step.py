@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,7 @@ _FRESH: dict[str, tuple[str, Any]] = {  # state array -> dtype, value of a devic
 }
 _NO_ROW: Mapping[str, str] = {}
 _ACTIVE, _ACKNOWLEDGED = 1 << FLAGS.index("active"), 1 << FLAGS.index("acknowledged")
+_RECORDS_AT_ONCE = 4096
 _TEXTS_AT_EASE = 4096  # texts kept before those that no device shows any more are dropped
 
 
@@ -271,6 +272,18 @@ class _Product:
         return found
 
 
+class _Records:
+    """The records of changed devices, a few thousand at a time."""
+
+    def __init__(self, logic: StateLogic, changed: Sequence[tuple[_Product, Int64]]) -> None:
+        self._logic, self._changed = logic, changed
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes, bytes]]:
+        for product, rows in self._changed:
+            for first in range(0, len(rows), _RECORDS_AT_ONCE):
+                yield from self._logic.records(product, rows[first : first + _RECORDS_AT_ONCE])
+
+
 class StateLogic(Kept):
     """Keeps per device and metric the newest value, and what the product's `aas:` refers to.
 
@@ -393,20 +406,22 @@ class StateLogic(Kept):
 
     def changes(self) -> StateChanges:
         """What changed since the last call (see `store`): records of devices, the layouts that they
-        have and the texts that they name."""
-        records: list[tuple[bytes, bytes, bytes]] = []
+        have and the texts that they name. The records are made while one goes through them, as often as one
+        does before the next slice: those of all devices at once would take as much as all else of them."""
+        changed: list[tuple[_Product, Int64]] = []
         layouts: dict[bytes, bytes] = {}
         texts: dict[int, str] = {}
         for product in self._products.values():
             rows = np.flatnonzero(product.state["touched"])
             if len(rows):
-                records += self._records(product, rows)
+                changed.append((product, rows))
                 layouts[product.layout_id] = product.layout.encoded()
                 texts |= product.texts_of(rows)
                 product.state["touched"][:] = 0
-        return StateChanges(records, layouts, texts)
+        return StateChanges(_Records(self, changed) if changed else [], layouts, texts)
 
-    def _records(self, product: _Product, rows: npt.NDArray[np.int64]) -> list[tuple[bytes, bytes, bytes]]:
+    def records(self, product: _Product, rows: Int64) -> list[tuple[bytes, bytes, bytes]]:
+        """The records of some rows of a product, as they are now."""
         names, opened, its = self.devices.names, self._open, product.key
         found = [names[slot] for slot in product.slots.slot_of[rows].tolist()]
         keys = [device_key(name) for name in found]
