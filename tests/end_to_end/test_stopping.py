@@ -69,7 +69,10 @@ class Running:
         return found
 
     def until_at_work(self, name: str) -> None:
-        until(lambda: self.told(name), f"{name} to be at work", told=self.log.read_text)
+        """Before, it just ends, or (a drainer that connects) in the midst of a call."""
+        early = (None, "starting", "connecting", "retrying")
+        told = self.log.read_text
+        until(lambda: self.told(name).get("state") not in early, f"{name} to be at work", told=told)
 
     def pid_of(self, name: str) -> int:
         return until(lambda: self.component(name).get("pid"), f"{name} to run", told=self.log.read_text)
@@ -101,8 +104,8 @@ def test_a_stop_ends_all_calmly_and_leaves_nothing_to_do_again(running: Running)
     assert running.stopped() == [STOPPING, "stopped"]
     for name in PROCESSES:
         lines = (running.data / "logs" / f"{name}.jsonl").read_text("utf-8").splitlines()
-        assert not [line for line in lines if not line.startswith("{")]  # of a trace
-        assert name == "journal" or json.loads(lines[-1])["event"] == "stopped"
+        assert not [line for line in lines if not line.startswith("{")], name  # of a trace
+        assert name == "journal" or json.loads(lines[-1])["event"] == "stopped", lines
 
     running.start()
     until(running.next_entry, "the flow to begin")
