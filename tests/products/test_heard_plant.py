@@ -95,6 +95,14 @@ def test_a_capture_of_two_kinds_of_devices(tmp_path: Path) -> None:
     assert 'topic: "plant/{device_id}/telemetry"' in (folder / "plant.yaml").read_text()
 
 
+def test_what_it_says_as_json(tmp_path: Path) -> None:
+    source = recording(tmp_path / "capture.jsonl", [press(1), press(2)])
+    ran = CliRunner().invoke(new, [str(tmp_path / "works"), "--from", str(source), "--json"])
+    told = json.loads(ran.stdout)
+    assert (told["check"], told["told"][-1]) == (str(tmp_path / "works"), "decoded: 2 of 2 frames (100 %)")
+    assert all(Path(file).is_file() for file in told["files"])
+
+
 def test_standard_topics_csv_files_and_peers(tmp_path: Path) -> None:
     lines: list[dict[str, Any]] = []
     for n in range(3):
