@@ -28,8 +28,8 @@ from rules.product import ProductRules
 from rules.standing import STATE_BITS, Standing, Tally, state_of
 from rules.transitions import Transitions
 
-FEWEST: Final = 8
-"""Transitions that are worth a batch."""
+FEWEST: Final = 32
+"""Transitions that are worth a batch: of fewer, a batch costs as much as one by one or more (measured)."""
 
 AT_ONCE: Final = 4096
 _HALF: Final = 2048  # bytes of a line and of an interval that no piece is counted for, amply
