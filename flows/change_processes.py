@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from connectors.files.sink import replace_durably
+from connectors.durable import replace_durably
 from flows.components import Component
 from flows.shards import FOLDER, shard_folders
 

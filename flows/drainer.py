@@ -23,8 +23,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from connectors.backoff import Backoff
+from connectors.durable import replace_durably
 from connectors.errors import ConfigError, DeliveryError, JournalError, PenstockError, PermanentDeliveryError
-from connectors.files.sink import AlarmsFile, replace_durably
+from connectors.files.sink import AlarmsFile
 from connectors.journal.output_store import (
     DEFAULT_BACKLOG,
     Cursor,

@@ -13,8 +13,8 @@ import click
 import msgspec
 from rich.table import Table
 
+from connectors.durable import replace_durably
 from connectors.errors import ConfigError, PenstockError
-from connectors.files.sink import replace_durably
 from connectors.journal.reader import Applied
 from flows.apply import resolved_plant
 from flows.apply_command import bring_in

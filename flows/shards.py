@@ -13,8 +13,8 @@ from typing import Final
 
 import msgspec
 
+from connectors.durable import replace_durably
 from connectors.errors import ConfigError
-from connectors.files.sink import replace_durably
 from connectors.shards import By
 
 FILE: Final = "shards.json"

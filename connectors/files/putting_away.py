@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from connectors.durable import sync_folder
 from connectors.files.config import FilesConfig
 from connectors.files.progress import Identity, as_json
 
@@ -85,15 +86,6 @@ class PuttingAway:
         return (self._watch / f"{identity.name}.done").exists() or (
             self._watch / f"{identity.name}.failed"
         ).exists()
-
-
-def sync_folder(folder: Path) -> None:
-    """The names in a folder are those after a loss of power as well. Raises OSError."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class _Mark(msgspec.Struct):

@@ -16,6 +16,7 @@ from typing import Final
 
 import msgspec
 
+from connectors.durable import replace_durably
 from connectors.errors import ConnectError, DeliveryError
 from connectors.sink import OutputRecord
 
@@ -129,21 +130,3 @@ class AlarmsFile:
             lines += chunk.count(b"\n")
             at += len(chunk)
         return lines
-
-
-def replace_durably(path: Path, body: bytes) -> None:
-    """Replace a file so that after a loss of power it holds the old or the new content."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(handle, body)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    os.replace(beside, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -12,12 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from connectors.durable import sync_folder
 from connectors.errors import ConfigError, JournalError
 from connectors.files.config import FilesConfig, encoding_problem, folder_problem
 from connectors.files.content import BrokenFileError, plain_name
 from connectors.files.finding import Finder
 from connectors.files.progress import Begun, Identity, Progress, identity_of, shown
-from connectors.files.putting_away import PuttingAway, sync_folder
+from connectors.files.putting_away import PuttingAway
 from connectors.files.rows import Row, file_rows
 from connectors.files.writers import is_open_for_writing
 from connectors.source import Appender, Frame, SourceStatus, Surroundings

@@ -17,6 +17,7 @@ from typing import IO, Any, Final, Protocol
 
 from pyarrow import fs
 
+from connectors.durable import sync_folder
 from connectors.errors import ConfigError
 
 REMOTE: Final = "s3://"
@@ -87,12 +88,12 @@ class LocalStore:
             raise
         folder = path.parent
         while True:  # folders may be new as well
-            _sync(folder)
+            sync_folder(folder)
             if folder == self.root or folder == folder.parent:
                 break
             folder = folder.parent
         with suppress(OSError):
-            _sync(self.root.parent)
+            sync_folder(self.root.parent)
         return size
 
     def open(self, name: str) -> Any:
@@ -176,11 +177,3 @@ def open_store(path: str, data: Path) -> ArchiveStore:
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

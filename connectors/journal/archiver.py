@@ -16,8 +16,8 @@ from typing import IO, Any, Final
 
 import msgspec
 
+from connectors.durable import replace_durably
 from connectors.errors import ConfigError, JournalError
-from connectors.files.sink import replace_durably
 from connectors.journal import archive
 from connectors.journal.archive import Contents, Span, Standing
 from connectors.journal.archive_store import ArchiveStore

@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from connectors.durable import sync_folder
 from connectors.errors import ConfigError, JournalError
 
 ANEW_BYTES: Final = 1 << 20
@@ -184,9 +185,7 @@ class Progress:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(beside, self._path)
-            folder = os.open(self._path.parent, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
+            sync_folder(self._path.parent)
             self.close()
             self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
         except OSError as error:

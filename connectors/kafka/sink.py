@@ -26,8 +26,8 @@ from typing import Any, Final
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from connectors.durable import replace_durably
 from connectors.errors import AuthError, ConfigError, ConnectError, DeliveryError, PermanentDeliveryError
-from connectors.files.sink import replace_durably
 from connectors.kafka.client import KafkaTarget, client_config, made_client, told
 from connectors.kafka.partitions import partition_of
 from connectors.kafka.tails import LOG_HEADER, NUMBER_HEADER, SHARD_HEADER, read_tails
