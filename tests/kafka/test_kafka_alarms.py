@@ -20,6 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it names th
 )
 
 from connectors.errors import AuthError, ConfigError, ConnectError, PermanentDeliveryError
+from connectors.kafka import topics
 from connectors.kafka.client import KafkaTarget
 from connectors.kafka.config import KafkaAlarmsConfig
 from connectors.kafka.sink import KafkaAlarms
@@ -295,12 +296,14 @@ def test_tls_with_a_login(
     }
     address = f"127.0.0.1:{broker.login_port}"
     chosen = config(address, "login", "transactional", **login)
+    answer_s = topics.ANSWER_S
+    monkeypatch.setattr(topics, "ANSWER_S", LIMIT_S)  # a broker that starts takes its time for a first login
     sink = target(chosen)
     sink.open()
     sink.send([record(1)])
     sink.close()
     assert positions(broker.address, chosen.events) == [1]
-    monkeypatch.setattr("connectors.kafka.topics.ANSWER_S", 2.0)
+    monkeypatch.setattr(topics, "ANSWER_S", answer_s)
     with pytest.raises(AuthError, match="Kafka refuses the login") as told:
         target(config(address, "login", **{**login, "password": "not-the-secret"})).open()
     assert "not-the-secret" not in str(told.value)
