@@ -23,11 +23,20 @@ from operators.devices import Devices
 from operators.master import DeviceRow
 from operators.windows.spec import ProductWindows, Window, kept
 from operators.windows.step import WindowsLogic
-from tests.contract.slices import slice_of
 from tests.devices.test_master_data import with_restarts
 from tests.reference.windows import windows as reference
 from tests.server.looked_at import make_data
-from tests.windows.test_windows_kernel import ALL, KINDS, METRICS, SECOND, T0, key, plain, streams, usable
+from tests.windows.test_windows_kernel import (
+    ALL,
+    METRICS,
+    SECOND,
+    T0,
+    feed,
+    key,
+    plain,
+    streams,
+    usable,
+)
 
 SITES = ("ulsan", "busan", "")
 
@@ -89,18 +98,7 @@ def run(window, events, before, after, change_at, cuts, restore_at):
                 rows = [DeviceRow(name, None, row_and_past(name, after[name])[0]) for name in after]
                 assert logic.refresh(rows, joined)
         at, cut = at + len(part), cut + 1
-        rows, ticks = [], []
-        for kind, what in part:
-            if kind == "row":
-                rows.append(what)
-            else:
-                ticks.append((len(rows), what))
-        item = slice_of(rows, KINDS, devices, ticks=ticks)
-        logic.process(item)
-        late += (item.readings[0].seq[(item.readings[0].flags & 32) > 0] >> 16).tolist()
-        for terms in item.ledger.values():
-            for term, n in terms.items():
-                ledger[term] = ledger.get(term, 0) + n
+        item = feed(logic, part, devices, late, ledger)
         closed += [line for batch in item.windows for line in named(batch)]
         if restore_at is not None and at >= restore_at:
             data, restore_at = logic.snapshot(), None

@@ -89,6 +89,23 @@ def compressed(events):
     return [event for event, after in pairs if not (event[0] == "tick" and after[0] == "tick")]
 
 
+def feed(logic, part, devices, late, ledger):
+    """The slice of some events, processed; its late positions and its ledger are added to what there is."""
+    rows, ticks = [], []
+    for kind, what in part:
+        if kind == "row":
+            rows.append(what)
+        else:
+            ticks.append((len(rows), what))
+    item = slice_of(rows, KINDS, devices, ticks=ticks)
+    logic.process(item)
+    late += (item.readings[0].seq[(item.readings[0].flags & 32) > 0] >> 16).tolist()
+    for terms in item.ledger.values():
+        for term, n in terms.items():
+            ledger[term] = ledger.get(term, 0) + n
+    return item
+
+
 def run(window, events, cuts, restore_at=None):
     """(closed windows, late positions, ledger) with the rows cut into slices."""
     devices = Devices()
@@ -99,18 +116,7 @@ def run(window, events, cuts, restore_at=None):
     while at < len(events):
         part = events[at : at + cuts[cut % len(cuts)]]
         at, cut = at + len(part), cut + 1
-        rows, ticks = [], []
-        for kind, what in part:
-            if kind == "row":
-                rows.append(what)
-            else:
-                ticks.append((len(rows), what))
-        item = slice_of(rows, KINDS, devices, ticks=ticks)
-        logic.process(item)
-        late += (item.readings[0].seq[(item.readings[0].flags & 32) > 0] >> 16).tolist()
-        for terms in item.ledger.values():
-            for term, n in terms.items():
-                ledger[term] = ledger.get(term, 0) + n
+        item = feed(logic, part, devices, late, ledger)
         for batch in item.windows:
             closed += plain(batch, devices)
         if restore_at is not None and at >= restore_at:
