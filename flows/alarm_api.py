@@ -148,8 +148,8 @@ async def act(
     data: JSONBody[ActionBody],
 ) -> Response[Any]:
     """ack, shelve, unshelve, suppress, unsuppress, reset, out-of-service or in-service."""
-    if request.content_type[0] != "application/json":
-        return failed(415, "the body is JSON: Content-Type: application/json")
+    if (refused := not_json(request)) is not None:
+        return refused
     if action not in ACTIONS:
         return failed(404, f"no action '{action[:40]}'; known: {', '.join(ACTIONS)}")
     if not ALARM_ID.match(alarm_id) or not await asyncio.to_thread(views.find_alarms, alarm_id):
@@ -160,6 +160,13 @@ async def act(
     except ConfigError as error:
         return failed(400, str(error))
     return await answered(views, wanted.data())
+
+
+def not_json(request: Request[Any, Any, Any]) -> Response[Any] | None:
+    """The refusal of a body that does not say that it is JSON, as a form of another site's page does not."""
+    if request.content_type[0] == "application/json":
+        return None
+    return failed(415, "the body is JSON: Content-Type: application/json")
 
 
 async def answered(views: Views, action: Mapping[str, Any]) -> Response[Any]:

@@ -20,7 +20,7 @@ from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, JSONBody
 
 from connectors.errors import ConfigError
-from flows.alarm_api import ActionAnswer, Failure, answered, failed
+from flows.alarm_api import ActionAnswer, Failure, answered, failed, not_json
 from flows.master_actions import checked_changes
 from flows.views import Views
 from operators.master import KEYS
@@ -59,8 +59,8 @@ async def change_master(
     request: Request[Any, Any, Any], views: NamedDependency[Views], data: JSONBody[MasterBody]
 ) -> Response[Any]:
     """Upserts and deletes, all of them or none."""
-    if request.content_type[0] != "application/json":
-        return failed(415, "the body is JSON: Content-Type: application/json")
+    if (refused := not_json(request)) is not None:
+        return refused
     try:
         action = checked_changes(data.changes, data.by, data.why)
     except ConfigError as error:

@@ -23,7 +23,7 @@ from litestar.params import JSONBody
 from connectors.errors import ConfigError
 from flows import specs
 from flows.alarm_actions import BY_MOST, WHY_MOST, checked_text
-from flows.alarm_api import answered, failed
+from flows.alarm_api import answered, failed, not_json
 from flows.history_rows import history_rows
 from flows.param_rows import parameter_rows, read_value, refusals, set_action
 from flows.views import Views
@@ -53,8 +53,8 @@ async def set_params(
     request: Request[Any, Any, Any], views: NamedDependency[Views], data: JSONBody[ParamsBody]
 ) -> Response[Any]:
     """Set parameters of a device over devices.csv and the product, until they are taken back."""
-    if request.content_type[0] != "application/json":
-        return failed(415, "the body is JSON: Content-Type: application/json")
+    if (refused := not_json(request)) is not None:
+        return refused
     try:
         actions = await asyncio.to_thread(_checked, views, data)
     except ConfigError as error:
